@@ -1,0 +1,1 @@
+//! Cascade: cascade-shm.

@@ -1,0 +1,2 @@
+//! Commands of the Cascade workspace.
+fn main() {}
