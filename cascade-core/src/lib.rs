@@ -1,1 +1,5 @@
 //! Cascade: cascade-core.
+
+pub mod chain;
+pub mod id;
+pub mod keyspace;
