@@ -1,2 +1,65 @@
-//! Commands of the Cascade workspace.
-fn main() {}
+//! Commands of the Cascade workspace: `cargo xtask` lists them.
+//!
+//! Each command sets up what it needs (a virtual environment at `target/venv`, a model at `target/models`), says what
+//! it does while it does it, and does set-up once. A failing check names what cures it.
+
+mod lint;
+mod process;
+mod steps;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory, Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Commands of the Cascade workspace")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check style: format, clippy, dependency arrows, unsafe, sizes, licences, text.
+    Lint,
+    /// Set up and run everything that a change must pass.
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        None => Ok(Cli::command().print_help()?),
+        Some(Command::Lint) => lint::run(),
+        Some(Command::Test(options)) => test::run(&options),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_one_line_of_help() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{} has no help line", command.get_name());
+        }
+    }
+}
