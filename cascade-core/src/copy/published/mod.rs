@@ -1,0 +1,5 @@
+//! Process-wide values that are safe to make in a forked child.
+
+mod raw;
+
+pub(crate) use raw::Published;

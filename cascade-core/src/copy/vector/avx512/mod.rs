@@ -1,0 +1,5 @@
+//! AVX-512 with VPCLMULQDQ: four lanes of 512 bits.
+
+mod raw;
+
+pub(crate) use raw::run;
