@@ -1,6 +1,8 @@
 //! Ids against vectors that an independent Python implementation made
 //! (`cascade-py/tests/golden_identity.py`), the same file that the Python binding is tested with.
 
+#![allow(clippy::unwrap_used, reason = "clippy sees helpers of an integration test as library code")]
+
 use cascade_core::chain::{ChainRoot, PrefixChain};
 use cascade_core::id::{BlockId, IdKind};
 use cascade_core::keyspace::KeySpace;
