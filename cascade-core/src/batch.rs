@@ -1,0 +1,255 @@
+//! Batches of operations and the tickets that they complete.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::id::BlockId;
+use crate::memory::SgList;
+use crate::tier::{BlockMeta, MissReason, PutMeta};
+
+/// One operation on one block.
+#[derive(Debug)]
+pub enum Op {
+    /// Copies the block into `into`, which must hold at least its length.
+    Fetch {
+        /// Which block.
+        id: BlockId,
+        /// Where to.
+        into: SgList,
+    },
+    /// Stores the bytes of `from` as a block.
+    Store {
+        /// Which block.
+        id: BlockId,
+        /// Where from; the block is as long as the list.
+        from: SgList,
+        /// Class, tenant, and what to do if it exists.
+        meta: PutMeta,
+    },
+    /// Forgets the block.
+    Delete {
+        /// Which block.
+        id: BlockId,
+    },
+}
+
+/// Operations handed over together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The operations, answered in this order.
+    pub ops: Vec<Op>,
+    /// When to give up on what has not started.
+    pub deadline: Option<Instant>,
+}
+
+impl Batch {
+    /// A batch without a deadline.
+    #[must_use]
+    pub fn new(ops: Vec<Op>) -> Self {
+        Self { ops, deadline: None }
+    }
+}
+
+/// Why a put was refused. Nothing was stored, nothing was lost.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// Nothing could be evicted to make room.
+    Full,
+    /// The block can never fit in this tier.
+    TooLarge,
+    /// A block has at least one byte.
+    Empty,
+    /// Another writer is storing the same id now; its bytes will do.
+    Pending,
+    /// Too many bytes or operations are in flight.
+    Throttled,
+    /// The deadline passed.
+    Deadline,
+    /// A piece of the list is in memory that this tier cannot reach.
+    Memory,
+    /// The tier, device or peer is gone.
+    Unavailable,
+}
+
+impl Refusal {
+    /// The name as metrics, logs and Python write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::TooLarge => "too_large",
+            Self::Empty => "empty",
+            Self::Pending => "pending",
+            Self::Throttled => "throttled",
+            Self::Deadline => "deadline",
+            Self::Memory => "memory",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// What became of one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The block was copied out.
+    Fetched(BlockMeta),
+    /// The block was stored.
+    Stored,
+    /// The block was stored already.
+    Exists,
+    /// The block was forgotten.
+    Deleted,
+    /// There was nothing to fetch or forget.
+    Miss(MissReason),
+    /// The put was refused.
+    Refused(Refusal),
+    /// The ticket was cancelled before this operation started.
+    Cancelled,
+}
+
+#[derive(Debug)]
+struct State {
+    outcomes: Vec<Option<Outcome>>,
+    left: usize,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    done: Condvar,
+    cancelled: AtomicBool,
+}
+
+/// The client's side of a batch under way.
+#[derive(Debug)]
+pub struct Ticket {
+    shared: Arc<Shared>,
+}
+
+/// The tier's side: reports an outcome for each operation. What is never reported reads as unavailable once this is dropped.
+#[derive(Debug)]
+pub struct Completer {
+    shared: Arc<Shared>,
+}
+
+/// A ticket for `ops` operations and the side that completes it.
+#[must_use]
+pub fn ticket(ops: usize) -> (Ticket, Completer) {
+    let shared = Arc::new(Shared {
+        state: Mutex::new(State { outcomes: vec![None; ops], left: ops }),
+        done: Condvar::new(),
+        cancelled: AtomicBool::new(false),
+    });
+    (Ticket { shared: Arc::clone(&shared) }, Completer { shared })
+}
+
+impl Ticket {
+    /// A ticket that is complete from the start.
+    #[must_use]
+    pub fn ready(outcomes: Vec<Outcome>) -> Self {
+        let state = State { outcomes: outcomes.into_iter().map(Some).collect(), left: 0 };
+        Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                done: Condvar::new(),
+                cancelled: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// Whether every operation has its outcome.
+    #[must_use]
+    pub fn poll(&self) -> bool {
+        self.shared.state.lock().left == 0
+    }
+
+    /// Waits until `deadline`; `None` when it passed first (the operations go on, and the ticket stays good).
+    #[must_use]
+    pub fn wait(&self, deadline: Instant) -> Option<Vec<Outcome>> {
+        let mut state = self.shared.state.lock();
+        while state.left > 0 {
+            if self.shared.done.wait_until(&mut state, deadline).timed_out() && state.left > 0 {
+                return None;
+            }
+        }
+        Some(state.outcomes.iter().flatten().copied().collect())
+    }
+
+    /// Asks that operations which have not started are given up; those under way complete.
+    pub fn cancel(&self) {
+        self.shared.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Completer {
+    /// Whether the client has cancelled.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.shared.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Reports the outcome of operation `index`; a second report for the same operation is ignored.
+    pub fn complete(&self, index: usize, outcome: Outcome) {
+        let mut state = self.shared.state.lock();
+        let Some(slot) = state.outcomes.get_mut(index) else { return };
+        if slot.is_some() {
+            return;
+        }
+        *slot = Some(outcome);
+        state.left -= 1;
+        if state.left == 0 {
+            self.shared.done.notify_all();
+        }
+    }
+}
+
+impl Drop for Completer {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        for slot in &mut state.outcomes {
+            slot.get_or_insert(Outcome::Miss(MissReason::Unavailable));
+        }
+        state.left = 0;
+        self.shared.done.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn completes_in_any_order_and_once() {
+        let (ticket, completer) = ticket(2);
+        assert!(!ticket.poll());
+        completer.complete(1, Outcome::Stored);
+        completer.complete(1, Outcome::Exists);
+        completer.complete(7, Outcome::Exists);
+        assert!(ticket.wait(Instant::now() + Duration::from_millis(1)).is_none());
+        completer.complete(0, Outcome::Deleted);
+        assert_eq!(ticket.wait(Instant::now()), Some(vec![Outcome::Deleted, Outcome::Stored]));
+    }
+
+    #[test]
+    fn a_lost_completer_never_hangs_the_client() {
+        let (ticket, completer) = ticket(1);
+        std::thread::scope(|scope| {
+            scope.spawn(move || drop(completer));
+            let outcomes = ticket.wait(Instant::now() + Duration::from_secs(5));
+            assert_eq!(outcomes, Some(vec![Outcome::Miss(MissReason::Unavailable)]));
+        });
+    }
+
+    #[test]
+    fn cancel_is_seen_by_the_tier() {
+        let (ticket, completer) = ticket(1);
+        ticket.cancel();
+        assert!(completer.is_cancelled());
+    }
+}

@@ -1,0 +1,147 @@
+//! Copies between block memory and lists, with the digests computed in the same pass.
+
+use std::ptr::NonNull;
+
+use super::chunks;
+use crate::copy::{self, ChunkHasher, Direction};
+use crate::memory::SgList;
+
+/// Address and length of one block in a tier. Copies are bounded; the bytes are raw shared memory, never a safe slice.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockMemory {
+    ptr: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: an address with its constructor's promise; whoever holds it may use it from any thread.
+unsafe impl Send for BlockMemory {}
+// SAFETY: as above; the owner of the block (lease or reservation) orders writers against readers.
+unsafe impl Sync for BlockMemory {}
+
+impl BlockMemory {
+    /// The block at `ptr`.
+    ///
+    /// # Safety
+    /// `ptr` must be valid for reads and writes of `len` bytes for as long as the value and its copies are used, and the
+    /// holder must own the right to what it calls: a lease reads a sealed block, a reservation writes one nobody else sees.
+    #[must_use]
+    pub unsafe fn new(ptr: NonNull<u8>, len: usize) -> Self {
+        Self { ptr, len }
+    }
+
+    /// First byte.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.ptr.as_ptr()
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the block holds no byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes as a slice.
+    ///
+    /// # Safety
+    /// Nobody may write the block while the slice lives: true of a leased block as long as every process that maps the
+    /// memory keeps to the protocol.
+    #[must_use]
+    pub unsafe fn as_slice<'a>(&self) -> &'a [u8] {
+        // SAFETY: valid for reads by `new`'s contract; the caller vouches for the absence of writers and for the lifetime.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+    }
+
+    /// Copies `out.len()` bytes from `offset` on; `false`, and nothing written, when that reaches beyond the block.
+    #[must_use]
+    pub fn read_at(&self, offset: usize, out: &mut [u8]) -> bool {
+        if !self.holds(offset, out.len()) {
+            return false;
+        }
+        // SAFETY: `holds` checked the range of the source, `out` is a valid slice, and private memory overlaps no tier's.
+        unsafe {
+            copy::copy_plain(out.as_mut_ptr(), self.ptr.as_ptr().add(offset), out.len(), Direction::Get)
+        };
+        true
+    }
+
+    /// Copies `bytes` to `offset`; `false`, and nothing written, when that reaches beyond the block.
+    #[must_use]
+    pub fn write_at(&self, offset: usize, bytes: &[u8]) -> bool {
+        if !self.holds(offset, bytes.len()) {
+            return false;
+        }
+        // SAFETY: as in `read_at`, with the roles exchanged.
+        unsafe {
+            copy::copy_plain(self.ptr.as_ptr().add(offset), bytes.as_ptr(), bytes.len(), Direction::Put)
+        };
+        true
+    }
+
+    /// The digest of each 64 KiB chunk.
+    #[must_use]
+    pub fn digests(&self) -> Vec<u64> {
+        let mut digests = vec![0; chunks(self.len as u64)];
+        // SAFETY: the block is readable for `len` bytes and `digests` has one entry for each chunk.
+        unsafe { copy::digest_chunks(self.ptr.as_ptr(), self.len, &mut digests) };
+        digests
+    }
+
+    /// Fills the block from `list` (host pieces, as long as the block) and gives the chunk digests of what was copied.
+    #[must_use]
+    pub fn gather(&self, list: &SgList) -> Vec<u64> {
+        assert!(list.len() == self.len && list.is_host(), "the caller checks length and space");
+        self.transfer(list, Direction::Put)
+    }
+
+    /// Copies the block to `list` (host pieces, at least as long) and gives the chunk digests of what was copied.
+    #[must_use]
+    pub fn scatter(&self, list: &SgList) -> Vec<u64> {
+        assert!(
+            list.len() >= self.len && list.is_host() && list.is_writable(),
+            "the caller checks length and space"
+        );
+        self.transfer(list, Direction::Get)
+    }
+
+    fn holds(&self, offset: usize, len: usize) -> bool {
+        offset.checked_add(len).is_some_and(|end| end <= self.len)
+    }
+
+    fn transfer(&self, list: &SgList, direction: Direction) -> Vec<u64> {
+        let mut digests = vec![0; chunks(self.len as u64)];
+        if let [piece] = list.pieces() {
+            let (dst, src) = ends(self.ptr.as_ptr(), piece.as_ptr(), direction);
+            // SAFETY: both sides are valid for `len` bytes (block by `new`, piece by its constructor) and do not overlap.
+            unsafe { copy::copy_chunks(dst, src, self.len, direction, &mut digests) };
+            return digests;
+        }
+        let mut hasher = ChunkHasher::new(direction, self.len, |chunk, digest| digests[chunk] = digest);
+        let mut done = 0;
+        for piece in list.pieces() {
+            let part = piece.len().min(self.len - done);
+            // SAFETY: `done + part <= len`, so the block side is in range; the piece side by its constructor.
+            unsafe {
+                let (dst, src) = ends(self.ptr.as_ptr().add(done), piece.as_ptr(), direction);
+                hasher.copy_update(dst, src, part);
+            }
+            done += part;
+        }
+        hasher.finish();
+        digests
+    }
+}
+
+/// Destination and source of a copy between a block and a piece.
+fn ends(block: *mut u8, piece: *mut u8, direction: Direction) -> (*mut u8, *const u8) {
+    match direction {
+        Direction::Put => (block, piece),
+        Direction::Get => (piece, block),
+    }
+}

@@ -1,0 +1,84 @@
+//! A lease: the right to read a sealed block where it lies.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::block::BlockMemory;
+use crate::memory::SgList;
+use crate::tier::BlockMeta;
+
+/// What a tier must do for the leases that it gives.
+pub trait LeaseHome: Send + Sync + Debug {
+    /// Takes the pin back. Called once for each lease; must not block or fail.
+    fn release(&self, token: u64);
+
+    /// Whether the lease still stands: false once the process has forked and this is the child, or the device is gone.
+    fn is_valid(&self, token: u64) -> bool;
+}
+
+/// Pins one sealed block; dropping it releases the pin. It counts against nothing but its holder's ledger.
+#[derive(Debug)]
+pub struct Lease {
+    memory: BlockMemory,
+    meta: BlockMeta,
+    home: Arc<dyn LeaseHome>,
+    token: u64,
+}
+
+impl Lease {
+    /// A lease on `memory`, to be released at `home` under `token`. For tiers.
+    #[must_use]
+    pub fn new(memory: BlockMemory, meta: BlockMeta, home: Arc<dyn LeaseHome>, token: u64) -> Self {
+        Self { memory, meta, home, token }
+    }
+
+    /// Payload length in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// Whether the block holds no byte (it never does).
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.memory.is_empty()
+    }
+
+    /// What the tier knows of the block.
+    #[must_use]
+    pub fn meta(&self) -> BlockMeta {
+        self.meta
+    }
+
+    /// The block where it lies.
+    #[must_use]
+    pub fn memory(&self) -> BlockMemory {
+        self.memory
+    }
+
+    /// Whether the pin still holds. After `fork` it does not in the child, where the memory may be reused at any time.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        self.home.is_valid(self.token)
+    }
+
+    /// Copies `out.len()` bytes from `offset` on; `false`, and nothing written, beyond the end.
+    #[must_use]
+    pub fn read_at(&self, offset: usize, out: &mut [u8]) -> bool {
+        self.memory.read_at(offset, out)
+    }
+
+    /// Copies the whole block to `list` and gives the chunk digests of what arrived; `None` when the list is too short,
+    /// not writable or not host memory.
+    #[must_use]
+    pub fn scatter(&self, list: &SgList) -> Option<Vec<u64>> {
+        let fits = list.len() >= self.len() && list.is_host() && list.is_writable();
+        fits.then(|| self.memory.scatter(list))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.home.release(self.token);
+    }
+}

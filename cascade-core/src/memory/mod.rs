@@ -1,0 +1,100 @@
+//! Memory that operations read and write: typed pieces in lists, never a bare integer.
+
+mod raw;
+
+pub use raw::{HostBuffer, Piece};
+
+/// Where a piece lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Space {
+    /// Memory of this process that the CPU reads and writes.
+    Host,
+    /// Memory of the CUDA device with this ordinal.
+    Device(u32),
+}
+
+/// A list of pieces, in order: an engine's scattered pages need no packing.
+#[derive(Clone, Debug, Default)]
+pub struct SgList {
+    pieces: Vec<Piece>,
+    len: usize,
+}
+
+impl SgList {
+    /// An empty list.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a piece. An empty piece is left out.
+    pub fn push(&mut self, piece: Piece) {
+        if !piece.is_empty() {
+            self.len += piece.len();
+            self.pieces.push(piece);
+        }
+    }
+
+    /// The pieces in order.
+    #[must_use]
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// Sum of the pieces' lengths in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the list holds no byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether the CPU can reach every piece.
+    #[must_use]
+    pub fn is_host(&self) -> bool {
+        self.pieces.iter().all(|piece| piece.space() == Space::Host)
+    }
+
+    /// Whether every piece may be written.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.pieces.iter().all(Piece::is_writable)
+    }
+}
+
+impl From<Piece> for SgList {
+    fn from(piece: Piece) -> Self {
+        let mut list = Self::new();
+        list.push(piece);
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_list_adds_up_and_leaves_empty_pieces_out() {
+        let mut list = SgList::new();
+        list.push(Piece::shared(Arc::from(&b"abc"[..])));
+        list.push(Piece::shared(Arc::from(&b""[..])));
+        assert_eq!((list.len(), list.pieces().len()), (3, 1));
+        assert!(list.is_host() && !list.is_writable());
+    }
+
+    #[test]
+    fn a_buffer_in_use_gives_no_access() {
+        let mut buffer = HostBuffer::zeroed(8);
+        let piece = buffer.piece();
+        assert!(buffer.bytes_mut().is_none(), "an operation may be writing");
+        drop(piece);
+        assert_eq!(buffer.bytes_mut().map(|bytes| bytes.len()), Some(8));
+    }
+}
