@@ -3,10 +3,15 @@
 //! Each command sets up what it needs (a virtual environment at `target/venv`, a model at `target/models`), says what
 //! it does while it does it, and does set-up once. A failing check names what cures it.
 
+mod bench;
+mod demo;
 mod lint;
+mod model;
 mod process;
 mod steps;
 mod test;
+mod venv;
+mod wheel;
 mod workspace;
 
 use std::process::ExitCode;
@@ -27,6 +32,12 @@ enum Command {
     Lint,
     /// Set up and run everything that a change must pass.
     Test(test::Options),
+    /// Build the Python wheel into target/wheels.
+    Wheel,
+    /// The main job on real input: a model's KV survives the death of its process.
+    Demo,
+    /// Measure a tier against the ceilings of this machine.
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +55,9 @@ fn run(cli: Cli) -> Result<()> {
         None => Ok(Cli::command().print_help()?),
         Some(Command::Lint) => lint::run(),
         Some(Command::Test(options)) => test::run(&options),
+        Some(Command::Wheel) => wheel::command(),
+        Some(Command::Demo) => demo::command(),
+        Some(Command::Bench(options)) => bench::command(&options),
     }
 }
 

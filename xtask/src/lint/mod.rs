@@ -3,6 +3,7 @@
 mod arrows;
 mod cargo;
 mod licences;
+mod python;
 mod source;
 mod text;
 
@@ -48,6 +49,7 @@ pub(crate) fn add_steps(steps: &mut Steps) -> Result<()> {
         verdict(licences::check(&metadata), format!("{} packages", metadata.packages.len()))
     });
     cargo::add_steps(steps, &metadata);
+    python::add_steps(steps, &files);
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! Which steps exist follows from the files that exist: a crate gets its standalone build by having
 //! `examples/standalone.rs`, its kill lane by `tests/kill*.rs`, its loom models by `tests/loom*.rs`.
 
+mod python;
 mod rust;
 mod standalone;
 
@@ -26,7 +27,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut steps = Steps::new("test");
     lint::add_steps(&mut steps)?;
     rust::add_unit_steps(&mut steps);
-    standalone::add_steps(&mut steps, &metadata);
     rust::add_lanes(&mut steps, &metadata, options.quick);
+    standalone::add_steps(&mut steps, &metadata);
+    python::add_steps(&mut steps, options.quick);
     steps.finish()
 }
