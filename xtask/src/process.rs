@@ -1,6 +1,7 @@
 //! Child processes: shown before they start, and named in the error when they fail.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -55,21 +56,21 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
     command.output().is_ok_and(|output| output.status.success())
 }
 
-/// The command as it would be typed, with the environment that was set for it.
+/// The command as it would be typed in its folder, with the environment that was set for it.
 fn line(command: &Command) -> String {
-    let set =
-        command.get_envs().filter_map(|(name, value)| Some(format!("{}={}", name.display(), quoted(value?))));
-    let words = std::iter::once(short_program(command.get_program())).chain(command.get_args().map(quoted));
+    // The search path of a virtual environment would fill the screen.
+    let set = command.get_envs().filter(|(name, _)| *name != "PATH");
+    let set = set.filter_map(|(name, value)| Some(format!("{}={}", name.display(), quoted(value?))));
+    let here = command.get_current_dir();
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words = words.enumerate().map(|(index, word)| {
+        let path = Path::new(word);
+        match path.file_name() {
+            Some(name) if index == 0 && name == "cargo" => "cargo".into(),
+            _ => quoted(here.and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path).as_os_str()),
+        }
+    });
     set.chain(words).collect::<Vec<_>>().join(" ")
-}
-
-/// Programs of the toolchain without their folder: what a person would type.
-fn short_program(program: &OsStr) -> String {
-    let path = std::path::Path::new(program);
-    match path.file_name() {
-        Some(name) if name == "cargo" => "cargo".into(),
-        _ => quoted(path.strip_prefix(workspace::root()).unwrap_or(path).as_os_str()),
-    }
 }
 
 fn quoted(word: &OsStr) -> String {
@@ -90,6 +91,9 @@ mod tests {
         let mut command = Command::new("/somewhere/bin/cargo");
         command.env("RUSTFLAGS", "--cfg loom").args(["test", "--test", "loom*"]);
         assert_eq!(line(&command), "RUSTFLAGS='--cfg loom' cargo test --test 'loom*'");
+        let mut command = Command::new("/base/bin/python");
+        command.current_dir("/base").args(["/base/a.py", "/elsewhere/b", ""]);
+        assert_eq!(line(&command), "bin/python a.py /elsewhere/b ''");
     }
 
     #[test]

@@ -100,13 +100,14 @@ impl Python {
                 site.as_ref(),
             ]));
         }
-        let mut install = self.uv(["pip", "install", "--quiet", "--no-deps", "--reinstall"]);
+        let mut install = self.uv_pip_install();
+        install.args(["--quiet", "--no-deps", "--reinstall"]);
         run(install.arg(wheel))
     }
 
-    fn uv<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+    fn uv_pip_install(&self) -> Command {
         let mut uv = command(folder().join("bin/uv"));
-        uv.args(arguments).arg("--python").arg(&self.program);
+        uv.args(["pip", "install", "--python"]).arg(&self.program);
         uv
     }
 
@@ -136,8 +137,8 @@ impl Python {
             set.modules.join(", ")
         );
         let requirements = workspace::root().join("xtask/requirements");
-        let mut install = self.uv(["pip", "install", "--requirements"]);
-        install.arg(requirements.join(format!("{}.in", set.name)));
+        let mut install = self.uv_pip_install();
+        install.arg("--requirements").arg(requirements.join(format!("{}.in", set.name)));
         run(install.arg("--constraints").arg(requirements.join("pins.txt"))).context(format!(
             "no packages; without a network, let {BORROWED} name a Python that has {}",
             set.modules.join(", ")
