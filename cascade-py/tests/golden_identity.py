@@ -152,8 +152,7 @@ def vectors() -> dict[str, Any]:
         hashes = [{"hash_hex": each, "id": foreign(root, bytes.fromhex(each)).hex()} for each in HASHES]
         spaces.append({"title": title, "space": space, "root": root.hex(), "foreign": hashes, "chains": chains})
     contents = [
-        {"unit_hex": unit, "times": times, "id": content(bytes.fromhex(unit) * times).hex()}
-        for unit, times in CONTENTS
+        {"unit_hex": unit, "times": times, "id": content(bytes.fromhex(unit) * times).hex()} for unit, times in CONTENTS
     ]
     names = [{"name": name, "id": named(name).hex()} for name in NAMES]
     return {"version": 1, "names": names, "contents": contents, "key_spaces": spaces}

@@ -219,7 +219,9 @@ def test_fingerprint_separates_models(store):
         PrefixCache(store, touched, block_tokens=BLOCK),
         PrefixCache(store, tiny_llama(seed=1), block_tokens=BLOCK),
         PrefixCache(store, tiny_llama(torch.bfloat16), block_tokens=BLOCK),
-        PrefixCache(store, tiny_llama(rope_parameters={"rope_type": "default", "rope_theta": 77.0}), block_tokens=BLOCK),
+        PrefixCache(
+            store, tiny_llama(rope_parameters={"rope_type": "default", "rope_theta": 77.0}), block_tokens=BLOCK
+        ),
         PrefixCache(store, base, block_tokens=2 * BLOCK),
         PrefixCache(store, base, block_tokens=BLOCK, tenant_secret=b"0123456789abcdef"),
         PrefixCache(store, base, block_tokens=BLOCK, adapter="poems"),

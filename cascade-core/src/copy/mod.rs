@@ -6,7 +6,7 @@
 //! also if the source changed under the copy. A private destination whose digests match is therefore right.
 //!
 //! - [`copy_chunks`], [`digest_chunks`], [`copy_plain`]: whole blocks; kernel, kind of stores and number of threads by
-//!   the process's [`plan`].
+//!   the process's [`plan()`].
 //! - [`ChunkHasher`]: a block gathered from, or scattered to, many pieces.
 //! - [`copy_digest`], [`copy_only`]: one thread, kernel and stores by the caller, to measure and to test.
 //!

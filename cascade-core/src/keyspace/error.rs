@@ -15,7 +15,7 @@ pub enum KeySpaceError {
         /// The field.
         field: &'static str,
     },
-    /// A text or secret beyond [`MAX_FIELD_BYTES`](super::MAX_FIELD_BYTES).
+    /// A text or secret beyond [`MAX_FIELD_BYTES`].
     TooLong {
         /// The field.
         field: &'static str,

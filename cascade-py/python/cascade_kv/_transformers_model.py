@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Iterator
+from typing import Any
 
 import torch
+from cascade_kv import BlockId
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
-
-from cascade_kv import BlockId
 
 # Rotary embeddings whose frequencies depend on the length of the whole sequence: the same prefix has other keys in a
 # longer prompt, so its blocks cannot be shared by prefix.
@@ -106,7 +106,9 @@ def _refuse_other_layers(cache: DynamicCache, layers: int) -> None:
 
 def _refuse_composite(config: Any, text: Any) -> None:
     if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedCacheError("encoder-decoder models: the cache depends on the encoder's input, not on a token prefix")
+        raise UnsupportedCacheError(
+            "encoder-decoder models: the cache depends on the encoder's input, not on a token prefix"
+        )
     if text is not config:
         raise UnsupportedCacheError(
             f"{type(config).__name__} is a composite (multimodal) model: its tokens alone do not identify the cache"

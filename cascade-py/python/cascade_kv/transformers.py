@@ -26,13 +26,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import DynamicCache
-
 from cascade_kv import BlockId, KeySpace
 from cascade_kv._transformers_model import (
     Geometry,
@@ -43,6 +42,7 @@ from cascade_kv._transformers_model import (
     has_adapter,
     weights_version,
 )
+from transformers import DynamicCache
 
 if TYPE_CHECKING:
     from cascade_kv import Store
@@ -304,7 +304,9 @@ class PrefixCache:
         layers = [(layer.keys, layer.values) for layer in cache.layers]
         batch, _, tokens, _ = layers[0][0].shape
         if batch != 1:
-            raise ValueError(f"the cache holds a batch of {batch} sequences; save them one by one, each in a batch of 1")
+            raise ValueError(
+                f"the cache holds a batch of {batch} sequences; save them one by one, each in a batch of 1"
+            )
         for index, tensor in ((i, t) for i, pair in enumerate(layers) for t in pair):
             want = (1, g.kv_heads, tokens, g.head_dim)
             if tuple(tensor.shape) != want or tensor.dtype != g.dtype:
@@ -356,7 +358,9 @@ def _token_list(tokens: Any) -> list[int]:
         if tokens.ndim == 2 and tokens.shape[0] == 1:
             tokens = tokens[0]
         if tokens.ndim != 1:
-            raise ValueError(f"tokens must be one sequence, shape [T] or [1, T], got {list(tokens.shape)}: batch size must be 1")
+            raise ValueError(
+                f"tokens must be one sequence, shape [T] or [1, T], got {list(tokens.shape)}: batch size must be 1"
+            )
         return [int(token) for token in tokens.tolist()]
     listed = list(tokens)
     if listed and not isinstance(listed[0], (int, np.integer)):
