@@ -2,7 +2,9 @@
 
 mod arrows;
 mod cargo;
+mod core_io;
 mod licences;
+mod manifests;
 mod python;
 mod source;
 mod text;
@@ -13,7 +15,7 @@ use crate::steps::Steps;
 use crate::workspace::{self, Metadata};
 
 /// A broken rule at a place.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Violation {
     place: String,
     rule: String,
@@ -39,7 +41,9 @@ pub(crate) fn add_steps(steps: &mut Steps) -> Result<()> {
     steps.run("text", "remove or reword the lines named above", || {
         verdict(text::check(&files), count.clone())
     });
-    steps.run("source rules", "move or split what is named above", || verdict(source::check(&files), count));
+    steps.run("source rules", "move or split what is named above", || {
+        verdict([source::check(&files), core_io::check(&files), manifests::check(&files)].concat(), count)
+    });
     steps.run(
         "dependency arrows",
         "drop the dependency, or move the code to the crate that may have it",

@@ -114,7 +114,7 @@ impl<'ast> Visit<'ast> for Shape {
 }
 
 /// `#[cfg(test)]` and `#[cfg(all(test, ...))]`.
-fn is_cfg_test(attribute: &syn::Attribute) -> bool {
+pub(super) fn is_cfg_test(attribute: &syn::Attribute) -> bool {
     let syn::Meta::List(list) = &attribute.meta else { return false };
     let condition = list.tokens.to_string().replace(' ', "");
     attribute.path().is_ident("cfg") && (condition == "test" || condition.starts_with("all(test,"))

@@ -10,7 +10,7 @@ use crate::workspace::{Metadata, Package, target};
 
 pub(super) fn add_unit_steps(steps: &mut Steps) {
     let cure = "run the failed test alone with `cargo test -p CRATE NAME -- --nocapture`";
-    steps.run("unit and integration tests", cure, || run_tests(&[]));
+    steps.run("unit and integration tests", cure, || run_tests("default", &[]));
     steps.run("documentation tests", cure, || {
         process::run(&mut cargo(&["test", "--doc", "--no-fail-fast"])).map(|()| String::new())
     });
@@ -21,7 +21,7 @@ pub(super) fn add_lanes(steps: &mut Steps, metadata: &Metadata, quick: bool) {
     for package in metadata.members() {
         if has_tests(package.folder(), "kill") && package.features.contains_key("kill-points") {
             lane(steps, quick, &format!("kill lane of {}", package.name), || {
-                run_tests(&["-p", &package.name, "--features", "kill-points", "--test", "kill*"])
+                run_tests("kill", &["-p", &package.name, "--features", "kill-points", "--test", "kill*"])
             });
         }
         if package.dependencies.iter().any(|d| d.name == "loom") && has_tests(package.folder(), "loom") {
@@ -39,16 +39,15 @@ fn lane(steps: &mut Steps, quick: bool, name: &str, work: impl FnOnce() -> Resul
 }
 
 /// Runs tests with nextest where it is installed (it shows hangs and runs in parallel), else with plain cargo.
-fn run_tests(arguments: &[&str]) -> Result<String> {
+fn run_tests(profile: &str, selection: &[&str]) -> Result<String> {
     let nextest = process::succeeds(&mut cargo(&["nextest", "--version"]));
-    let runner: &[&str] = if nextest {
-        &["nextest", "run", "--no-fail-fast"]
-    } else {
-        &["test", "--no-fail-fast", "--lib", "--bins", "--tests", "--examples"]
+    let runner: &[&str] = match (nextest, selection) {
+        (true, _) => &["nextest", "run", "--no-fail-fast", "--profile", profile],
+        // Documentation tests are a step of their own.
+        (false, []) => &["test", "--no-fail-fast", "--lib", "--bins", "--tests", "--examples"],
+        (false, _) => &["test", "--no-fail-fast"],
     };
-    // A lane chooses its targets itself.
-    let runner = if arguments.is_empty() || nextest { runner } else { &runner[..2] };
-    process::run(&mut cargo(&[runner, arguments].concat()))?;
+    process::run(&mut cargo(&[runner, selection].concat()))?;
     Ok(if nextest { "nextest" } else { "cargo test" }.into())
 }
 
