@@ -5,6 +5,12 @@ use std::time::{Duration, Instant};
 use cascade_core::copy::{Direction, copy_chunks};
 use cascade_core::digest::chunk_count;
 
+/// Sets `CASCADE_COPY_THREADS`; the plan reads it once, before the first copy.
+pub(crate) fn set_copy_threads(threads: &str) {
+    // SAFETY: this test binary has one test, and no thread of it reads the environment meanwhile.
+    unsafe { std::env::set_var("CASCADE_COPY_THREADS", threads) };
+}
+
 /// Chunk digests of a copy with as many threads as the plan has.
 pub(crate) fn copy(dst: &mut [u8], src: &[u8]) -> Vec<u64> {
     assert_eq!(dst.len(), src.len());

@@ -1,7 +1,8 @@
 //! Helper threads that share large copies: they spin a short while for the next one, then park.
 //!
 //! The caller always takes part and can finish alone: it never waits for a thread to start, to wake or to get a lock,
-//! only for units that a helper is working on. After `fork` the child has no helpers; it notices by its process id and
+//! only for units that a helper is working on; if that takes long, the CPUs are overcommitted, and further copies go
+//! without helpers for a while. After `fork` the child has no helpers; it notices by its process id and
 //! starts its own.
 
 mod raw;
@@ -11,6 +12,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use crate::copy::published::Published;
 use raw::Job;
@@ -21,6 +23,10 @@ pub(crate) const MAX_HELPERS: usize = 16;
 const SPINS: usize = 4000;
 /// Turns that a caller spends on the queue's lock before it works alone.
 const LOCK_TRIES: usize = 1000;
+/// A caller's wait for its helpers that is no longer the end of a unit of work, which takes some 100 microseconds.
+const STALL: Duration = Duration::from_micros(500);
+/// Most copies that go without helpers after a stall.
+const MAX_REST: usize = 64;
 
 static POOL: Published<Pool> = Published::new();
 
@@ -32,8 +38,7 @@ pub(crate) fn run(threads: usize, units: usize, work: &(dyn Fn(usize) + Sync)) {
         (0..units).for_each(work);
         return;
     }
-    let pool = current(threads - 1);
-    raw::run_shared(units, helpers, work, |job| pool.offer(job));
+    current(threads - 1).run(helpers, units, work);
 }
 
 /// This process's pool, started now if need be with `helpers` threads.
@@ -41,11 +46,7 @@ fn current(helpers: usize) -> &'static Pool {
     let process = std::process::id();
     let (pool, is_new) = POOL.get(|pool| pool.process == process, || Pool::new(process));
     if is_new {
-        for n in 0..helpers.min(MAX_HELPERS) {
-            // A thread that cannot be had is one helper fewer, no error: the caller does the work.
-            let builder = std::thread::Builder::new().name(format!("cascade-copy-{n}")).stack_size(256 << 10);
-            drop(builder.spawn(|| pool.serve()));
-        }
+        pool.start(helpers);
     }
     pool
 }
@@ -56,6 +57,10 @@ struct Pool {
     /// Number of jobs ever offered; changes under the lock, watched without it.
     offered: AtomicUsize,
     arrived: Condvar,
+    /// Copies that still go without helpers.
+    rest: AtomicUsize,
+    /// Length of the last rest, in copies; 0 after a copy without a stall.
+    last_rest: AtomicUsize,
 }
 
 impl Pool {
@@ -65,7 +70,42 @@ impl Pool {
             jobs: Mutex::new(VecDeque::new()),
             offered: AtomicUsize::new(0),
             arrived: Condvar::new(),
+            rest: AtomicUsize::new(0),
+            last_rest: AtomicUsize::new(0),
         }
+    }
+
+    fn start(&'static self, helpers: usize) {
+        for n in 0..helpers.min(MAX_HELPERS) {
+            // A thread that cannot be had is one helper fewer, no error: the caller does the work.
+            let builder = std::thread::Builder::new().name(format!("cascade-copy-{n}")).stack_size(256 << 10);
+            drop(builder.spawn(|| self.serve()));
+        }
+    }
+
+    fn run(&self, helpers: usize, units: usize, work: &(dyn Fn(usize) + Sync)) {
+        if self.rests() {
+            (0..units).for_each(work);
+            return;
+        }
+        let waited = raw::run_shared(units, helpers, work, |job| self.offer(job));
+        self.judge(waited);
+    }
+
+    /// Whether this copy is to go without helpers.
+    fn rests(&self) -> bool {
+        self.rest.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    /// A helper that keeps the caller waiting was taken off its CPU: there are more threads than CPUs, and one thread
+    /// is the faster. Further copies go alone, twice as many after each further stall.
+    fn judge(&self, waited: Duration) {
+        let rest = match waited > STALL {
+            true => (2 * self.last_rest.load(Ordering::Relaxed)).clamp(1, MAX_REST),
+            false => 0,
+        };
+        self.last_rest.store(rest, Ordering::Relaxed);
+        self.rest.store(rest, Ordering::Relaxed);
     }
 
     /// Queues a job, unless the lock cannot be had soon.

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::SPINS;
 
@@ -29,8 +30,14 @@ unsafe impl Send for Job {}
 // SAFETY: as above.
 unsafe impl Sync for Job {}
 
-/// Calls `work` for each unit, with up to `helpers` threads that get the job by `offer`.
-pub(super) fn run_shared(units: usize, helpers: usize, work: &Work<'_>, offer: impl FnOnce(&Arc<Job>)) {
+/// Calls `work` for each unit, with up to `helpers` threads that get the job by `offer`. Returns how long the caller
+/// had to wait for them when it had nothing left to do.
+pub(super) fn run_shared(
+    units: usize,
+    helpers: usize,
+    work: &Work<'_>,
+    offer: impl FnOnce(&Arc<Job>),
+) -> Duration {
     // SAFETY: only the lifetime changes. This function does not return, also not by a panic, before `done` has
     // reached `units`; from then on no claim succeeds, so nobody calls `work` any more. `offer` does not unwind.
     let work_erased = unsafe { std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work) };
@@ -44,9 +51,10 @@ pub(super) fn run_shared(units: usize, helpers: usize, work: &Work<'_>, offer: i
     });
     offer(&job);
     job.help();
-    job.wait();
+    let waited = job.wait();
     let failed = std::mem::take(&mut *job.failed.lock().unwrap_or_else(PoisonError::into_inner));
     failed.into_iter().for_each(work);
+    waited
 }
 
 impl Job {
@@ -77,8 +85,9 @@ impl Job {
         }
     }
 
-    /// Waits until no unit is in work.
-    fn wait(&self) {
+    /// Waits until no unit is in work; returns how long.
+    fn wait(&self) -> Duration {
+        let start = Instant::now();
         let mut turns = 0;
         while self.done.load(Ordering::Acquire) < self.units {
             turns += 1;
@@ -88,5 +97,6 @@ impl Job {
                 std::thread::yield_now();
             }
         }
+        start.elapsed()
     }
 }

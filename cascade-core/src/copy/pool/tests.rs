@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Pool, raw, run};
 
@@ -18,23 +18,49 @@ fn each_unit_is_done_once() {
     }
 }
 
+/// A pool of this test's own, with one helper.
+fn pool_of_one() -> &'static Pool {
+    let pool = Box::leak(Box::new(Pool::new(0)));
+    pool.start(1);
+    pool
+}
+
 #[test]
-fn a_helper_takes_part() {
+fn a_helper_takes_part_and_again_after_it_parked() {
+    let pool = pool_of_one();
     let caller = std::thread::current().id();
-    let helped = AtomicBool::new(false);
-    run(2, 2, &|_| {
-        if std::thread::current().id() != caller {
-            helped.store(true, Ordering::Relaxed);
-        }
-        // The caller's unit lasts until a helper has come, or this test has waited too long.
-        for _ in 0..5000 {
-            if helped.load(Ordering::Relaxed) {
-                return;
+    for _ in 0..3 {
+        pool.judge(Duration::ZERO);
+        let helped = AtomicBool::new(false);
+        pool.run(1, 2, &|_| {
+            if std::thread::current().id() != caller {
+                helped.store(true, Ordering::Relaxed);
             }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    });
-    assert!(helped.load(Ordering::Relaxed));
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while !helped.load(Ordering::Relaxed) && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+        });
+        assert!(helped.load(Ordering::Relaxed));
+        // Long enough for the helper to park; if it has not yet, the next turn shows less but does not fail.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn copies_go_alone_after_a_stall_and_share_again() {
+    let pool = Pool::new(0);
+    let alone_after = |waited| {
+        pool.judge(waited);
+        (0..1000).take_while(|_| pool.rests()).count()
+    };
+    assert_eq!(alone_after(Duration::from_micros(100)), 0);
+    let stall = Duration::from_millis(3);
+    assert_eq!([1, 2, 4].map(|_| alone_after(stall)), [1, 2, 4]);
+    (0..10).for_each(|_| pool.judge(stall));
+    assert_eq!(alone_after(stall), super::MAX_REST);
+    assert_eq!(alone_after(Duration::ZERO), 0);
+    assert_eq!(alone_after(stall), 1);
 }
 
 #[test]
@@ -73,14 +99,21 @@ fn a_panic_in_a_unit_is_the_callers() {
 }
 
 #[test]
-fn a_panic_on_a_helper_alone_is_made_good() {
+fn a_panic_on_a_helper_is_made_good_by_the_caller() {
     let caller = std::thread::current().id();
-    let done = AtomicUsize::new(0);
-    run(2, 64, &|_| {
-        std::thread::sleep(Duration::from_micros(200));
-        assert_eq!(std::thread::current().id(), caller, "planted on the helper");
+    let (done, panicked) = (AtomicUsize::new(0), AtomicBool::new(false));
+    pool_of_one().run(1, 64, &|_| {
+        if std::thread::current().id() != caller {
+            panicked.store(true, Ordering::Relaxed);
+            std::panic::resume_unwind(Box::new("planted on the helper"));
+        }
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !panicked.load(Ordering::Relaxed) && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
         done.fetch_add(1, Ordering::Relaxed);
     });
+    assert!(panicked.load(Ordering::Relaxed));
     assert_eq!(done.load(Ordering::Relaxed), 64);
 }
 
