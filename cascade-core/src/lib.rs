@@ -31,6 +31,8 @@ pub mod metrics;
 pub mod quarantine;
 pub mod reservation;
 pub mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod tier;
 
 pub use error::{Error, ErrorKind, Result};

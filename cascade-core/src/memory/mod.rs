@@ -90,6 +90,16 @@ mod tests {
     }
 
     #[test]
+    fn a_part_lies_within_its_piece() {
+        let piece = Piece::shared(Arc::from(&b"abcdef"[..]));
+        let part =
+            piece.part(2, 3).map(|part| (part.as_ptr() as usize - piece.as_ptr() as usize, part.len()));
+        assert_eq!(part, Some((2, 3)));
+        assert!(piece.part(6, 0).is_some_and(|end| end.is_empty()));
+        assert!(piece.part(4, 3).is_none() && piece.part(usize::MAX, 2).is_none());
+    }
+
+    #[test]
     fn a_buffer_in_use_gives_no_access() {
         let mut buffer = HostBuffer::zeroed(8);
         let piece = buffer.piece();

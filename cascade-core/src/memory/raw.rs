@@ -61,6 +61,17 @@ impl Piece {
         Self { ptr: address, len, space: Space::Device(device), writable: true, _keep: None }
     }
 
+    /// `len` bytes of this piece from `offset` on, kept alive as the whole is; `None` beyond its end.
+    #[must_use]
+    pub fn part(&self, offset: usize, len: usize) -> Option<Self> {
+        if offset.checked_add(len)? > self.len {
+            return None;
+        }
+        // SAFETY: `offset <= self.len`, so the address stays within, or one past, memory that the constructor vouched for.
+        let ptr = unsafe { self.ptr.add(offset) };
+        Some(Self { ptr, len, ..self.clone() })
+    }
+
     /// First byte. For device memory not to be dereferenced by the CPU.
     #[must_use]
     pub fn as_ptr(&self) -> *mut u8 {
