@@ -105,6 +105,12 @@ impl fmt::Display for ExtraCountError {
 
 impl Error for ExtraCountError {}
 
+impl From<ExtraCountError> for crate::Error {
+    fn from(error: ExtraCountError) -> Self {
+        Self::new(crate::ErrorKind::InvalidArgument, error.to_string())
+    }
+}
+
 /// A chain that grows token by token, as a decode does.
 ///
 /// ```

@@ -189,6 +189,12 @@ impl fmt::Display for ParseBlockIdError {
 
 impl Error for ParseBlockIdError {}
 
+impl From<ParseBlockIdError> for crate::Error {
+    fn from(error: ParseBlockIdError) -> Self {
+        Self::new(crate::ErrorKind::InvalidArgument, error.to_string())
+    }
+}
+
 impl FromStr for BlockId {
     type Err = ParseBlockIdError;
 

@@ -67,3 +67,9 @@ impl fmt::Display for KeySpaceError {
 }
 
 impl Error for KeySpaceError {}
+
+impl From<KeySpaceError> for crate::Error {
+    fn from(error: KeySpaceError) -> Self {
+        Self::new(crate::ErrorKind::InvalidArgument, error.to_string())
+    }
+}

@@ -157,6 +157,13 @@ fn texts_and_secrets_have_limits() {
 }
 
 #[test]
+fn as_the_crates_error_it_is_an_invalid_argument_with_the_same_text() {
+    let error = complete().block_tokens(0).build().unwrap_err();
+    let general = crate::Error::from(error.clone());
+    assert_eq!((general.kind(), general.to_string()), (crate::ErrorKind::InvalidArgument, error.to_string()));
+}
+
+#[test]
 fn the_secret_is_in_no_output() {
     let builder = complete().tenant_secret("correct horse battery staple");
     let space = builder.clone().build().unwrap();
