@@ -1,0 +1,234 @@
+//! The arena as a program holds it.
+
+mod ops;
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering as Local};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use cascade_core::metrics::TierStats;
+use cascade_core::sync::Ordering;
+use cascade_core::{Error, ErrorKind, Result};
+use parking_lot::Mutex;
+
+use crate::config::ArenaConfig;
+use crate::file;
+use crate::grow::{self, Grower};
+use crate::layout::Superblock;
+use crate::process::fork_epoch;
+use crate::raw::Map;
+use crate::session::{Session, Stripe};
+use crate::slot::State;
+
+/// How deep a process may fork and still use the handle that its ancestor opened.
+const FORK_DEPTH: usize = 16;
+/// Attempts to attach while others make and remove arenas at the same path.
+const OPEN_ATTEMPTS: usize = 8;
+
+/// A handle on the node's arena. Clones share it; threads use it at once; a forked child that uses it joins anew.
+#[derive(Clone, Debug)]
+pub struct Arena {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    map: Arc<Map>,
+    file: File,
+    path: PathBuf,
+    superblock: Superblock,
+    created: bool,
+    opened_epoch: u64,
+    /// One session for each generation of forks.
+    sessions: [OnceLock<Option<Session>>; FORK_DEPTH],
+    next_stripe: AtomicUsize,
+    grower: Mutex<Grower>,
+    number: usize,
+}
+
+/// Which stripe of which handle a thread uses.
+type Seat = (usize, u64, Weak<Stripe>);
+
+thread_local! {
+    static SEATS: RefCell<Vec<Seat>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Arena {
+    /// Opens the arena that `config` names, making it if it is not there.
+    ///
+    /// # Errors
+    /// `Config` when it is there with other numbers, `Permission` and `Format` when it cannot be trusted, `NoSpace` when
+    /// there is no room for it, `NotFound` when the parent of its directory is missing.
+    pub fn open(config: &ArenaConfig) -> Result<Self> {
+        file::prepare_dir(&config.dir)?;
+        let path = config.path();
+        for _ in 0..OPEN_ATTEMPTS {
+            if let Some((file, superblock)) = file::attach(&path)? {
+                config.check_existing(&superblock.geometry)?;
+                return Self::start(file, superblock, path, false);
+            }
+            let (file, superblock) = file::create(config)?;
+            let map = Map::new(&file, superblock.geometry)?;
+            map.control().limit_regions.store(superblock.geometry.regions() as u64, Ordering::Release);
+            if file::publish(&file, &path)? {
+                return Self::start(file, superblock, path, true);
+            }
+        }
+        let what = format!("the arena {} appears and disappears: another program removes it", path.display());
+        Err(Error::new(ErrorKind::System, what))
+    }
+
+    fn start(file: File, superblock: Superblock, path: PathBuf, created: bool) -> Result<Self> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let map = Arc::new(Map::new(&file, superblock.geometry)?);
+        check_backed(&file, &map, &path)?;
+        let session = Session::join(&map, &|| file::open(&path))?;
+        let again = file.try_clone().map_err(|error| {
+            Error::new(ErrorKind::System, "cannot duplicate the arena's descriptor").with_source(error)
+        })?;
+        let grower = Grower::start(session.core(), again);
+        let inner = Inner {
+            map,
+            file,
+            path,
+            superblock,
+            created,
+            opened_epoch: fork_epoch(),
+            sessions: [const { OnceLock::new() }; FORK_DEPTH],
+            next_stripe: AtomicUsize::new(0),
+            grower: Mutex::new(grower),
+            number: NUMBER.fetch_add(1, Local::Relaxed),
+        };
+        let stored = inner.sessions[0].set(Some(session));
+        debug_assert!(stored.is_ok(), "a new handle has no session yet");
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The arena's file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// What it was made with.
+    #[must_use]
+    pub fn superblock(&self) -> &Superblock {
+        &self.inner.superblock
+    }
+
+    /// Whether this handle made it; else it was there.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.inner.created
+    }
+
+    /// Bytes of the data area whose pages exist.
+    #[must_use]
+    pub fn ready_bytes(&self) -> u64 {
+        let ready = self.inner.map.control().ready_regions.load(Ordering::Acquire);
+        ready.min(self.inner.map.geometry().regions() as u64) * self.inner.map.geometry().region_bytes
+    }
+
+    /// Waits until all pages exist; `false` when `deadline` passed first.
+    #[must_use]
+    pub fn wait_ready(&self, deadline: Instant) -> bool {
+        let Some(session) = self.session() else { return false };
+        loop {
+            let whole = grow::limit(session.core()) * self.inner.map.geometry().region_bytes;
+            if self.ready_bytes() >= whole {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Recovers what owners that died left behind; also done when the arena is opened and when room is short.
+    pub fn recover(&self) {
+        if let Some(session) = self.session() {
+            session.recover();
+        }
+    }
+
+    fn session(&self) -> Option<&Session> {
+        let inner = &*self.inner;
+        let depth = usize::try_from(fork_epoch() - inner.opened_epoch).ok()?;
+        let join = || Session::join(&inner.map, &|| file::open(&inner.path)).ok();
+        inner.sessions.get(depth)?.get_or_init(join).as_ref()
+    }
+
+    /// The stripe of this thread.
+    fn stripe(&self) -> Option<Arc<Stripe>> {
+        let (number, epoch) = (self.inner.number, fork_epoch());
+        let seated = SEATS.with(|seats| {
+            let seats = seats.try_borrow().ok()?;
+            let seat = seats.iter().find(|seat| (seat.0, seat.1) == (number, epoch))?;
+            seat.2.upgrade()
+        });
+        seated.or_else(|| self.take_seat(number, epoch))
+    }
+
+    fn take_seat(&self, number: usize, epoch: u64) -> Option<Arc<Stripe>> {
+        let stripes = self.session()?.stripes();
+        let next = self.inner.next_stripe.fetch_add(1, Local::Relaxed) % stripes.len();
+        let stripe = Arc::clone(stripes.get(next)?);
+        SEATS.with(|seats| {
+            if let Ok(mut seats) = seats.try_borrow_mut() {
+                seats.retain(|seat| seat.2.strong_count() > 0 && seat.0 != number);
+                seats.push((number, epoch, Arc::downgrade(&stripe)));
+            }
+        });
+        Some(stripe)
+    }
+
+    fn gather_stats(&self) -> TierStats {
+        let map = &self.inner.map;
+        let mut stats = TierStats::default();
+        let Some(session) = self.session() else { return stats };
+        for stripe in session.stripes() {
+            stripe.counters.add_to(&mut stats);
+        }
+        let core = session.core();
+        stats.capacity_bytes = grow::limit(core) * map.geometry().region_bytes;
+        stats.used_bytes = core.with_regions(|regions| regions.used_bytes());
+        let sealed =
+            |slot: &&crate::slot::Slot| matches!(slot.word().state(), State::Sealed | State::Evicting);
+        stats.blocks = map.slots().iter().filter(sealed).count() as u64;
+        stats.quarantined_bytes = core.quarantine.lock().bytes();
+        stats
+    }
+}
+
+/// An arena whose pages do not all exist would end the process with SIGBUS when memory is short.
+fn check_backed(file: &File, map: &Map, path: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let geometry = map.geometry();
+    let ready = map.control().ready_regions.load(Ordering::Acquire);
+    let limit = map.control().limit_regions.load(Ordering::Acquire);
+    let damaged = |what: &str| {
+        let what =
+            format!("the arena {} is damaged ({what}): remove it when no process uses it", path.display());
+        Err(Error::new(ErrorKind::Format, what))
+    };
+    if ready > geometry.regions() as u64 || limit > geometry.regions() as u64 {
+        return damaged("more regions than it was made with");
+    }
+    let need = geometry.offsets().data + ready * geometry.region_bytes;
+    match file.metadata() {
+        Ok(metadata) if metadata.blocks() * 512 >= need => Ok(()),
+        _ => damaged("pages are missing"),
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if fork_epoch() != self.opened_epoch {
+            self.grower.get_mut().forget();
+        }
+    }
+}

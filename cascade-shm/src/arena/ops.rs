@@ -1,0 +1,428 @@
+//! `Tier` and `Addressable` for the arena.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering as Local;
+use std::time::Instant;
+
+use cascade_core::Result;
+use cascade_core::batch::{Batch, Op, Outcome, Refusal, Ticket};
+use cascade_core::block::BlockMemory;
+use cascade_core::digest;
+use cascade_core::id::BlockId;
+use cascade_core::lease::{Lease, LeaseHome};
+use cascade_core::memory::SgList;
+use cascade_core::metrics::TierStats;
+use cascade_core::reservation::{Reservation, ReservationHome, Reserve, Sealed};
+use cascade_core::tier::{Addressable, BlockMeta, Capability, Lookup, MissReason, OnExisting, PutMeta, Tier};
+
+use super::Arena;
+use crate::evict;
+use crate::grow;
+use crate::index::{Claim, Found, Index, Key};
+use crate::ledger::Entry;
+use crate::protocol::{self, WhenPinned};
+use crate::region::Tenancy;
+use crate::seal::{self, meta_of};
+use crate::session::{Cell, Event, Stripe};
+use crate::slot::{Slot, State, Word};
+
+/// Attempts at an operation that others keep interfering with.
+const ATTEMPTS: usize = 64;
+/// Ids of a batch whose cache lines are fetched ahead together.
+const LOOKAHEAD: usize = 16;
+
+/// A pinned block: the cell holds the pin.
+struct Pinned<'a> {
+    cell: Cell<'a>,
+    memory: BlockMemory,
+    meta: BlockMeta,
+    place: (u32, Word),
+}
+
+fn pin<'a>(stripe: &'a Stripe, id: &BlockId) -> std::result::Result<Pinned<'a>, MissReason> {
+    let core = stripe.core();
+    let index = core.index();
+    let key = index.key(id);
+    let Some(cell) = stripe.take() else { return Err(MissReason::Throttled) };
+    for _ in 0..ATTEMPTS {
+        let (number, word) = match index.find_settled(&key) {
+            Found::Sealed(number, word) => (number, word),
+            Found::Evicting(..) => return Err(MissReason::Evicting),
+            Found::Pending | Found::Absent => return Err(MissReason::Absent),
+        };
+        if !protocol::pin(&index, number, word, cell.entry()) {
+            continue;
+        }
+        let Some(slot) = index.slot(number) else { return Err(MissReason::Absent) };
+        let block = slot.extent().and_then(|extent| core.map().block(extent));
+        let (Some(memory), Some(meta)) = (block, meta_of(slot, word)) else {
+            drop(cell);
+            drop_corrupt(stripe, number, word);
+            return Err(MissReason::Corrupt);
+        };
+        slot.touch(core.now());
+        return Ok(Pinned { cell, memory, meta, place: (number, word) });
+    }
+    Err(MissReason::Evicting)
+}
+
+/// Forgets a block whose bytes are not what was put.
+fn drop_corrupt(stripe: &Stripe, number: u32, word: Word) {
+    stripe.counters.count(Event::Corrupt);
+    let index = stripe.core().index();
+    if let Some(now) = index.slot(number).map(Slot::word)
+        && now.generation() == word.generation()
+    {
+        evict::evict(stripe, &[(number, now)], WhenPinned::Retire);
+    }
+}
+
+/// Whether the block matches its digest, looking only where no one has looked since an owner died.
+fn verified(stripe: &Stripe, id: &BlockId, pinned: &Pinned<'_>) -> bool {
+    let core = stripe.core();
+    let Some(slot) = core.index().slot(pinned.place.0) else { return false };
+    let epoch = core.epoch();
+    if slot.verified_epoch() == epoch {
+        return true;
+    }
+    let root = digest::root(id.as_bytes(), pinned.meta.len, pinned.memory.digests().into_iter());
+    if root == pinned.meta.digest {
+        slot.set_verified(epoch);
+    }
+    root == pinned.meta.digest
+}
+
+fn lease(stripe: &Arc<Stripe>, id: &BlockId) -> std::result::Result<Lease, MissReason> {
+    let pinned = pin(stripe, id)?;
+    if !verified(stripe, id, &pinned) {
+        let place = pinned.place;
+        drop(pinned);
+        drop_corrupt(stripe, place.0, place.1);
+        return Err(MissReason::Corrupt);
+    }
+    stripe.counters.count(Event::Hit);
+    let home = Arc::clone(stripe) as Arc<dyn LeaseHome>;
+    Ok(Lease::new(pinned.memory, pinned.meta, home, pinned.cell.keep()))
+}
+
+fn fetch(stripe: &Stripe, id: &BlockId, into: &SgList) -> std::result::Result<BlockMeta, MissReason> {
+    let pinned = pin(stripe, id)?;
+    let meta = pinned.meta;
+    if (into.len() as u64) < meta.len || !into.is_host() || !into.is_writable() {
+        return Err(MissReason::Destination);
+    }
+    // Verified on the private destination. A mismatch is read once more: a flipped bit on the way is not a damaged block.
+    for _ in 0..2 {
+        let digests = pinned.memory.scatter(into);
+        if digest::root(id.as_bytes(), meta.len, digests.into_iter()) == meta.digest {
+            stripe.counters.count(Event::Hit);
+            stripe.counters.count(Event::Out(meta.len));
+            return Ok(meta);
+        }
+    }
+    let place = pinned.place;
+    drop(pinned);
+    drop_corrupt(stripe, place.0, place.1);
+    Err(MissReason::Corrupt)
+}
+
+/// A lookup's answer, with what the slot says read while its generation stood.
+fn look(index: &Index<'_>, key: &Key) -> Lookup {
+    for _ in 0..ATTEMPTS {
+        match index.find(key) {
+            Found::Pending => return Lookup::Pending,
+            Found::Evicting(..) => return Lookup::Miss(MissReason::Evicting),
+            Found::Absent => return Lookup::Miss(MissReason::Absent),
+            Found::Sealed(number, word) => {
+                let Some(slot) = index.slot(number) else { continue };
+                let meta = meta_of(slot, word);
+                cascade_core::sync::fence(cascade_core::sync::Ordering::Acquire);
+                if let Some(meta) = meta.filter(|_| slot.word().generation() == word.generation()) {
+                    return Lookup::Hit(meta);
+                }
+            }
+        }
+    }
+    Lookup::Miss(MissReason::Evicting)
+}
+
+fn delete(stripe: &Stripe, id: &BlockId) -> bool {
+    let index = stripe.core().index();
+    let key = index.key(id);
+    for _ in 0..ATTEMPTS {
+        let Found::Sealed(number, word) = index.find_settled(&key) else { return false };
+        evict::evict(stripe, &[(number, word)], WhenPinned::Retire);
+        let gone = index.slot(number).map(Slot::word);
+        if gone.is_some_and(|now| now.generation() != word.generation() || now.state() != State::Sealed) {
+            return true;
+        }
+    }
+    false
+}
+
+impl Arena {
+    fn reserve_on(&self, stripe: &Arc<Stripe>, id: &BlockId, len: u64, meta: PutMeta) -> Reserve {
+        let core = stripe.core();
+        if len == 0 {
+            return Reserve::Refused(Refusal::Empty);
+        }
+        if len > grow::limit(core) * core.map().geometry().region_bytes {
+            return Reserve::Refused(Refusal::TooLarge);
+        }
+        self.release_quarantine(stripe);
+        if core.quarantine.lock().is_full() {
+            return Reserve::Refused(Refusal::Throttled);
+        }
+        let Some(cell) = stripe.take() else { return Reserve::Refused(Refusal::Throttled) };
+        let (number, word) = match claim(stripe, &cell, id, meta) {
+            Ok(claimed) => claimed,
+            Err(answer) => return answer,
+        };
+        crate::kill::point("put.reserved");
+        let whose = Tenancy { slot: number, tenant: meta.tenant, now: core.now() };
+        let Some(memory) = self.allocate(stripe, len, whose) else {
+            let freeing = word.with(State::Freeing, word.owner());
+            if core.index().slot(number).is_some_and(|slot| slot.advance(word, freeing)) {
+                evict::finish_free(stripe, number, freeing, cell);
+            }
+            return Reserve::Refused(Refusal::Full);
+        };
+        crate::kill::point("put.allocated");
+        stripe.set_replaces(cell.number(), meta.on_existing == OnExisting::Replace);
+        let home = Arc::clone(stripe) as Arc<dyn ReservationHome>;
+        Reserve::Reserved(Reservation::new(memory, home, cell.keep()))
+    }
+
+    /// Room for `len` bytes: what is free, else new pages, else what evicting frees.
+    fn allocate(&self, stripe: &Stripe, len: u64, whose: Tenancy) -> Option<BlockMemory> {
+        let core = stripe.core();
+        let mut start = stripe.hint.load(Local::Relaxed);
+        for _ in 0..ATTEMPTS {
+            let found = core.with_regions(|regions| {
+                let ready = regions.ready().max(1);
+                regions.allocate(len, whose, start % ready)
+            });
+            if let Some(extent) = found {
+                let region = extent.offset / core.map().geometry().region_bytes;
+                stripe.hint.store(region as usize, Local::Relaxed);
+                return core.map().block(extent);
+            }
+            // While pages are missing, wait for them rather than drop a block.
+            if !grow::step(core, &self.inner.file) {
+                start = evict::make_room(stripe, len)?;
+            }
+        }
+        None
+    }
+
+    /// Gives back what transfers that were abandoned a grace period ago held.
+    fn release_quarantine(&self, stripe: &Stripe) {
+        let core = stripe.core();
+        let now = cascade_core::clock::Clock::now(&core.clock);
+        loop {
+            let expired = core.quarantine.lock().pop_expired(now);
+            let Some((home, cell)) = expired else { return };
+            if let Some(home) = self.session().and_then(|session| session.stripes().get(home)) {
+                seal::abandon(home, u64::from(cell));
+            }
+        }
+    }
+
+    /// Runs `work` on this thread's stripe, and on the others while it answers that all entries are in use.
+    fn on_stripe<T>(
+        &self,
+        mut work: impl FnMut(&Arc<Stripe>) -> T,
+        is_throttled: impl Fn(&T) -> bool,
+    ) -> Option<T> {
+        let first = self.stripe()?;
+        let mut answer = work(&first);
+        if is_throttled(&answer) {
+            for stripe in self.session()?.stripes().iter().filter(|stripe| stripe.number() != first.number())
+            {
+                answer = work(stripe);
+                if !is_throttled(&answer) {
+                    break;
+                }
+            }
+        }
+        Some(answer)
+    }
+
+    fn store(&self, id: &BlockId, from: &SgList, meta: PutMeta) -> Outcome {
+        if !from.is_host() {
+            return Outcome::Refused(Refusal::Memory);
+        }
+        let mut reservation = match self.reserve(id, from.len() as u64, meta) {
+            Reserve::Reserved(reservation) => reservation,
+            Reserve::Exists(_) => return Outcome::Exists,
+            Reserve::Refused(why) => return Outcome::Refused(why),
+        };
+        if !reservation.gather(from) {
+            return Outcome::Refused(Refusal::Memory);
+        }
+        match reservation.seal() {
+            Sealed::Stored(_) => Outcome::Stored,
+            Sealed::Exists(_) => Outcome::Exists,
+            Sealed::Lost => Outcome::Refused(Refusal::Unavailable),
+        }
+    }
+
+    fn run(&self, op: &Op) -> Outcome {
+        match op {
+            Op::Store { id, from, meta } => self.store(id, from, *meta),
+            Op::Fetch { id, into } => {
+                let work = |stripe: &Arc<Stripe>| fetch(stripe, id, into);
+                let fetched = self.on_stripe(work, |answer| answer == &Err(MissReason::Throttled));
+                match fetched.unwrap_or(Err(MissReason::Unavailable)) {
+                    Ok(meta) => Outcome::Fetched(meta),
+                    Err(why) => self.missed(why),
+                }
+            }
+            Op::Delete { id } => match self.stripe().is_some_and(|stripe| delete(&stripe, id)) {
+                true => Outcome::Deleted,
+                false => Outcome::Miss(MissReason::Absent),
+            },
+        }
+    }
+
+    fn missed(&self, why: MissReason) -> Outcome {
+        self.count(Event::Miss);
+        Outcome::Miss(why)
+    }
+
+    fn count(&self, event: Event) {
+        if let Some(stripe) = self.stripe() {
+            stripe.counters.count(event);
+        }
+    }
+
+    /// Forgets every block of the arena, for all processes. Leases stay good.
+    pub fn clear(&self) {
+        let Some(stripe) = self.stripe() else { return };
+        for (number, slot) in self.inner.map.slots().iter().enumerate() {
+            let word = slot.word();
+            if word.state() == State::Sealed {
+                evict::evict(&stripe, &[(number as u32, word)], WhenPinned::Retire);
+            }
+        }
+    }
+}
+
+/// Claims a slot for `id`; the cell says so before it is done.
+fn claim(
+    stripe: &Stripe,
+    cell: &Cell<'_>,
+    id: &BlockId,
+    meta: PutMeta,
+) -> std::result::Result<(u32, Word), Reserve> {
+    let core = stripe.core();
+    let index = core.index();
+    let key = index.key(id);
+    let replace = meta.on_existing == OnExisting::Replace;
+    for _ in 0..ATTEMPTS {
+        match index.find_settled(&key) {
+            Found::Sealed(number, word) if !replace => {
+                let Some(meta) = index.slot(number).and_then(|slot| meta_of(slot, word)) else { continue };
+                return Err(Reserve::Exists(meta));
+            }
+            Found::Pending | Found::Evicting(..) => {
+                crate::recover::dead_owners(core);
+                match index.find_settled(&key) {
+                    Found::Pending | Found::Evicting(..) => return Err(Reserve::Refused(Refusal::Pending)),
+                    Found::Sealed(..) | Found::Absent => continue,
+                }
+            }
+            Found::Sealed(..) | Found::Absent => {}
+        }
+        let Some((number, free)) = index.free_slot(&key) else {
+            if evict::relieve_buckets(stripe, &key) {
+                continue;
+            }
+            return Err(Reserve::Refused(Refusal::Full));
+        };
+        Entry::intent(number).store(cell.entry());
+        crate::kill::point("claim.intent");
+        match index.claim(&key, number, free, meta.class, core.row(), replace) {
+            Some(Claim::Ours(word)) => return Ok((number, word)),
+            Some(Claim::Pending) => return Err(Reserve::Refused(Refusal::Pending)),
+            Some(Claim::Exists) | None => {}
+        }
+    }
+    Err(Reserve::Refused(Refusal::Throttled))
+}
+
+impl Tier for Arena {
+    fn capability(&self) -> Capability {
+        let geometry = self.inner.map.geometry();
+        Capability {
+            name: "shm",
+            capacity_bytes: geometry.data_bytes,
+            max_block_bytes: geometry.data_bytes,
+            persistent: true,
+            shared: true,
+            device: false,
+            one_sided: true,
+        }
+    }
+
+    fn lookup(&self, ids: &[BlockId], out: &mut [Lookup]) {
+        assert_eq!(ids.len(), out.len(), "one answer for each id");
+        let index = Index::new(self.inner.map.slots(), self.inner.map.tags());
+        let mut keys = Vec::with_capacity(LOOKAHEAD);
+        for (ids, out) in ids.chunks(LOOKAHEAD).zip(out.chunks_mut(LOOKAHEAD)) {
+            keys.clear();
+            keys.extend(ids.iter().map(|id| index.key(id)));
+            if keys.len() > 1 {
+                keys.iter().for_each(|key| index.prefetch(key));
+                keys.iter().for_each(|key| index.prefetch_slots(key));
+            }
+            for (key, answer) in keys.iter().zip(out) {
+                *answer = look(&index, key);
+            }
+        }
+    }
+
+    fn submit(&self, batch: Batch) -> Ticket {
+        let late = |op: &Op| match op {
+            Op::Store { .. } => Outcome::Refused(Refusal::Deadline),
+            Op::Fetch { .. } | Op::Delete { .. } => Outcome::Miss(MissReason::Deadline),
+        };
+        let passed = || batch.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        Ticket::ready(batch.ops.iter().map(|op| if passed() { late(op) } else { self.run(op) }).collect())
+    }
+
+    fn flush(&self, _deadline: Instant) -> Result<()> {
+        // A put is complete when `submit` returns, and shared memory outlives the process: there is nothing to wait for.
+        Ok(())
+    }
+
+    fn stats(&self) -> TierStats {
+        self.gather_stats()
+    }
+}
+
+impl Addressable for Arena {
+    fn reserve(&self, id: &BlockId, len: u64, meta: PutMeta) -> Reserve {
+        let throttled = |answer: &Reserve| matches!(answer, Reserve::Refused(Refusal::Throttled));
+        let answer = self
+            .on_stripe(|stripe| self.reserve_on(stripe, id, len, meta), throttled)
+            .unwrap_or(Reserve::Refused(Refusal::Unavailable));
+        match &answer {
+            Reserve::Reserved(_) => {}
+            Reserve::Exists(_) => self.count(Event::Exists),
+            Reserve::Refused(_) => self.count(Event::Refused),
+        }
+        answer
+    }
+
+    fn lease(&self, id: &BlockId) -> std::result::Result<Lease, MissReason> {
+        let throttled =
+            |answer: &std::result::Result<Lease, MissReason>| matches!(answer, Err(MissReason::Throttled));
+        let answer =
+            self.on_stripe(|stripe| lease(stripe, id), throttled).unwrap_or(Err(MissReason::Unavailable));
+        if answer.is_err() {
+            self.count(Event::Miss);
+        }
+        answer
+    }
+}

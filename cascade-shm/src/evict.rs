@@ -1,0 +1,150 @@
+//! Making room: windows of the data area are sampled, and the one whose blocks are worth least is emptied. Victims lie side
+//! by side, so what is freed is in one piece.
+
+mod score;
+mod window;
+
+use cascade_core::sync::Ordering;
+
+use crate::index::Key;
+use crate::ledger::Entry;
+use crate::protocol::{self, WhenPinned};
+use crate::session::{Cell, Core, Stripe};
+use crate::slot::{State, Word};
+
+pub use window::Window;
+
+/// Blocks evicted under one scan of the ledgers.
+const BATCH: usize = 16;
+/// Windows looked at for each one that is emptied.
+const SAMPLES: usize = 16;
+/// Windows tried before giving up.
+const ATTEMPTS: usize = 12;
+
+/// Evicts until about `len` bytes in one piece are free somewhere; gives the region to look in. `None`: everything that was
+/// looked at is pinned or being filled.
+pub fn make_room(stripe: &Stripe, len: u64) -> Option<usize> {
+    for attempt in 0..ATTEMPTS {
+        let mut windows = window::sample(stripe, len, SAMPLES << (attempt / 4));
+        windows.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+        // For small blocks one look pays for several: the put that follows finds room at once.
+        let spare = (1 << 20) / len.max(1) as usize;
+        let mut emptied = None;
+        for window in windows.iter().take((1 + spare).min(SAMPLES / 4)) {
+            if empty(stripe, window) {
+                emptied.get_or_insert(window.region);
+            }
+        }
+        if emptied.is_some() {
+            return emptied;
+        }
+        recover_if_pinned_by_the_dead(stripe.core());
+    }
+    None
+}
+
+fn recover_if_pinned_by_the_dead(core: &Core) {
+    crate::recover::dead_owners(core);
+}
+
+/// Evicts every block of `window`; `false` if one of them stays.
+fn empty(stripe: &Stripe, window: &Window) -> bool {
+    let mut all = true;
+    for victims in window.victims.chunks(BATCH) {
+        let evicted = evict(stripe, victims, WhenPinned::Keep);
+        all &= evicted == victims.len();
+        if !all {
+            break;
+        }
+    }
+    all
+}
+
+/// Evicts the `victims` that nobody pins, under one scan; gives how many are gone.
+pub fn evict(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned) -> usize {
+    let core = stripe.core();
+    let index = core.index();
+    let mut begun: Vec<(u32, Word, Cell<'_>)> = Vec::with_capacity(victims.len());
+    for (slot, word) in victims {
+        let Some(cell) = stripe.take() else { break };
+        Entry::intent(*slot).store(cell.entry());
+        if let Some(word) = protocol::begin_evict(&index, *slot, *word, core.row()) {
+            begun.push((*slot, word, cell));
+        }
+    }
+    crate::kill::point("evict.begun");
+    let slots: Vec<u32> = begun.iter().map(|(slot, ..)| *slot).collect();
+    let pinned = protocol::pinned(&slots, core.ledger_cells().map(|(_, cell)| cell));
+    crate::kill::point("evict.scanned");
+    let mut gone = 0;
+    for ((slot, word, cell), pinned) in begun.into_iter().zip(pinned) {
+        let was_sealed = word.state() == State::Evicting;
+        let decided = protocol::decide(&index, slot, word, pinned, when_pinned);
+        match decided.state() {
+            State::Freeing => {
+                crate::kill::point("evict.freeing");
+                finish_free(stripe, slot, decided, cell);
+                gone += 1;
+                if was_sealed && when_pinned == WhenPinned::Keep {
+                    stripe.counters.count(crate::session::Event::Evicted(1));
+                    core.map().control().evictions.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            State::Retired => {
+                drop(cell);
+                // The last pin may have gone while we decided, when its holder did not yet see the block retired.
+                reclaim_retired(stripe, slot, decided);
+            }
+            _ => drop(cell),
+        }
+    }
+    gone
+}
+
+/// Gives extent and slot back. If a stopped process keeps the region locked, the entry stays in the ledger for recovery.
+pub fn finish_free(stripe: &Stripe, slot: u32, freeing: Word, cell: Cell<'_>) {
+    let core = stripe.core();
+    if !core.with_regions(|regions| regions.free(&core.index(), slot, freeing)) {
+        cell.keep();
+    }
+}
+
+/// Frees a retired block if its last pin is gone.
+pub fn reclaim_retired(stripe: &Stripe, slot: u32, word: Word) {
+    let core = stripe.core();
+    let index = core.index();
+    let mut word = word;
+    while let Some(cell) = stripe.take() {
+        Entry::intent(slot).store(cell.entry());
+        let Some(begun) = protocol::begin_evict(&index, slot, word, core.row()) else { return };
+        let cells = || core.ledger_cells().map(|(_, cell)| cell);
+        let pinned = protocol::pinned(&[slot], cells()).contains(&true);
+        word = protocol::decide(&index, slot, begun, pinned, WhenPinned::Retire);
+        if !pinned {
+            finish_free(stripe, slot, word, cell);
+            return;
+        }
+        drop(cell);
+        // Retired again. Whoever unpins from now on sees that; who did so before this scan does not, and is seen by it.
+        if protocol::pinned(&[slot], cells()).contains(&true) {
+            return;
+        }
+    }
+}
+
+/// Evicts the least worthy block of the two buckets of `key`, when they have no free slot.
+pub fn relieve_buckets(stripe: &Stripe, key: &Key) -> bool {
+    let core = stripe.core();
+    let index = core.index();
+    let now = core.now();
+    let mut victims: Vec<(f64, (u32, Word))> = index
+        .neighbours(key)
+        .filter_map(|number| {
+            let slot = index.slot(number)?;
+            let word = slot.word();
+            (word.state() == State::Sealed).then(|| (score::worth(slot, word, now), (number, word)))
+        })
+        .collect();
+    victims.sort_by(|a, b| a.0.total_cmp(&b.0));
+    victims.iter().any(|(_, victim)| evict(stripe, &[*victim], WhenPinned::Keep) == 1)
+}

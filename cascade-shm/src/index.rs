@@ -1,0 +1,345 @@
+//! The index: two buckets of eight slots for each id, and a byte of tag for each slot so that a lookup touches few lines.
+
+use cascade_core::id::BlockId;
+use cascade_core::sync::{AtomicU64, Ordering, fence, relax};
+use cascade_core::tier::Class;
+
+use crate::slot::{Slot, State, Word};
+
+/// Slots of a bucket, and tags of a tag word.
+pub const BUCKET_SLOTS: usize = 8;
+/// Steps to wait for another owner's transition that takes nanoseconds unless the owner is stopped.
+const TRANSITION_STEPS: u32 = 2_000;
+
+/// The index as a view over slots and tags, in shared memory or (under loom) on the heap.
+#[derive(Clone, Copy, Debug)]
+pub struct Index<'a> {
+    slots: &'a [Slot],
+    tags: &'a [AtomicU64],
+}
+
+/// An id with where it may stand.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    words: [u64; 4],
+    buckets: [usize; 2],
+    tag: u8,
+}
+
+/// What the index says of an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Sealed in this slot, with this word.
+    Sealed(u32, Word),
+    /// Someone is filling it.
+    Pending,
+    /// Someone is evicting or replacing it; the slot may yet be sealed again.
+    Evicting(u32, Word),
+    /// Not here.
+    Absent,
+}
+
+/// What became of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// The slot is ours, in state `Reserved` with this word.
+    Ours(Word),
+    /// Someone else has the id sealed (or is about to evict it).
+    Exists,
+    /// Someone else is storing the id.
+    Pending,
+}
+
+impl<'a> Index<'a> {
+    /// A view; there are eight slots for each tag word.
+    #[must_use]
+    pub fn new(slots: &'a [Slot], tags: &'a [AtomicU64]) -> Self {
+        assert_eq!(slots.len(), tags.len() * BUCKET_SLOTS, "a tag for each slot");
+        Self { slots, tags }
+    }
+
+    /// Where `id` may stand.
+    #[must_use]
+    pub fn key(&self, id: &BlockId) -> Key {
+        let words = id.words();
+        // Ids are hashes, but an engine's own may have structure: every bit is mixed in before use.
+        let mixed = words.iter().fold(0x9e37_79b9_7f4a_7c15_u64, |hash, word| {
+            (hash ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31)
+        });
+        let second = (mixed ^ mixed >> 29).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        let pick = |hash: u64| (u128::from(hash) * self.tags.len() as u128 >> 64) as usize;
+        Key { words, buckets: [pick(mixed), pick(second)], tag: (second as u8 & 0x7f) | 0x80 }
+    }
+
+    /// Brings the tag words of `key` into the cache.
+    #[inline]
+    pub fn prefetch(&self, key: &Key) {
+        for bucket in key.buckets {
+            crate::raw::prefetch(&self.tags[bucket]);
+        }
+    }
+
+    /// Brings the slots that may hold `key` into the cache; its tag words should be there.
+    #[inline]
+    pub fn prefetch_slots(&self, key: &Key) {
+        for slot in self.candidates(key) {
+            crate::raw::prefetch(&self.slots[slot as usize]);
+        }
+    }
+
+    /// The slot at `index`.
+    #[must_use]
+    pub fn slot(&self, index: u32) -> Option<&'a Slot> {
+        self.slots.get(index as usize)
+    }
+
+    /// Number of slots.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there are no slots (there always are).
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Slots of both buckets whose tag matches.
+    fn candidates(&self, key: &Key) -> impl Iterator<Item = u32> + use<'a> {
+        let tags = self.tags;
+        let (tag, buckets) = (key.tag, key.buckets);
+        let both = if buckets[0] == buckets[1] { 1 } else { 2 };
+        buckets.into_iter().take(both).flat_map(move |bucket| {
+            let mut matches = matching_bytes(tags[bucket].load(Ordering::Acquire), tag);
+            std::iter::from_fn(move || {
+                let byte = matches.trailing_zeros() / 8;
+                matches &= matches.wrapping_sub(1);
+                (byte < 8).then_some(bucket as u32 * 8 + byte)
+            })
+        })
+    }
+
+    /// All slots of both buckets.
+    pub fn neighbours(&self, key: &Key) -> impl Iterator<Item = u32> + use<'a> {
+        let buckets = key.buckets;
+        let both = if buckets[0] == buckets[1] { 1 } else { 2 };
+        buckets.into_iter().take(both).flat_map(|bucket| bucket as u32 * 8..bucket as u32 * 8 + 8)
+    }
+
+    /// The word of `slot` if it holds the id of `key`: state and generation stood while the id was read.
+    #[inline]
+    fn word_if_id(&self, slot: u32, key: &Key) -> Option<Word> {
+        let slot = &self.slots[slot as usize];
+        let mut word = slot.word();
+        // Bounded: a slot that changes hands this often while we look is somebody else's by now.
+        for _ in 0..16 {
+            if matches!(word.state(), State::Free | State::Writing) {
+                return None;
+            }
+            let equal = slot.has_id(&key.words);
+            // The id's loads must not sink below the second look at the word.
+            fence(Ordering::Acquire);
+            let again = slot.word();
+            if again.generation() == word.generation()
+                && !matches!(again.state(), State::Free | State::Writing)
+            {
+                return equal.then_some(again);
+            }
+            word = again;
+        }
+        None
+    }
+
+    /// Looks for a block. No lock, no system call, no store.
+    #[inline]
+    pub fn find(&self, key: &Key) -> Found {
+        let mut best = Found::Absent;
+        for slot in self.candidates(key) {
+            let Some(word) = self.word_if_id(slot, key) else { continue };
+            match word.state() {
+                State::Sealed => return Found::Sealed(slot, word),
+                State::Evicting => best = Found::Evicting(slot, word),
+                State::Claiming | State::Reserved | State::InFlight if best == Found::Absent => {
+                    best = Found::Pending
+                }
+                _ => {}
+            }
+        }
+        best
+    }
+
+    /// [`Index::find`], waiting a moment for an eviction to be decided.
+    pub fn find_settled(&self, key: &Key) -> Found {
+        for step in 0..TRANSITION_STEPS {
+            match self.find(key) {
+                Found::Evicting(..) => relax(step),
+                found => return found,
+            }
+        }
+        self.find(key)
+    }
+
+    /// A free slot in one of the buckets.
+    pub fn free_slot(&self, key: &Key) -> Option<(u32, Word)> {
+        self.neighbours(key)
+            .map(|slot| (slot, self.slots[slot as usize].word()))
+            .find(|(_, word)| word.state() == State::Free)
+    }
+
+    /// Claims the free `slot` for the id of `key`; the caller's ledger already says so. `None`: someone was faster.
+    /// With `replace`, a sealed block of the same id does not end the claim.
+    pub fn claim(
+        &self,
+        key: &Key,
+        slot: u32,
+        free: Word,
+        class: Class,
+        owner: u16,
+        replace: bool,
+    ) -> Option<Claim> {
+        let mine = &self.slots[slot as usize];
+        let writing = Word::new(State::Writing, class, owner, free.generation());
+        if !mine.advance(free, writing) {
+            return None;
+        }
+        crate::kill::point("claim.writing");
+        mine.set_id(&key.words);
+        mine.clear_extent();
+        self.set_tag(slot, key.tag);
+        let claiming = writing.with(State::Claiming, owner);
+        let published = mine.advance(writing, claiming);
+        assert!(published, "only a slot's owner moves it out of Writing");
+        // Of two claims on one id, at least one sees the other after this.
+        fence(Ordering::SeqCst);
+        crate::kill::point("claim.claiming");
+        let claim = self.rivals(key, slot, replace);
+        if claim.is_none() {
+            let reserved = claiming.with(State::Reserved, owner);
+            let confirmed = mine.advance(claiming, reserved);
+            assert!(confirmed, "only a slot's owner moves it out of Claiming");
+            return Some(Claim::Ours(reserved));
+        }
+        let freeing = claiming.with(State::Freeing, owner);
+        let given_up = mine.advance(claiming, freeing);
+        assert!(given_up, "only a slot's owner moves it out of Claiming");
+        self.release(slot, freeing);
+        claim
+    }
+
+    /// Looks for other claims on the id: `None` if there are none, else what to answer.
+    ///
+    /// A claim that is confirmed wins. Of two that are not, the lower slot wins: the higher one gives up at once, the
+    /// lower one waits to see whether the higher was confirmed before the lower was visible. Giving up is always safe.
+    fn rivals(&self, key: &Key, mine: u32, replace: bool) -> Option<Claim> {
+        for slot in self.candidates(key).filter(|slot| *slot != mine) {
+            for step in 0.. {
+                let Some(word) = self.word_if_id(slot, key) else { break };
+                match word.state() {
+                    State::Sealed if replace => break,
+                    State::Sealed => return Some(Claim::Exists),
+                    State::Reserved | State::InFlight => return Some(Claim::Pending),
+                    State::Claiming if slot < mine => return Some(Claim::Pending),
+                    State::Claiming | State::Evicting if step < TRANSITION_STEPS => relax(step),
+                    State::Claiming | State::Evicting => return Some(Claim::Pending),
+                    _ => break,
+                }
+            }
+        }
+        None
+    }
+
+    /// Ends the life of a slot that the caller owns in state `Freeing` and that has no extent.
+    pub fn release(&self, slot: u32, freeing: Word) {
+        self.set_tag(slot, 0);
+        let free = Word::new(State::Free, Class::Ordinary, 0, freeing.generation() + 1);
+        let freed = self.slots[slot as usize].advance(freeing, free);
+        assert!(freed, "only a slot's owner moves it out of Freeing");
+    }
+
+    fn set_tag(&self, slot: u32, tag: u8) {
+        let (bucket, shift) = (slot as usize / BUCKET_SLOTS, slot % 8 * 8);
+        let cell = &self.tags[bucket];
+        let mut old = cell.load(Ordering::Relaxed);
+        loop {
+            let new = old & !(0xff << shift) | u64::from(tag) << shift;
+            match cell.compare_exchange_weak(old, new, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// Writes the tag that belongs to the id of `slot` again, for recovery.
+    pub fn restore_tag(&self, slot: u32) {
+        let id = self.slots[slot as usize].id();
+        self.set_tag(slot, self.key(&id).tag);
+    }
+}
+
+/// High bit set in each byte of the result whose byte in `word` is `tag` (which is never 0).
+#[inline]
+fn matching_bytes(word: u64, tag: u8) -> u64 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let differing = word ^ u64::from_ne_bytes([tag; 8]);
+    // Exact zero-byte detection: no borrow crosses a byte.
+    !(((differing & LOW) + LOW) | differing | LOW)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn index_of(buckets: usize) -> (Vec<Slot>, Vec<AtomicU64>) {
+        (
+            (0..buckets * 8).map(|_| Slot::default()).collect(),
+            (0..buckets).map(|_| AtomicU64::new(0)).collect(),
+        )
+    }
+
+    #[test]
+    fn tags_match_exactly() {
+        for tag in [0x80, 0x81, 0xff] {
+            let word = u64::from_le_bytes([tag, 0, tag ^ 1, tag, 0x7f, 1, 0xfe ^ 1, tag]);
+            let bytes: Vec<u32> =
+                (0..8).filter(|byte| matching_bytes(word, tag) >> (byte * 8 + 7) & 1 == 1).collect();
+            let expected: Vec<u32> =
+                (0..8).filter(|byte| word.to_le_bytes()[*byte as usize] == tag).collect();
+            assert_eq!(bytes, expected);
+        }
+    }
+
+    #[test]
+    fn a_claim_is_pending_then_sealed_and_a_second_finds_it() {
+        let (slots, tags) = index_of(2);
+        let index = Index::new(&slots, &tags);
+        let key = index.key(&BlockId::named("a"));
+        assert_eq!(index.find(&key), Found::Absent);
+        let (slot, free) = index.free_slot(&key).unwrap();
+        let Some(Claim::Ours(reserved)) = index.claim(&key, slot, free, Class::Prefix, 3, false) else {
+            panic!("nobody else is here")
+        };
+        assert_eq!((index.find(&key), reserved.owner()), (Found::Pending, 3));
+        let (other, free) = index.free_slot(&key).unwrap();
+        assert_eq!(index.claim(&key, other, free, Class::Ordinary, 4, false), Some(Claim::Pending));
+        let sealed = reserved.with(State::Sealed, 0);
+        assert!(index.slot(slot).unwrap().advance(reserved, sealed));
+        assert_eq!(index.find(&key), Found::Sealed(slot, sealed));
+        let (other, free) = index.free_slot(&key).unwrap();
+        assert_eq!(free.generation(), 1, "the claim that gave up used a generation");
+        assert_eq!(index.claim(&key, other, free, Class::Ordinary, 4, false), Some(Claim::Exists));
+    }
+
+    #[test]
+    fn ids_spread_over_all_buckets() {
+        let (slots, tags) = index_of(64);
+        let index = Index::new(&slots, &tags);
+        let mut hits = [0_u32; 64];
+        for number in 0..6_400_u32 {
+            for bucket in index.key(&BlockId::named(&number.to_string())).buckets {
+                hits[bucket] += 1;
+            }
+        }
+        assert!(hits.iter().all(|count| (120..280).contains(count)), "{hits:?}");
+    }
+}

@@ -1,0 +1,114 @@
+//! A lock in shared memory whose holder may die: the next one is told, and repairs what the lock guards.
+
+use cascade_core::sync::{AtomicU64, Ordering, relax};
+
+/// Steps between two questions whether the holder still lives.
+const ASK_EVERY: u32 = 4_096;
+
+/// Who holds a lock: an owner row and how many owners it has had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Owner row.
+    pub row: u16,
+    /// Which of the owners that this row has had.
+    pub generation: u32,
+}
+
+impl Holder {
+    fn to_word(self) -> u64 {
+        1 | u64::from(self.row) << 8 | u64::from(self.generation) << 32
+    }
+
+    fn from_word(word: u64) -> Self {
+        Self { row: (word >> 8) as u16, generation: (word >> 32) as u32 }
+    }
+}
+
+/// The lock word: 0, or its holder.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Lock {
+    word: AtomicU64,
+}
+
+/// A held lock.
+#[derive(Debug)]
+pub struct Guard<'a> {
+    lock: &'a Lock,
+    word: u64,
+    recovered: bool,
+}
+
+impl Lock {
+    /// Takes the lock if it is free.
+    pub fn try_acquire(&self, me: Holder) -> Option<Guard<'_>> {
+        self.exchange(0, me, false)
+    }
+
+    /// Takes the lock, from a dead holder if need be. Waits as long as a living holder keeps it, at most `steps`.
+    pub fn acquire(&self, me: Holder, is_dead: &dyn Fn(Holder) -> bool, steps: u32) -> Option<Guard<'_>> {
+        for step in 0..steps {
+            let word = self.word.load(Ordering::Relaxed);
+            if word == 0 {
+                if let Some(guard) = self.exchange(0, me, false) {
+                    return Some(guard);
+                }
+            } else if step % ASK_EVERY == ASK_EVERY - 1
+                && is_dead(Holder::from_word(word))
+                && let Some(guard) = self.exchange(word, me, true)
+            {
+                return Some(guard);
+            }
+            relax(step);
+        }
+        None
+    }
+
+    fn exchange(&self, from: u64, me: Holder, recovered: bool) -> Option<Guard<'_>> {
+        let word = me.to_word();
+        let taken = self.word.compare_exchange(from, word, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        taken.then_some(Guard { lock: self, word, recovered })
+    }
+}
+
+impl Guard<'_> {
+    /// Whether the holder before died with the lock: what it guards must be rebuilt.
+    #[must_use]
+    pub fn recovered(&self) -> bool {
+        self.recovered
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        // Fails only if the lock was taken from us, which happens to the dead alone.
+        let _ = self.lock.word.compare_exchange(self.word, 0, Ordering::Release, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const ME: Holder = Holder { row: 2, generation: 9 };
+
+    #[test]
+    fn a_free_lock_is_taken_once() {
+        let lock = Lock::default();
+        let guard = lock.try_acquire(ME).unwrap();
+        assert!(!guard.recovered());
+        assert!(lock.try_acquire(ME).is_none());
+        drop(guard);
+        assert!(lock.try_acquire(ME).is_some());
+    }
+
+    #[test]
+    fn a_dead_holder_is_noticed_and_a_living_one_is_not_disturbed() {
+        let lock = Lock::default();
+        let dead = Holder { row: 1, generation: u32::MAX };
+        std::mem::forget(lock.try_acquire(dead));
+        assert!(lock.acquire(ME, &|_| false, 10_000).is_none());
+        let guard = lock.acquire(ME, &|holder| holder == dead, 10_000).unwrap();
+        assert!(guard.recovered());
+    }
+}

@@ -1,0 +1,208 @@
+//! The mapping, as typed views. Everything mutable in it is an atomic, so a view is a plain shared reference; the data area
+//! is given out as [`BlockMemory`] only.
+
+#[cfg(loom)]
+pub(crate) fn prefetch<T>(_place: &T) {}
+
+/// Brings the cache line of `place` in, ahead of its use.
+#[cfg(not(loom))]
+#[inline]
+pub(crate) fn prefetch<T>(place: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing architecturally and cannot fault; the reference is valid anyway.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch(std::ptr::from_ref(place).cast(), std::arch::x86_64::_MM_HINT_T0);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
+#[cfg(not(loom))]
+pub use mapped::Map;
+
+#[cfg(not(loom))]
+mod mapped {
+    use std::fs::File;
+    use std::ptr::NonNull;
+
+    use cascade_core::block::BlockMemory;
+    use cascade_core::sync::{AtomicU32, AtomicU64};
+    use cascade_core::{Error, ErrorKind, Result};
+    use memmap2::{Advice, MmapOptions, MmapRaw};
+
+    use crate::layout::{Geometry, Offsets, REGION_LINE_BYTES};
+    use crate::lock::Lock;
+    use crate::owner::OwnerRow;
+    use crate::slot::{Extent, Slot};
+
+    /// Types that shared memory may hold: made of atomics alone, valid for every bit pattern.
+    trait Shared {}
+    impl Shared for AtomicU64 {}
+    impl Shared for AtomicU32 {}
+    impl Shared for Slot {}
+    impl Shared for OwnerRow {}
+    impl Shared for Lock {}
+    impl Shared for Control {}
+
+    /// Shared counters and locks. Byte table in docs/format.md.
+    #[derive(Debug, Default)]
+    #[repr(C, align(64))]
+    pub struct Control {
+        /// Regions whose pages exist; the others may not be touched.
+        pub ready_regions: AtomicU64,
+        /// Regions that growth may still reach: fewer than the geometry's after it ran out of memory.
+        pub limit_regions: AtomicU64,
+        /// Counts unclean deaths: blocks verified in another epoch are verified again before they are leased.
+        pub epoch: AtomicU64,
+        /// Payload bytes ever put: the clock of eviction.
+        pub put_bytes: AtomicU64,
+        /// Blocks ever evicted, by anyone.
+        pub evictions: AtomicU64,
+        /// Guards growth.
+        pub grow: Lock,
+        /// Guards the recovery of dead owners.
+        pub reap: Lock,
+    }
+
+    /// An arena file in memory.
+    #[derive(Debug)]
+    pub struct Map {
+        raw: MmapRaw,
+        geometry: Geometry,
+        offsets: Offsets,
+    }
+
+    impl Map {
+        /// Maps `file`, which must be as long as `geometry` says.
+        ///
+        /// # Errors
+        /// `Format` when the file is shorter, `System` when it cannot be mapped.
+        pub fn new(file: &File, geometry: Geometry) -> Result<Self> {
+            let offsets = geometry.offsets();
+            let system = |error| Error::new(ErrorKind::System, "cannot map the arena").with_source(error);
+            let len = file.metadata().map_err(system)?.len();
+            if len != offsets.total {
+                let what = format!(
+                    "the arena file has {len} bytes, its superblock needs {}: remove it",
+                    offsets.total
+                );
+                return Err(Error::new(ErrorKind::Format, what));
+            }
+            let total = usize::try_from(offsets.total).map_err(|_| {
+                Error::new(ErrorKind::Unsupported, "the arena is larger than the address space")
+            })?;
+            let raw = MmapOptions::new().len(total).map_raw(file).map_err(system)?;
+            Ok(Self { raw, geometry, offsets })
+        }
+
+        /// The numbers of this arena.
+        pub fn geometry(&self) -> &Geometry {
+            &self.geometry
+        }
+
+        fn view<T: Shared>(&self, offset: u64, count: usize) -> &[T] {
+            let end = offset as usize + count * size_of::<T>();
+            assert!(
+                end <= self.raw.len() && (offset as usize).is_multiple_of(align_of::<T>()),
+                "views lie in the mapping"
+            );
+            // SAFETY: in bounds and aligned (checked), mapped as long as `self` lives, backed by pages that creation allocated,
+            // and `T: Shared` is valid for every bit pattern and only ever accessed atomically.
+            unsafe {
+                std::slice::from_raw_parts(self.raw.as_mut_ptr().add(offset as usize).cast::<T>(), count)
+            }
+        }
+
+        /// Shared counters and locks.
+        pub fn control(&self) -> &Control {
+            &self.view(self.offsets.control, 1)[0]
+        }
+
+        /// Owner rows.
+        pub fn owners(&self) -> &[OwnerRow] {
+            self.view(self.offsets.owners, self.geometry.owners as usize)
+        }
+
+        /// The ledger of owner `row`.
+        pub fn ledger(&self, row: u16) -> &[AtomicU64] {
+            let entries = self.geometry.ledger_entries;
+            assert!(u64::from(row) < self.geometry.owners, "rows come from the geometry");
+            self.view(self.offsets.ledgers + u64::from(row) * entries * 8, entries as usize)
+        }
+
+        /// Tag words.
+        pub fn tags(&self) -> &[AtomicU64] {
+            self.view(self.offsets.tags, self.geometry.buckets as usize)
+        }
+
+        /// Slots.
+        pub fn slots(&self) -> &[Slot] {
+            self.view(self.offsets.slots, self.geometry.buckets as usize * crate::index::BUCKET_SLOTS)
+        }
+
+        /// Kind and longest free run of each region.
+        pub fn summaries(&self) -> &[AtomicU64] {
+            self.view(self.offsets.summaries, self.geometry.regions())
+        }
+
+        /// The lock of each region.
+        pub fn region_locks(&self) -> &[Lock] {
+            const { assert!(size_of::<Lock>() as u64 == REGION_LINE_BYTES) };
+            self.view(self.offsets.regions, self.geometry.regions())
+        }
+
+        /// Which units of `region` are used.
+        pub fn bitmap(&self, region: usize) -> &[AtomicU64] {
+            let words = self.geometry.bitmap_words();
+            assert!(region < self.geometry.regions(), "regions come from the geometry");
+            self.view(self.offsets.bitmaps + (region * words * 8) as u64, words)
+        }
+
+        /// Slot + 1 of the block in each unit of `region`, 0 where it is free.
+        pub fn residents(&self, region: usize) -> &[AtomicU32] {
+            let entries = self.geometry.resident_entries();
+            assert!(region < self.geometry.regions(), "regions come from the geometry");
+            self.view(self.offsets.residents + (region * entries * 4) as u64, entries)
+        }
+
+        /// One digest for each 64 KiB of data.
+        pub fn digests(&self) -> &[AtomicU64] {
+            self.view(self.offsets.digests, (self.geometry.data_bytes / crate::layout::CHUNK_BYTES) as usize)
+        }
+
+        /// The memory of `extent`; `None` when it is not within the regions that are ready (a damaged slot).
+        pub fn block(&self, extent: Extent) -> Option<BlockMemory> {
+            let ready = self.control().ready_regions.load(cascade_core::sync::Ordering::Acquire);
+            let ready_bytes = ready.min(self.geometry.regions() as u64) * self.geometry.region_bytes;
+            let end = extent.offset.checked_add(extent.len)?;
+            if extent.len == 0 || end > ready_bytes {
+                return None;
+            }
+            // SAFETY: within the data area (`end <= ready_bytes <= data_bytes`), so within the mapping, and not null.
+            let ptr = unsafe {
+                NonNull::new_unchecked(
+                    self.raw.as_mut_ptr().add((self.offsets.data + extent.offset) as usize),
+                )
+            };
+            // SAFETY: valid for `len` bytes while the mapping lives; holders keep the arena alive. Who may read or write is the
+            // protocol's: leases of sealed blocks, reservations of claimed ones.
+            Some(unsafe { BlockMemory::new(ptr, extent.len as usize) })
+        }
+
+        /// Touches the pages of `bytes` bytes of data from `offset` on, which the file already has.
+        ///
+        /// # Errors
+        /// `NoSpace` when the system has no memory for them.
+        pub fn populate(&self, offset: u64, bytes: u64) -> Result<()> {
+            let start = (self.offsets.data + offset) as usize;
+            match self.raw.advise_range(Advice::PopulateWrite, start, bytes as usize) {
+                Ok(()) => Ok(()),
+                // Kernels before 5.14 do not know it: the pages exist (fallocate), only their first use is slower.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+                Err(error) => {
+                    Err(Error::new(ErrorKind::NoSpace, "cannot touch the arena's pages").with_source(error))
+                }
+            }
+        }
+    }
+}

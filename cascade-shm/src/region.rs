@@ -1,0 +1,273 @@
+//! Regions: which units of the data area are used. Derived from the slots, and rebuilt from them when a holder of a region's
+//! lock dies.
+
+mod bits;
+mod span;
+
+use cascade_core::sync::Ordering;
+
+use crate::index::Index;
+use crate::layout::{CHUNK_BYTES, PAGE_BYTES};
+use crate::lock::{Guard, Holder};
+use crate::raw::Map;
+use crate::slot::{Extent, State, Word};
+
+/// Steps to wait for a region: far longer than its lock is ever held by a running owner (about a second).
+const LOCK_STEPS: u32 = 2_000_000;
+
+/// What the units of a region are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Pages do not exist yet.
+    NotReady,
+    /// No block: may become either.
+    Empty,
+    /// Units of 4 KiB, for blocks of at most 64 KiB.
+    Small,
+    /// Units of 64 KiB.
+    Large,
+}
+
+impl Kind {
+    fn from_summary(word: u64) -> Self {
+        match word >> 62 {
+            0 => Self::NotReady,
+            1 => Self::Empty,
+            2 => Self::Small,
+            _ => Self::Large,
+        }
+    }
+
+    fn bits(self) -> u64 {
+        match self {
+            Self::NotReady => 0,
+            Self::Empty => 1,
+            Self::Small => 2,
+            Self::Large => 3,
+        }
+    }
+
+    /// The kind of region that a block of `len` bytes lives in.
+    #[must_use]
+    pub fn of(len: u64) -> Self {
+        if len <= CHUNK_BYTES { Self::Small } else { Self::Large }
+    }
+
+    /// Bytes of a unit.
+    #[must_use]
+    pub fn unit_bytes(self) -> u64 {
+        if self == Self::Small { PAGE_BYTES } else { CHUNK_BYTES }
+    }
+}
+
+/// The allocator, as one owner uses it.
+#[derive(Clone, Copy)]
+pub struct Regions<'a> {
+    map: &'a Map,
+    me: Holder,
+    is_dead: &'a dyn Fn(Holder) -> bool,
+}
+
+/// Whom an extent is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Tenancy {
+    /// Its slot.
+    pub slot: u32,
+    /// Index of the tenant.
+    pub tenant: u16,
+    /// The eviction clock's time.
+    pub now: u64,
+}
+
+impl<'a> Regions<'a> {
+    /// The allocator of `map`, used by `me`.
+    #[must_use]
+    pub fn new(map: &'a Map, me: Holder, is_dead: &'a dyn Fn(Holder) -> bool) -> Self {
+        Self { map, me, is_dead }
+    }
+
+    /// Number of regions whose pages exist.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        let ready = self.map.control().ready_regions.load(Ordering::Acquire);
+        (ready as usize).min(self.map.geometry().regions())
+    }
+
+    /// What `region` is, at a glance.
+    #[must_use]
+    pub fn kind(&self, region: usize) -> Kind {
+        Kind::from_summary(self.map.summaries()[region].load(Ordering::Relaxed))
+    }
+
+    /// Units of `kind` in a region.
+    #[must_use]
+    pub fn units(&self, kind: Kind) -> usize {
+        (self.map.geometry().region_bytes / kind.unit_bytes()) as usize
+    }
+
+    fn set_summary(&self, region: usize, kind: Kind, longest: usize) {
+        let word = kind.bits() << 62 | longest as u64;
+        self.map.summaries()[region].store(word, Ordering::Relaxed);
+    }
+
+    /// Announces that the pages of `region` exist.
+    pub fn open(&self, region: usize) {
+        self.set_summary(region, Kind::Empty, self.units(Kind::Small));
+    }
+
+    /// Finds room for `len` bytes and gives it to the slot; `start` is the region to look at first.
+    pub fn allocate(&self, len: u64, whose: Tenancy, start: usize) -> Option<Extent> {
+        let kind = Kind::of(len);
+        let units = len.div_ceil(kind.unit_bytes()) as usize;
+        if kind == Kind::Large && units > self.units(kind) / 4 {
+            return self.allocate_span(len, whose, start);
+        }
+        let ready = self.ready();
+        let order = || (0..ready).map(|step| (start + step) % ready);
+        order()
+            .filter(|region| self.may_hold(*region, kind, units))
+            .chain(order().filter(|region| self.kind(*region) == Kind::Empty))
+            .find_map(|region| self.allocate_in(region, kind, units, len, whose))
+    }
+
+    fn may_hold(&self, region: usize, kind: Kind, units: usize) -> bool {
+        let word = self.map.summaries()[region].load(Ordering::Relaxed);
+        Kind::from_summary(word) == kind && word & 0xffff_ffff >= units as u64
+    }
+
+    fn allocate_in(
+        &self,
+        region: usize,
+        kind: Kind,
+        units: usize,
+        len: u64,
+        whose: Tenancy,
+    ) -> Option<Extent> {
+        let guard = self.lock(region)?;
+        crate::kill::point("alloc.locked");
+        let now = self.kind(region);
+        if now != kind && now != Kind::Empty {
+            return None;
+        }
+        match bits::find_run(self.map.bitmap(region), self.units(kind), units) {
+            Ok(unit) => {
+                let extent = Extent { offset: self.offset(region, unit, kind), len };
+                self.mark(region, kind, unit, units, whose.slot);
+                crate::kill::point("alloc.marked");
+                self.give(extent, whose);
+                drop(guard);
+                Some(extent)
+            }
+            Err(longest) => {
+                self.set_summary(region, now, longest);
+                None
+            }
+        }
+    }
+
+    fn give(&self, extent: Extent, whose: Tenancy) {
+        if let Some(slot) = self.map.slots().get(whose.slot as usize) {
+            slot.set_extent(extent, whose.tenant, whose.now);
+        }
+    }
+
+    fn offset(&self, region: usize, unit: usize, kind: Kind) -> u64 {
+        region as u64 * self.map.geometry().region_bytes + unit as u64 * kind.unit_bytes()
+    }
+
+    /// Takes the lock of `region`, rebuilding it if its holder died; `None` if a living holder keeps it.
+    fn lock(&self, region: usize) -> Option<Guard<'a>> {
+        let guard = self.map.region_locks()[region].acquire(self.me, self.is_dead, LOCK_STEPS)?;
+        if guard.recovered() {
+            self.rebuild(region);
+        }
+        Some(guard)
+    }
+
+    /// Locks every region that `extent` touches, in ascending order.
+    fn lock_extent(&self, extent: Extent) -> Option<Vec<Guard<'a>>> {
+        self.pieces(extent).map(|piece| self.lock(piece.region)).collect()
+    }
+
+    fn mark(&self, region: usize, kind: Kind, unit: usize, units: usize, slot: u32) {
+        for resident in &self.map.residents(region)[unit..unit + units] {
+            resident.store(slot + 1, Ordering::Relaxed);
+        }
+        bits::set(self.map.bitmap(region), unit, units, true);
+        // What is left is at most what was the longest run: keep the bound.
+        let longest = match self.kind(region) {
+            Kind::Empty => self.units(kind),
+            _ => (self.map.summaries()[region].load(Ordering::Relaxed) & 0xffff_ffff) as usize,
+        };
+        self.set_summary(region, kind, longest);
+    }
+
+    fn unmark(&self, region: usize, kind: Kind, unit: usize, units: usize) {
+        bits::set(self.map.bitmap(region), unit, units, false);
+        for resident in &self.map.residents(region)[unit..unit + units] {
+            resident.store(0, Ordering::Relaxed);
+        }
+        let empty = self.map.bitmap(region).iter().all(|word| word.load(Ordering::Relaxed) == 0);
+        self.set_summary(region, if empty { Kind::Empty } else { kind }, self.units(kind));
+    }
+
+    /// Takes the extent of a slot that the caller owns in state `Freeing`, and ends the slot's life. `false` when a region
+    /// stays locked: the slot then stays `Freeing`, to be tried again.
+    #[must_use]
+    pub fn free(&self, index: &Index<'_>, slot: u32, freeing: Word) -> bool {
+        let Some(place) = index.slot(slot) else { return false };
+        if let Some(extent) = place.extent().filter(|extent| self.is_sane(*extent)) {
+            let Some(guards) = self.lock_extent(extent) else { return false };
+            crate::kill::point("free.locked");
+            place.clear_extent();
+            crate::kill::point("free.cleared");
+            // A rebuild just done for a dead holder saw the extent; taking it out again is the same work either way.
+            for piece in self.pieces(extent) {
+                self.unmark(piece.region, Kind::of(extent.len), piece.unit, piece.units);
+            }
+            drop(guards);
+            crate::kill::point("free.unlocked");
+        } else {
+            place.clear_extent();
+        }
+        index.release(slot, freeing);
+        true
+    }
+
+    /// Whether an extent read from shared memory can be one that we wrote.
+    fn is_sane(&self, extent: Extent) -> bool {
+        let end = extent.offset.checked_add(extent.len);
+        extent.len > 0
+            && end.is_some_and(|end| end <= self.map.geometry().data_bytes)
+            && extent.offset.is_multiple_of(Kind::of(extent.len).unit_bytes())
+    }
+
+    /// Bytes of the data area in use.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        (0..self.ready())
+            .map(|region| bits::count(self.map.bitmap(region)) * self.kind(region).unit_bytes())
+            .sum()
+    }
+
+    /// Derives `region` from the slots. Only under its lock.
+    fn rebuild(&self, region: usize) {
+        if self.kind(region) == Kind::NotReady {
+            return;
+        }
+        bits::set(self.map.bitmap(region), 0, self.units(Kind::Small), false);
+        for resident in self.map.residents(region) {
+            resident.store(0, Ordering::Relaxed);
+        }
+        self.set_summary(region, Kind::Empty, self.units(Kind::Small));
+        for (number, slot) in self.map.slots().iter().enumerate() {
+            if matches!(slot.word().state(), State::Free | State::Writing) {
+                continue;
+            }
+            let Some(extent) = slot.extent().filter(|extent| self.is_sane(*extent)) else { continue };
+            for piece in self.pieces(extent).filter(|piece| piece.region == region) {
+                self.mark(region, Kind::of(extent.len), piece.unit, piece.units, number as u32);
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! A session: one owner row, and the ledger stripes that its threads hold blocks in.
+
+mod counters;
+mod stripe;
+
+use std::fs::File;
+use std::sync::Arc;
+
+use cascade_core::sync::AtomicU64;
+use cascade_core::{Error, ErrorKind, Result};
+use parking_lot::Mutex;
+
+use crate::index::Index;
+use crate::layout::STRIPE_ENTRIES;
+use crate::lock::Holder;
+use crate::owner::RowState;
+use crate::process::{self, ForkGuard};
+use crate::raw::Map;
+use crate::recover;
+use crate::region::Regions;
+
+pub use counters::{Counters, Event};
+pub use stripe::{Cell, Stripe};
+
+/// What a session's stripes share.
+#[derive(Debug)]
+pub struct Core {
+    map: Arc<Map>,
+    lock: ForkGuard,
+    holder: Holder,
+    /// Slots whose freeing could not be finished, because a stopped process kept a region locked.
+    pub(crate) quarantine: Mutex<cascade_core::quarantine::Quarantine<(usize, u32)>>,
+    pub(crate) clock: cascade_core::clock::SystemClock,
+}
+
+/// An owner row in use by this process.
+#[derive(Debug)]
+pub struct Session {
+    core: Arc<Core>,
+    stripes: Vec<Arc<Stripe>>,
+}
+
+impl Session {
+    /// Joins the arena: recovers what dead owners left, and takes a row.
+    ///
+    /// # Errors
+    /// `NoSpace` when every row has a living owner.
+    pub fn join(map: &Arc<Map>, open: &dyn Fn() -> Result<File>) -> Result<Self> {
+        crate::kill::point("attach.before_row");
+        let lock = ForkGuard::new(open()?);
+        let last = (map.geometry().owners - 1) as u16;
+        let row = match take_row(map, &lock, 0..last) {
+            Some(row) => row,
+            None => {
+                recover_with_last_row(map, open, last)?;
+                take_row(map, &lock, 0..last).ok_or_else(|| full(last))?
+            }
+        };
+        let session = Self::new(Arc::clone(map), lock, row);
+        crate::kill::point("attach.joined");
+        session.recover();
+        Ok(session)
+    }
+
+    fn new(map: Arc<Map>, lock: ForkGuard, row: u16) -> Self {
+        let generation = map.owners()[row as usize].join(process::current());
+        let stripes = map.geometry().ledger_entries as usize / STRIPE_ENTRIES;
+        let limit_bytes = map.geometry().data_bytes / 4;
+        let grace = std::time::Duration::from_secs(30);
+        let core = Arc::new(Core {
+            map,
+            lock,
+            holder: Holder { row, generation },
+            quarantine: Mutex::new(cascade_core::quarantine::Quarantine::new(grace, limit_bytes)),
+            clock: cascade_core::clock::SystemClock::default(),
+        });
+        let stripes = (0..stripes).map(|number| Arc::new(Stripe::new(Arc::clone(&core), number))).collect();
+        Self { core, stripes }
+    }
+
+    /// Recovers what dead owners left. Cheap when there are none.
+    pub fn recover(&self) {
+        recover::dead_owners(&self.core);
+    }
+
+    /// The stripes.
+    pub fn stripes(&self) -> &[Arc<Stripe>] {
+        &self.stripes
+    }
+
+    /// What the stripes share.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}
+
+fn full(rows: u16) -> Error {
+    let what = format!(
+        "all {rows} owner rows of the arena have living owners: close a process, or make the arena with more `owners`"
+    );
+    Error::new(ErrorKind::NoSpace, what)
+}
+
+/// A free row whose file lock is ours.
+fn take_row(map: &Map, lock: &ForkGuard, rows: std::ops::Range<u16>) -> Option<u16> {
+    for row in rows {
+        let is_free = || map.owners()[row as usize].state().0 == RowState::Free;
+        if is_free() && process::lock_row(lock, row) {
+            if is_free() {
+                return Some(row);
+            }
+            process::unlock_row(lock, row);
+        }
+    }
+    None
+}
+
+/// Recovers dead owners when no row is free, from the row that is kept for this.
+fn recover_with_last_row(map: &Arc<Map>, open: &dyn Fn() -> Result<File>, last: u16) -> Result<()> {
+    let lock = ForkGuard::new(open()?);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(2);
+    while !process::lock_row(&lock, last) {
+        if std::time::Instant::now() >= deadline {
+            return Err(full(last));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    Session::new(Arc::clone(map), lock, last).recover();
+    Ok(())
+}
+
+impl Core {
+    /// The mapping.
+    pub fn map(&self) -> &Map {
+        &self.map
+    }
+
+    /// Who we are in locks and states.
+    pub fn holder(&self) -> Holder {
+        self.holder
+    }
+
+    /// The row, as states write it.
+    pub fn row(&self) -> u16 {
+        self.holder.row
+    }
+
+    /// Whether this process is the one that joined.
+    #[inline]
+    pub fn is_ours(&self) -> bool {
+        self.lock.is_ours()
+    }
+
+    /// The index.
+    #[inline]
+    pub fn index(&self) -> Index<'_> {
+        Index::new(self.map.slots(), self.map.tags())
+    }
+
+    /// Whether `holder` is certainly dead.
+    pub fn is_dead(&self, holder: Holder) -> bool {
+        if holder == self.holder {
+            return false;
+        }
+        let Some(row) = self.map.owners().get(holder.row as usize) else { return true };
+        if !row.is_current(holder) {
+            return true;
+        }
+        !process::is_row_locked(&self.lock, holder.row) || process::is_gone(row.process())
+    }
+
+    /// Runs `work` with the allocator.
+    pub fn with_regions<T>(&self, work: impl FnOnce(&Regions<'_>) -> T) -> T {
+        let is_dead = |holder| self.is_dead(holder);
+        work(&Regions::new(&self.map, self.holder, &is_dead))
+    }
+
+    /// Every ledger entry in use by any owner. Dead owners' entries are in it until they are recovered.
+    pub fn ledger_cells(&self) -> impl Iterator<Item = (u16, &AtomicU64)> {
+        let limit = self.map.geometry().ledger_entries as usize;
+        self.map.owners().iter().enumerate().flat_map(move |(row, owner)| {
+            let used = if owner.state().0 == RowState::Live { owner.stripes() * STRIPE_ENTRIES } else { 0 };
+            let row = row as u16;
+            self.map.ledger(row)[..used.min(limit)].iter().map(move |cell| (row, cell))
+        })
+    }
+
+    /// The time of the eviction clock: a 64th of the arena's size in bytes put is one tick.
+    pub fn now(&self) -> u64 {
+        use cascade_core::sync::Ordering;
+        let put = self.map.control().put_bytes.load(Ordering::Relaxed);
+        put / (self.map.geometry().data_bytes / 64).max(1) % crate::slot::TOUCH_MODULUS
+    }
+
+    /// The epoch of verification, 1..=63.
+    pub fn epoch(&self) -> u8 {
+        use cascade_core::sync::Ordering;
+        (self.map.control().epoch.load(Ordering::Acquire) % 63) as u8 + 1
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        if !self.is_ours() {
+            return;
+        }
+        let ledger = self.map.ledger(self.row());
+        let holds = ledger.iter().any(|cell| crate::ledger::Entry::load(cell) != crate::ledger::Entry::EMPTY);
+        // What could not be given back (memory that hardware may still write) is left to recovery, which sees an owner that
+        // does not live but never left.
+        if !holds {
+            self.map.owners()[self.row() as usize].leave(self.holder.generation);
+        }
+    }
+}

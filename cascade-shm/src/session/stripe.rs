@@ -1,0 +1,230 @@
+//! A stripe: 64 ledger entries, used by one thread as long as there are stripes enough. It is the home of leases and
+//! reservations: a token is the number of the entry that holds the block.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64 as LocalU64, Ordering};
+
+use cascade_core::lease::LeaseHome;
+use cascade_core::reservation::{ReservationHome, Sealed};
+use cascade_core::sync::AtomicU64;
+
+use super::{Core, Counters};
+use crate::layout::STRIPE_ENTRIES;
+use crate::ledger::Entry;
+use crate::protocol;
+use crate::seal;
+use crate::slot::State;
+
+/// Ledger entries of one thread, and what it counts.
+#[derive(Debug)]
+pub struct Stripe {
+    core: Arc<Core>,
+    number: usize,
+    used: LocalU64,
+    replaces: [AtomicU8; STRIPE_ENTRIES],
+    random: LocalU64,
+    /// The region where this thread last found room.
+    pub hint: std::sync::atomic::AtomicUsize,
+    /// Counters of what was done through this stripe.
+    pub counters: Counters,
+}
+
+/// An entry taken from a stripe; given back when dropped, unless kept.
+#[derive(Debug)]
+pub struct Cell<'a> {
+    stripe: &'a Stripe,
+    number: u32,
+    keep: bool,
+}
+
+impl Stripe {
+    pub(super) fn new(core: Arc<Core>, number: usize) -> Self {
+        // The very last entry of the ledger belongs to recovery.
+        let last = (number + 1) * STRIPE_ENTRIES == core.map().geometry().ledger_entries as usize;
+        let seed = 0x9e37_79b9_7f4a_7c15_u64
+            .wrapping_mul(number as u64 + 1)
+            .wrapping_add(u64::from(core.holder().generation) << 16 | u64::from(core.row()));
+        Self {
+            core,
+            number,
+            used: LocalU64::new(if last { 1 << 63 } else { 0 }),
+            replaces: [const { AtomicU8::new(0) }; STRIPE_ENTRIES],
+            random: LocalU64::new(seed),
+            // Threads start far apart, so that they do not meet at one region's lock.
+            hint: std::sync::atomic::AtomicUsize::new(number * 37),
+            counters: Counters::default(),
+        }
+    }
+
+    /// What all stripes of the session share.
+    #[inline]
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// A random number (xorshift): for sampling, not for secrets.
+    pub fn random(&self) -> u64 {
+        let mut x = self.random.load(Ordering::Relaxed);
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.store(x, Ordering::Relaxed);
+        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// Takes a free entry; `None` when all 64 are in use.
+    #[inline]
+    pub fn take(&self) -> Option<Cell<'_>> {
+        let mut used = self.used.load(Ordering::Relaxed);
+        loop {
+            let number = (!used).trailing_zeros();
+            if number == 64 {
+                return None;
+            }
+            match self.used.compare_exchange_weak(
+                used,
+                used | 1 << number,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => {
+                    self.announce();
+                    return Some(Cell { stripe: self, number, keep: false });
+                }
+                Err(now) => used = now,
+            }
+        }
+    }
+
+    /// The stripe counts in scans from its first use on.
+    #[inline]
+    fn announce(&self) {
+        self.core.map().owners()[self.core.row() as usize].use_stripe(self.number);
+    }
+
+    /// The entry of `number` in shared memory.
+    #[inline]
+    pub fn cell(&self, number: u32) -> &AtomicU64 {
+        &self.core.map().ledger(self.core.row())
+            [self.number * STRIPE_ENTRIES + number as usize % STRIPE_ENTRIES]
+    }
+
+    /// An entry that a token names again.
+    pub fn reclaim(&self, token: u64) -> Cell<'_> {
+        Cell { stripe: self, number: token as u32 % STRIPE_ENTRIES as u32, keep: false }
+    }
+
+    /// Notes whether the reservation in entry `number` may replace a sealed block.
+    pub fn set_replaces(&self, number: u32, replaces: bool) {
+        self.replaces[number as usize].store(u8::from(replaces), Ordering::Relaxed);
+    }
+
+    /// See [`Stripe::set_replaces`].
+    pub fn replaces(&self, number: u32) -> bool {
+        self.replaces[number as usize].load(Ordering::Relaxed) == 1
+    }
+}
+
+impl Cell<'_> {
+    /// The entry in shared memory.
+    #[inline]
+    pub fn entry(&self) -> &AtomicU64 {
+        self.stripe.cell(self.number)
+    }
+
+    /// Its number in the stripe.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Leaves the entry in use: its number is now a token.
+    #[inline]
+    pub fn keep(mut self) -> u64 {
+        self.keep = true;
+        u64::from(self.number)
+    }
+}
+
+impl Drop for Cell<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        Entry::EMPTY.store(self.entry());
+        self.stripe.used.fetch_and(!(1 << self.number), Ordering::Release);
+    }
+}
+
+impl LeaseHome for Stripe {
+    #[inline]
+    fn release(&self, token: u64) {
+        if !self.core.is_ours() {
+            return;
+        }
+        let cell = self.reclaim(token);
+        let Some(slot) = Entry::load(cell.entry()).slot() else { return };
+        let index = self.core.index();
+        let Some(generation) = index.slot(slot).map(|slot| slot.word().generation()) else { return };
+        let retired = protocol::unpin(&index, slot, generation, cell.entry());
+        drop(cell);
+        if let Some(word) = retired {
+            crate::evict::reclaim_retired(self, slot, word);
+        }
+    }
+
+    fn is_valid(&self, _token: u64) -> bool {
+        self.core.is_ours()
+    }
+}
+
+impl Stripe {
+    fn move_reserved(&self, token: u64, from: State, to: State) {
+        let Some(slot) =
+            Entry::load(self.reclaim_ref(token)).slot().and_then(|slot| self.core.index().slot(slot))
+        else {
+            return;
+        };
+        let word = slot.word();
+        if word.state() == from && word.owner() == self.core.row() {
+            slot.advance(word, word.with(to, self.core.row()));
+        }
+    }
+
+    fn reclaim_ref(&self, token: u64) -> &AtomicU64 {
+        self.cell(token as u32)
+    }
+}
+
+impl ReservationHome for Stripe {
+    fn seal(&self, token: u64, digests: &[u64]) -> Sealed {
+        if self.core.is_ours() { seal::seal(self, token, digests) } else { Sealed::Lost }
+    }
+
+    fn abandon(&self, token: u64) {
+        if self.core.is_ours() {
+            seal::abandon(self, token);
+        }
+    }
+
+    fn transfer_started(&self, token: u64) {
+        self.move_reserved(token, State::Reserved, State::InFlight);
+    }
+
+    fn transfer_completed(&self, token: u64) {
+        self.move_reserved(token, State::InFlight, State::Reserved);
+    }
+
+    fn quarantine(&self, token: u64) {
+        if self.core.is_ours() {
+            seal::quarantine(self, token);
+        }
+    }
+}
+
+impl Stripe {
+    /// Its number in the session.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+}
