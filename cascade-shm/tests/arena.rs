@@ -1,5 +1,8 @@
 //! The arena as one process uses it.
 
+// Clippy's exemption for tests reaches `#[test]` functions only, not their helpers.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
