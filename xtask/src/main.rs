@@ -6,6 +6,7 @@
 mod bench;
 mod demo;
 mod lint;
+mod loom;
 mod model;
 mod process;
 mod steps;

@@ -60,6 +60,15 @@ impl Package {
     pub(crate) fn folder(&self) -> &Path {
         self.manifest_path.parent().unwrap_or(Path::new("."))
     }
+
+    /// Whether there is an integration test whose file name starts with `prefix`.
+    pub(crate) fn has_tests(&self, prefix: &str) -> bool {
+        let Ok(entries) = std::fs::read_dir(self.folder().join("tests")) else { return false };
+        entries.flatten().any(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            name.starts_with(prefix) && name.ends_with(".rs")
+        })
+    }
 }
 
 /// A text file of the repository, by its path from the root.
@@ -97,5 +106,20 @@ mod tests {
     #[test]
     fn text_files_hold_this_one() {
         assert!(text_files().unwrap().iter().any(|f| f.path == "xtask/src/workspace.rs"));
+    }
+
+    #[test]
+    fn lanes_are_found_by_file_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let package: Package = serde_json::from_value(serde_json::json!({
+            "id": "x", "name": "x", "version": "1.0.0", "license": null, "features": {}, "dependencies": [],
+            "manifest_path": folder.path().join("Cargo.toml"),
+        }))
+        .unwrap();
+        assert!(!package.has_tests("loom"));
+        std::fs::create_dir(folder.path().join("tests")).unwrap();
+        std::fs::write(folder.path().join("tests/loom_lease.rs"), "").unwrap();
+        assert!(package.has_tests("loom"));
+        assert!(!package.has_tests("kill"));
     }
 }

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::loom;
 use crate::process::{cargo, run};
 use crate::steps::Steps;
 use crate::workspace::{Metadata, Package};
@@ -20,6 +21,11 @@ pub(super) fn add_steps(steps: &mut Steps, metadata: &Metadata) {
         steps.run("clippy with features", cure, || {
             clippy(&["--workspace", "--all-targets", "--features", &features.join(",")])?;
             Ok(features.join(" "))
+        });
+    }
+    for package in loom::packages(metadata) {
+        steps.run(&format!("clippy of loom models in {}", package.name), cure, || {
+            run(loom::models("clippy", package).args(["--", "-D", "warnings"])).map(|()| String::new())
         });
     }
     steps.run("documentation", "change the comment as rustdoc says", || {

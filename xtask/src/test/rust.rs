@@ -1,12 +1,11 @@
 //! Rust tests: unit, integration and documentation tests, kill lanes and loom models.
 
-use std::path::Path;
-
 use anyhow::Result;
 
+use crate::loom;
 use crate::process::{self, cargo};
 use crate::steps::Steps;
-use crate::workspace::{Metadata, Package, target};
+use crate::workspace::Metadata;
 
 pub(super) fn add_unit_steps(steps: &mut Steps) {
     let cure = "run the failed test alone with `cargo test -p CRATE NAME -- --nocapture`";
@@ -19,14 +18,16 @@ pub(super) fn add_unit_steps(steps: &mut Steps) {
 /// Lanes that need a build of their own.
 pub(super) fn add_lanes(steps: &mut Steps, metadata: &Metadata, quick: bool) {
     for package in metadata.members() {
-        if has_tests(package.folder(), "kill") && package.features.contains_key("kill-points") {
+        if package.has_tests("kill") && package.features.contains_key("kill-points") {
             lane(steps, quick, &format!("kill lane of {}", package.name), || {
                 run_tests("kill", &["-p", &package.name, "--features", "kill-points", "--test", "kill*"])
             });
         }
-        if package.dependencies.iter().any(|d| d.name == "loom") && has_tests(package.folder(), "loom") {
-            lane(steps, quick, &format!("loom models of {}", package.name), || loom(package));
-        }
+    }
+    for package in loom::packages(metadata) {
+        lane(steps, quick, &format!("loom models of {}", package.name), || {
+            process::run(loom::models("test", package).arg("--no-fail-fast")).map(|()| String::new())
+        });
     }
 }
 
@@ -49,38 +50,4 @@ fn run_tests(profile: &str, selection: &[&str]) -> Result<String> {
     };
     process::run(&mut cargo(&[runner, selection].concat()))?;
     Ok(if nextest { "nextest" } else { "cargo test" }.into())
-}
-
-/// Models need a build with `--cfg loom`, which keeps its own folder so that it never throws away the other builds;
-/// optimised, because a model runs millions of schedules.
-fn loom(package: &Package) -> Result<String> {
-    let folder = target().join("loom");
-    let mut test = cargo(&["test", "--release", "-p", &package.name, "--test", "loom*", "--no-fail-fast"]);
-    test.arg("--target-dir").arg(folder);
-    test.env("RUSTFLAGS", "--cfg loom").env("CARGO_PROFILE_RELEASE_LTO", "off");
-    process::run(&mut test).map(|()| String::new())
-}
-
-/// Whether the package has an integration test whose name starts with `prefix`.
-fn has_tests(package: &Path, prefix: &str) -> bool {
-    let Ok(entries) = std::fs::read_dir(package.join("tests")) else { return false };
-    entries.flatten().any(|entry| {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        name.starts_with(prefix) && name.ends_with(".rs")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lanes_are_found_by_file_name() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(!has_tests(folder.path(), "loom"));
-        std::fs::create_dir(folder.path().join("tests")).unwrap();
-        std::fs::write(folder.path().join("tests/loom_lease.rs"), "").unwrap();
-        assert!(has_tests(folder.path(), "loom"));
-        assert!(!has_tests(folder.path(), "kill"));
-    }
 }
