@@ -124,7 +124,10 @@ impl HostBuffer {
     /// A buffer of `len` zero bytes.
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
-        Self { cells: Arc::new(Cells((0..len).map(|_| UnsafeCell::new(0)).collect())) }
+        let bytes = Box::into_raw(vec![0u8; len].into_boxed_slice());
+        // SAFETY: `UnsafeCell<u8>` has the layout of `u8`, so the box owns the same allocation under either type.
+        let cells = unsafe { Box::from_raw(bytes as *mut [UnsafeCell<u8>]) };
+        Self { cells: Arc::new(Cells(cells)) }
     }
 
     /// A writable piece over the whole buffer.

@@ -1,6 +1,8 @@
 //! What the tests of a tier crate share, behind the feature `testing`.
 //!
 //! * [`conformance`]: one suite of named checks that every tier passes;
+//! * [`oracle`]: a model of the contract, *may forget, never wrong*, and random sequences of steps to hold a tier against it;
+//! * [`fault`]: a layer that makes chosen operations miss, fail, wait or arrive damaged;
 //! * [`bytes`]: contents that say of themselves which block and version they are.
 //!
 //! The contract and the invariants I1-I5 that the messages name: a tier may forget any block at any time, and never
@@ -10,3 +12,5 @@
 
 pub mod bytes;
 pub mod conformance;
+pub mod fault;
+pub mod oracle;
