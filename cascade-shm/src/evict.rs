@@ -29,14 +29,16 @@ pub fn make_room(stripe: &Stripe, len: u64) -> Option<usize> {
         windows.sort_by(|a, b| a.cost.total_cmp(&b.cost));
         // For small blocks one look pays for several: the put that follows finds room at once.
         let spare = (1 << 20) / len.max(1) as usize;
-        let mut emptied = None;
-        for window in windows.iter().take((1 + spare).min(SAMPLES / 4)) {
-            if empty(stripe, window) {
-                emptied.get_or_insert(window.region);
-            }
-        }
-        if emptied.is_some() {
-            return emptied;
+        let most = (1 + spare).min(SAMPLES / 4);
+        // What is pinned looks cheap again and again: go on to the next window rather than give up.
+        let emptied: Vec<usize> = windows
+            .iter()
+            .filter(|window| empty(stripe, window))
+            .map(|window| window.region)
+            .take(most)
+            .collect();
+        if let Some(region) = emptied.first() {
+            return Some(*region);
         }
         recover_if_pinned_by_the_dead(stripe.core());
     }

@@ -28,6 +28,16 @@ pub fn unpin(index: &Index<'_>, slot: u32, generation: u64, cell: &AtomicU64) ->
     (word.state() == State::Retired && word.generation() == generation).then_some(word)
 }
 
+/// After a [`pin`] that did not stand: the block that `slot` now holds, if it is retired. Whoever retired it may have seen
+/// the announcement and left it to us, whatever its generation.
+#[inline]
+pub fn left_retired(index: &Index<'_>, slot: u32) -> Option<Word> {
+    // As in `unpin`.
+    fence(Ordering::SeqCst);
+    let word = index.slot(slot)?.word();
+    (word.state() == State::Retired).then_some(word)
+}
+
 /// Begins to evict a sealed block (or to reclaim a retired one); the caller's ledger already says so.
 pub fn begin_evict(index: &Index<'_>, slot: u32, word: Word, owner: u16) -> Option<Word> {
     let to = match word.state() {

@@ -153,11 +153,25 @@ fn free_reserved(stripe: &Stripe, number: u32, slot: &Slot, word: Word, cell: Ce
     }
 }
 
-/// Keeps the space of reservation `token` out of use for the grace period: hardware may still write there.
+/// Keeps the space of reservation `token` out of use for the grace period: hardware may still write there. The slot is
+/// `Freeing` meanwhile, which nobody sees, so the id can be put again at once.
 pub(crate) fn quarantine(stripe: &Stripe, token: u64) {
     let cell = stripe.reclaim(token);
-    let len = owned(stripe, &cell).and_then(|(_, slot, _)| slot.extent()).map_or(0, |extent| extent.len);
-    let now = cascade_core::clock::Clock::now(&stripe.core().clock);
-    stripe.core().quarantine.lock().push(now, len, (stripe.number(), cell.number()));
-    cell.keep();
+    let Some((_, slot, word)) = owned(stripe, &cell) else { return };
+    let len = slot.extent().map_or(0, |extent| extent.len);
+    if slot.advance(word, word.with(State::Freeing, word.owner())) {
+        let now = cascade_core::clock::Clock::now(&stripe.core().clock);
+        stripe.core().quarantine.lock().push(now, len, (stripe.number(), cell.number()));
+        cell.keep();
+    }
+}
+
+/// Gives the space back that [`quarantine`] kept under `token`.
+pub(crate) fn end_quarantine(stripe: &Stripe, token: u64) {
+    let cell = stripe.reclaim(token);
+    let Some(number) = Entry::load(cell.entry()).slot() else { return };
+    let Some(word) = stripe.core().index().slot(number).map(Slot::word) else { return };
+    if (word.state(), word.owner()) == (State::Freeing, stripe.core().row()) {
+        crate::evict::finish_free(stripe, number, word, cell);
+    }
 }

@@ -51,6 +51,9 @@ fn pin<'a>(stripe: &'a Stripe, id: &BlockId) -> std::result::Result<Pinned<'a>, 
             Found::Pending | Found::Absent => return Err(MissReason::Absent),
         };
         if !protocol::pin(&index, number, word, cell.entry()) {
+            if let Some(retired) = protocol::left_retired(&index, number) {
+                evict::reclaim_retired(stripe, number, retired);
+            }
             continue;
         }
         let Some(slot) = index.slot(number) else { return Err(MissReason::Absent) };
@@ -96,7 +99,7 @@ fn lease(stripe: &Arc<Stripe>, id: &BlockId) -> std::result::Result<Lease, MissR
     let pinned = pin(stripe, id)?;
     if !verified(stripe, id, &pinned) {
         let place = pinned.place;
-        drop(pinned);
+        stripe.release(pinned.cell.keep());
         drop_corrupt(stripe, place.0, place.1);
         return Err(MissReason::Corrupt);
     }
@@ -107,22 +110,34 @@ fn lease(stripe: &Arc<Stripe>, id: &BlockId) -> std::result::Result<Lease, MissR
 
 fn fetch(stripe: &Stripe, id: &BlockId, into: &SgList) -> std::result::Result<BlockMeta, MissReason> {
     let pinned = pin(stripe, id)?;
+    let place = pinned.place;
+    let answer = copy_out(id, &pinned, into);
+    // As a lease: a block that was deleted or replaced under this pin goes with it.
+    stripe.release(pinned.cell.keep());
+    match answer {
+        Ok(meta) => {
+            stripe.counters.count(Event::Hit);
+            stripe.counters.count(Event::Out(meta.len));
+        }
+        Err(MissReason::Corrupt) => drop_corrupt(stripe, place.0, place.1),
+        Err(_) => {}
+    }
+    answer
+}
+
+/// Copies a pinned block, verified on the private destination.
+fn copy_out(id: &BlockId, pinned: &Pinned<'_>, into: &SgList) -> std::result::Result<BlockMeta, MissReason> {
     let meta = pinned.meta;
     if (into.len() as u64) < meta.len || !into.is_host() || !into.is_writable() {
         return Err(MissReason::Destination);
     }
-    // Verified on the private destination. A mismatch is read once more: a flipped bit on the way is not a damaged block.
+    // A mismatch is read once more: a flipped bit on the way is not a damaged block.
     for _ in 0..2 {
         let digests = pinned.memory.scatter(into);
         if digest::root(id.as_bytes(), meta.len, digests.into_iter()) == meta.digest {
-            stripe.counters.count(Event::Hit);
-            stripe.counters.count(Event::Out(meta.len));
             return Ok(meta);
         }
     }
-    let place = pinned.place;
-    drop(pinned);
-    drop_corrupt(stripe, place.0, place.1);
     Err(MissReason::Corrupt)
 }
 
@@ -223,7 +238,7 @@ impl Arena {
             let expired = core.quarantine.lock().pop_expired(now);
             let Some((home, cell)) = expired else { return };
             if let Some(home) = self.session().and_then(|session| session.stripes().get(home)) {
-                seal::abandon(home, u64::from(cell));
+                seal::end_quarantine(home, u64::from(cell));
             }
         }
     }

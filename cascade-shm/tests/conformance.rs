@@ -1,0 +1,37 @@
+//! The conformance suite of `cascade-core` over the arena.
+
+// Clippy's exemption for tests reaches `#[test]` functions only, not their helpers.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use cascade_core::testing::conformance;
+use cascade_core::tier::Addressable;
+use cascade_shm::{Arena, ArenaConfig};
+
+/// Makes an empty arena for each check; its folder goes when the next one is asked for.
+fn suite(config: impl Fn(ArenaConfig) -> ArenaConfig) {
+    let folder = tempfile::Builder::new().prefix("cascade-test-").tempdir_in("/dev/shm").unwrap();
+    let next = std::cell::Cell::new(0);
+    conformance::addressable(&|capacity_bytes| {
+        let number = next.replace(next.get() + 1);
+        // The check before is over: its arena is closed, and its memory is wanted back.
+        let _ = std::fs::remove_dir_all(folder.path().join(format!("arena-{}", number - 1)));
+        let dir = folder.path().join(format!("arena-{number}"));
+        let arena = Arena::open(&config(ArenaConfig::new(dir).capacity(capacity_bytes))).unwrap();
+        Arc::new(arena) as Arc<dyn Addressable>
+    });
+}
+
+#[test]
+fn the_arena_conforms() {
+    suite(|config| config);
+}
+
+#[test]
+fn an_arena_of_few_large_regions_conforms() {
+    suite(|config| {
+        let capacity_bytes = config.capacity_bytes.unwrap_or(0).max(32 << 20);
+        ArenaConfig { region_bytes: Some(8 << 20), ..config.capacity(capacity_bytes) }
+    });
+}
