@@ -48,10 +48,11 @@ fn check_file(file: &TextFile) -> Vec<Violation> {
     found
 }
 
-/// `raw.rs`, the modules of a folder `raw`, and tests and benches; clippy asks for a SAFETY comment in all of them.
+/// `raw.rs`, the modules of a folder `raw`, and files of tests and benches; clippy asks for a SAFETY comment in all of them.
 fn may_hold_unsafe(path: &str) -> bool {
     let mut parts = path.split('/').rev();
-    parts.next() == Some("raw.rs") || parts.any(|folder| matches!(folder, "raw" | "tests" | "benches"))
+    matches!(parts.next(), Some("raw.rs" | "tests.rs"))
+        || parts.any(|folder| matches!(folder, "raw" | "tests" | "benches"))
 }
 
 /// Lines of every `unsafe` token, those inside macros and attributes too.
@@ -144,7 +145,13 @@ mod tests {
     #[test]
     fn unsafe_in_its_places_passes() {
         let text = "fn f() { unsafe { g() } }";
-        for path in ["a/src/raw.rs", "a/src/raw/map.rs", "a/tests/kill.rs", "a/benches/copy.rs"] {
+        for path in [
+            "a/src/raw.rs",
+            "a/src/raw/map.rs",
+            "a/src/fork/tests.rs",
+            "a/tests/kill.rs",
+            "a/benches/copy.rs",
+        ] {
             assert!(places(path, text).is_empty(), "{path}");
         }
         assert!(
