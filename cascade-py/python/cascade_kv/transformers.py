@@ -28,7 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ _LAYOUT = "hf5:L2HTD"
 # Host memory of one batch of puts, and bytes pinned by the leases of one batch of loads.
 _BATCH_BYTES = 64 << 20
 
-Tokens = "Sequence[int] | np.ndarray | torch.Tensor"
+Tokens: TypeAlias = Sequence[int] | np.ndarray | torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)

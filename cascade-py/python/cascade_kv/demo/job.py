@@ -1,0 +1,96 @@
+"""What the parent tells the two processes, and what all three share: errors and progress messages."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+# Exit statuses: a check failed; the job could not be run as asked.
+FAILED = 1
+UNUSABLE = 2
+
+_HEARTBEAT_SECONDS = 10.0
+
+
+class DemoError(Exception):
+    """The demo cannot run as asked; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that decides what both processes compute.
+
+    Attributes:
+        model_dir: folder of the model and its tokenizer.
+        gguf: file name of a GGUF model within `model_dir`, or None for safetensors.
+        document, questions: text files.
+        out: folder for results.
+        shm_path, shm_capacity: where the store lives and how large it may grow.
+        block_tokens: tokens of one block.
+        new_tokens: length of an answer.
+        repetitions: how often each time is measured.
+    """
+
+    model_dir: str
+    gguf: str | None
+    document: str
+    questions: str
+    out: str
+    shm_path: str
+    shm_capacity: str
+    block_tokens: int
+    new_tokens: int
+    repetitions: int
+
+    def write(self) -> Path:
+        """Write the job to `out`, for the processes to read; the path of the file."""
+        path = Path(self.out) / "job.json"
+        path.write_text(json.dumps(asdict(self), indent=1))
+        return path
+
+    @classmethod
+    def read(cls, path: str) -> Job:
+        """Read what :meth:`write` wrote."""
+        return cls(**json.loads(Path(path).read_text()))
+
+    @property
+    def reference(self) -> Path:
+        """The first process's logits and answers, to compare with."""
+        return Path(self.out) / "reference.pt"
+
+    @property
+    def measured(self) -> Path:
+        """What the second process measured and checked."""
+        return Path(self.out) / "reader.json"
+
+
+def say(message: str) -> None:
+    """One line of progress on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def step(name: str) -> Iterator[None]:
+    """Announce a step, show every ten seconds that it still goes on, and say how long it took."""
+    say(f"{name} ...")
+    start = time.perf_counter()
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(_HEARTBEAT_SECONDS):
+            say(f"{name} ... {time.perf_counter() - start:.0f} s so far")
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    say(f"{name}: {time.perf_counter() - start:.1f} s")

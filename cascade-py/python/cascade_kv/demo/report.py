@@ -1,0 +1,158 @@
+"""From what the processes measured to a verdict, result.json and a table for people."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict
+from typing import Any
+
+from cascade_kv.demo.job import Job
+
+_SIGKILLED = -9
+
+
+def assemble(job: Job, wrote: dict[str, Any], read: dict[str, Any]) -> dict[str, Any]:
+    """One JSON document of the whole run; times in seconds, GB = 1e9 bytes, `failures` empty if every check held."""
+    questions = [_question(entry, read["token_bytes"]) for entry in read["questions"]]
+    return {
+        "schema": 1,
+        "ok": not (failures := _failures(wrote, questions, read["control"])),
+        "failures": failures,
+        "job": asdict(job),
+        "host": read["host"],
+        "killed": {
+            "pid": wrote["pid"],
+            "returncode": wrote["returncode"],
+            "lease_held": wrote["lease_held_when_killed"],
+        },
+        "store": _store(wrote, read, questions),
+        "questions": questions,
+        "control": read["control"],
+    }
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Minimum, median, maximum and count of measured values."""
+    return {"min": min(values), "median": statistics.median(values), "max": max(values), "n": len(values)}
+
+
+def _question(entry: dict[str, Any], token_bytes: int) -> dict[str, Any]:
+    restored = spread(entry["ttft_restored_seconds"])
+    recomputed = spread(entry["ttft_recomputed_seconds"])
+    load = spread(entry["load_seconds"])
+    loaded_bytes = entry["restored_tokens"] * token_bytes
+    return {
+        **entry,
+        "ttft_restored_seconds": restored,
+        "ttft_recomputed_seconds": recomputed,
+        "load_seconds": load,
+        "loaded_bytes": loaded_bytes,
+        "load_gbps": loaded_bytes / load["median"] / 1e9,
+        "speedup": recomputed["median"] / restored["median"],
+    }
+
+
+def _store(wrote: dict[str, Any], read: dict[str, Any], questions: list[dict[str, Any]]) -> dict[str, Any]:
+    saves = wrote["saves"]
+    stored_bytes = sum(save["bytes_stored"] for save in saves)
+    busy = sum(save["seconds"] for save in saves if save["bytes_stored"])
+    return {
+        "block_bytes": wrote["block_bytes"],
+        "blocks_stored": sum(save["stored"] for save in saves),
+        "blocks_refused": sum(sum(save["refused"].values()) for save in saves),
+        "bytes_stored": stored_bytes,
+        "save_gbps": stored_bytes / busy / 1e9 if busy else None,
+        "load_gbps": statistics.median(question["load_gbps"] for question in questions),
+        "tokens_saved": sum(question["restored_tokens"] for question in questions),
+        "tokens_asked": sum(question["prompt_tokens"] for question in questions),
+        "attach_seconds": read["attach_seconds"],
+        "config": wrote["store_config"],
+        "stats": read["store_stats"],
+    }
+
+
+def _failures(wrote: dict[str, Any], questions: list[dict[str, Any]], control: dict[str, Any]) -> list[str]:
+    failures = []
+    if wrote["returncode"] != _SIGKILLED:
+        failures.append(f"process 1 ended with status {wrote['returncode']}, not by SIGKILL ({_SIGKILLED})")
+    if not wrote["lease_held_when_killed"]:
+        failures.append("process 1 could not lease the block that it had just stored")
+    for question in questions:
+        failures += [f"{question['question']} {what}" for what in _question_failures(question)]
+    if control["logits_differ"] is not True:
+        failures.append("control: one damaged KV element did not change the logits, so the comparisons prove nothing")
+    return failures
+
+
+def _question_failures(question: dict[str, Any]) -> list[str]:
+    failures = []
+    if question["restored_tokens"] != question["expected_tokens"]:
+        failures.append(
+            f"restored {question['restored_tokens']} tokens where {question['expected_tokens']} were stored"
+        )
+    if not question["logits_equal_same_split"]:
+        failures.append("logits differ from those of the same split recomputed without the store")
+    if question["logits_equal_first_process"] is False:
+        failures.append("logits differ from the first process's")
+    if not question["text_equal_plain_run"]:
+        failures.append(f"text {question['answer']!r} differs from a plain run's {question['plain_answer']!r}")
+    if question["text_equal_first_process"] is False:
+        failures.append("text differs from the first process's")
+    return failures
+
+
+def table(result: dict[str, Any]) -> str:
+    """The run for people, at most 120 columns wide."""
+    host, store = result["host"], result["store"]
+    lines = [
+        f"{host['model']} on {host['device']}, {host['threads']} threads, torch {host['torch']}, "
+        f"transformers {host['transformers']}; process 1 killed (status {result['killed']['returncode']}), process 2 restored",
+        "",
+        f"{'question':<40} {'prompt':>6} {'restored':>8}  {'time to first token, ms: median [min..max]':<45} {'':>7}  same   same",
+        f"{'':<40} {'tokens':>6} {'tokens':>8}  {'recomputed':<24}{'restored':<21} {'speedup':>7}  logits text",
+    ]
+    lines += [_row(question) for question in result["questions"]]
+    lines += ["", *_totals(store, result["questions"]), _control_line(result["control"]), ""]
+    for question in result["questions"]:
+        asked = "both processes" if question["stored"] else "process 2 only"
+        lines += [f"Q ({asked}): {question['question']}", f"A: {question['answer']}"]
+    lines += ["", "every check held" if result["ok"] else f"{len(result['failures'])} CHECKS FAILED"]
+    return "\n".join(lines)
+
+
+def _row(question: dict[str, Any]) -> str:
+    logits = question["logits_equal_same_split"] and question["logits_equal_first_process"] is not False
+    text = question["text_equal_plain_run"] and question["text_equal_first_process"] is not False
+    return (
+        f"{_shorten(question['question'], 40):<40} {question['prompt_tokens']:>6} {question['restored_tokens']:>8}  "
+        f"{_ms(question['ttft_recomputed_seconds']):<24}{_ms(question['ttft_restored_seconds']):<21} "
+        f"{question['speedup']:>6.1f}x  {'yes' if logits else 'NO':<6} {'yes' if text else 'NO'}"
+    )
+
+
+def _totals(store: dict[str, Any], questions: list[dict[str, Any]]) -> list[str]:
+    save = f"{store['save_gbps']:.2f} GB/s with gathering" if store["save_gbps"] else "nothing new to store"
+    loads = [question["load_seconds"]["median"] for question in questions]
+    refused = f", {store['blocks_refused']} REFUSED" if store["blocks_refused"] else ""
+    return [
+        f"stored   {store['blocks_stored']} blocks of {store['block_bytes'] / 1e6:.2f} MB, "
+        f"{store['bytes_stored'] / 1e6:.1f} MB; {save}{refused}",
+        f"loaded   {questions[0]['loaded_bytes'] / 1e6:.1f} MB for the first question in {loads[0] * 1e3:.1f} ms; "
+        f"median {store['load_gbps']:.2f} GB/s, keys and lookup included; store attached in {store['attach_seconds'] * 1e3:.1f} ms",
+        f"saved    prefill of {store['tokens_saved']:,} of {store['tokens_asked']:,} prompt tokens",
+    ]
+
+
+def _control_line(control: dict[str, Any]) -> str:
+    if control["logits_differ"]:
+        return f"control  one damaged KV element changes the logits by up to {control['largest_difference']:.1e}: the check can fail"
+    return "control  FAILED: one damaged KV element did not change the logits"
+
+
+def _ms(times: dict[str, Any]) -> str:
+    low, middle, high = (times[key] * 1e3 for key in ("min", "median", "max"))
+    return f"{middle:.0f} [{low:.0f}..{high:.0f}]" if low >= 100 else f"{middle:.1f} [{low:.1f}..{high:.1f}]"
+
+
+def _shorten(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."
