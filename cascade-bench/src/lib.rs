@@ -3,11 +3,23 @@
 //! A figure means little without what the machine could have done: every rate is measured side by side, repetition by
 //! repetition, with the best plain copy between the same kinds of memory, and reported as a share of it.
 //!
-//! * [`units`], [`stats`]: sizes, rates, medians and percentiles;
+//! * [`mod@run`]: a whole run over any [`Addressable`](cascade_core::tier::Addressable) tier; [`tiers`]: how it gets one;
 //! * [`report`]: the JSON document, the table, the comparison with an older run;
-//! * [`plot`]: SVG.
+//! * [`mod@plot`]: SVG; [`units`], [`stats`]: sizes, rates, medians and percentiles.
 
 pub mod plot;
 pub mod report;
+pub mod run;
 pub mod stats;
+pub mod tiers;
 pub mod units;
+
+mod bandwidth;
+mod baseline;
+mod buffers;
+mod ceiling;
+mod lap;
+mod latency;
+mod memory;
+mod shape;
+mod team;

@@ -64,7 +64,11 @@ pub fn format_size(bytes: u64) -> String {
     let unit = UNITS[..4].iter().rev().find(|(_, factor)| bytes >= *factor);
     let Some((name, factor)) = unit else { return format!("{bytes}B") };
     let value = bytes as f64 / *factor as f64;
-    if bytes % factor == 0 { format!("{}{name}", bytes / factor) } else { format!("{value:.1}{name}") }
+    if bytes.is_multiple_of(*factor) {
+        format!("{}{name}", bytes / factor)
+    } else {
+        format!("{value:.1}{name}")
+    }
 }
 
 /// Rate of `bytes` in `seconds`, in GB/s.

@@ -48,7 +48,7 @@ pub fn bars(path: &Path, title: &str, chart: &[Bar]) -> Result<()> {
     let rows = u32::try_from(chart.len()).unwrap_or(u32::MAX / BAR_HEIGHT / 2);
     let area =
         SVGBackend::new(path, (WIDTH, HEAD_HEIGHT + FOOT_HEIGHT + rows * BAR_HEIGHT)).into_drawing_area();
-    let mut draw = || -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let draw = || -> std::result::Result<(), Box<dyn std::error::Error>> {
         area.fill(&WHITE)?;
         let middle = |x, y| (x, y);
         area.draw(&Text::new(title.to_owned(), middle(20, 22), (FONT, 24)))?;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::stats::{Latency, Spread};
 
 pub use compare::compare;
-pub use host::{Host, source_state};
+pub use host::{Host, available_memory_bytes, source_state};
 pub use table::table;
 
 /// Version of the document's form.
