@@ -72,7 +72,12 @@ class Files:
             kept = self.blocks
             self.remove()
             self.blocks = kept
-        work = {"write": self.write, "rewrite": self.rewrite, "read": self.read, "readinto": self.readinto}
+        work = {
+            "write": self.write,
+            "rewrite": self.rewrite,
+            "read": self.read,
+            "readinto": self.readinto,
+        }
         start = time.perf_counter()
         last = work[operation]()
         seconds = time.perf_counter() - start

@@ -4,12 +4,15 @@
 //! repetition, with the best plain copy between the same kinds of memory, and reported as a share of it.
 //!
 //! * [`mod@run`]: a whole run over any [`Addressable`](cascade_core::tier::Addressable) tier; [`tiers`]: how it gets one;
+//! * [`mod@shm`]: the arena as that tier; [`cli`]: the command line;
 //! * [`report`]: the JSON document, the table, the comparison with an older run;
 //! * [`mod@plot`]: SVG; [`units`], [`stats`]: sizes, rates, medians and percentiles.
 
+pub mod cli;
 pub mod plot;
 pub mod report;
 pub mod run;
+pub mod shm;
 pub mod stats;
 pub mod tiers;
 pub mod units;

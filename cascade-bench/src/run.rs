@@ -71,6 +71,8 @@ pub struct Results {
     pub rows: Vec<Row>,
     /// One sentence for each thing left out.
     pub notes: Vec<String>,
+    /// Measurements that the tier could not do.
+    pub failures: usize,
 }
 
 /// Measures tiers made by `open`, called `tier_name` in the rows.
@@ -220,7 +222,10 @@ impl Run<'_> {
     fn keep(&mut self, state: &str, plan: &Plan, rows: Result<Vec<Row>>) {
         match rows {
             Ok(rows) => self.results.rows.extend(rows),
-            Err(error) => self.results.notes.push(format!("{state}, {} FAILED: {error}", name(plan))),
+            Err(error) => {
+                self.results.failures += 1;
+                self.results.notes.push(format!("{state}, {} FAILED: {error}", name(plan)));
+            }
         }
     }
 
