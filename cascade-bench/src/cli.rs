@@ -9,7 +9,7 @@ use crate::run::Pass;
 use crate::units::{parse_size, parse_sizes};
 
 const EXAMPLES: &str = "\
-Operations: put (fresh ids), get, lease and lookup (ids given). States: hot (every page touched, old blocks evicted as
+Operations: put (fresh ids), get, lookup, lease and release (ids given). States: hot (every page touched, old blocks evicted as
 needed) and first_touch (an arena made a moment ago). Paths: single (one thread in all), callers (N threads, each with
 blocks of its own), pool (one caller, its copies shared by N threads: from 8 MiB on), batch1000 (1,000 ids in one call).
 The ceiling is the best plain copy without digests (memcpy, rep movsb, streaming stores) by as many threads between the
@@ -86,7 +86,7 @@ fn pass(text: &str) -> Result<Pass, String> {
     }
 }
 
-/// What [`pass`] reads.
+/// A pass as `--pass` takes it.
 #[must_use]
 pub fn pass_text(pass: &Pass) -> String {
     match pass {

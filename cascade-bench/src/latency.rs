@@ -2,9 +2,8 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use cascade_core::Result;
 use cascade_core::batch::Outcome;
 use cascade_core::id::BlockId;
 use cascade_core::tier::{Addressable, Lookup, MissReason};
@@ -45,7 +44,7 @@ pub(crate) struct Filled {
 
 impl Filled {
     /// A tier with up to `blocks` blocks (fewer when it had to evict some of them).
-    pub(crate) fn new(open: Open<'_>, ids: &mut FreshIds, blocks: u64) -> Result<Self> {
+    pub(crate) fn new(open: Open<'_>, ids: &mut FreshIds, blocks: u64) -> cascade_core::Result<Self> {
         let tier = open(&wanted(blocks))?;
         let mut source = memory::random(PLACES * BLOCK_BYTES as usize, 77)?;
         let ids = ids.take(blocks as usize);
@@ -72,40 +71,41 @@ impl Filled {
     /// Lookups and leases by `threads` threads, one by one and in batches of 1,000.
     pub(crate) fn measure(&mut self, tier_name: &str, threads: usize, reps: usize) -> Vec<Row> {
         let is_right = self.is_right();
-        let kinds = [
-            ("lookup", 1, lookups as Timed),
-            ("lease", 1, leases as Timed),
-            ("lookup", BATCH, lookups as Timed),
-            ("lease", BATCH, leases as Timed),
-        ];
-        let row = |(op, batch, operation): (&str, usize, Timed)| {
-            let path = if batch == 1 { "single".to_owned() } else { format!("batch{batch}") };
-            let mut row = Row::new(tier_name, op, &path, BLOCK_BYTES);
-            let (times, all_hit) = self.sample(threads, reps, batch, operation);
-            row.latency_us = Latency::of(&times);
-            row.blocks = Some(self.len());
-            row.threads = threads;
-            row.n = reps;
-            row.verified = Some(all_hit && is_right);
-            row
-        };
-        kinds.into_iter().map(row).collect()
+        let mut rows = Vec::new();
+        for batch in [1, BATCH] {
+            let lookup = self.sample(threads, reps, batch, lookups);
+            let lease = self.sample(threads, reps, batch, leases);
+            for (op, samples) in [("lookup", lookup), ("lease", lease)] {
+                for (op, times_us) in [(op, &samples.call_us), ("release", &samples.release_us)] {
+                    let path = if batch == 1 { "single".to_owned() } else { format!("batch{batch}") };
+                    let mut row = Row::new(tier_name, op, &path, BLOCK_BYTES);
+                    row.latency_us = Latency::of(times_us);
+                    row.blocks = Some(self.len());
+                    row.threads = threads;
+                    row.n = reps;
+                    row.verified = Some(samples.all_hit && is_right);
+                    rows.extend(row.latency_us.is_some().then_some(row));
+                }
+            }
+        }
+        rows
     }
 
-    /// Microseconds of each operation on ids drawn at random, and whether every id hit.
-    fn sample(&self, threads: usize, reps: usize, batch: usize, operation: Timed) -> (Vec<f64>, bool) {
+    /// Times of operations on ids drawn at random, by all threads together.
+    fn sample(&self, threads: usize, reps: usize, batch: usize, operation: Timed) -> Samples {
         let count = if batch == 1 { SINGLES } else { BATCHES };
-        let (mut times, mut all_hit) = (Vec::new(), true);
+        let mut all = Samples { all_hit: true, ..Samples::default() };
         for rep in 0..reps {
             let draw = |thread: usize| self.draw(count * batch, (rep * threads + thread) as u64);
             let mut asked: Vec<_> = (0..threads).map(draw).collect();
             let (_, answers) = timed(&mut asked, |ids| operation(self.tier.as_ref(), ids, batch));
-            for (each, hits) in answers {
-                times.extend(each);
-                all_hit &= hits == count * batch;
+            for answer in answers {
+                all.call_us.extend(answer.call_us);
+                all.release_us.extend(answer.release_us);
+                all.all_hit &= answer.all_hit;
             }
         }
-        (times, all_hit)
+        all
     }
 
     /// `count` stored ids, in an order of `seed`.
@@ -133,38 +133,63 @@ impl Filled {
     }
 }
 
-/// Asks for `ids`, `batch` at once; microseconds of each call, and the number of hits.
-type Timed = fn(&dyn Addressable, &[BlockId], usize) -> (Vec<f64>, usize);
+/// Times in microseconds, one for each call.
+#[derive(Debug, Default)]
+struct Samples {
+    call_us: Vec<f64>,
+    /// Giving back what the call took; empty where it took nothing.
+    release_us: Vec<f64>,
+    all_hit: bool,
+}
 
-fn lookups(tier: &dyn Addressable, ids: &[BlockId], batch: usize) -> (Vec<f64>, usize) {
+/// Asks for `ids`, `batch` at once.
+type Timed = fn(&dyn Addressable, &[BlockId], usize) -> Samples;
+
+fn lookups(tier: &dyn Addressable, ids: &[BlockId], batch: usize) -> Samples {
+    let mut samples = Samples { all_hit: true, ..Samples::default() };
     let mut answers = vec![Lookup::Miss(MissReason::Absent); batch];
-    let ask = |ids: &[BlockId]| {
+    for ids in ids.chunks_exact(batch) {
         let start = Instant::now();
         tier.lookup(ids, &mut answers);
-        let time = start.elapsed();
-        (time.as_secs_f64() * 1e6, answers.iter().filter(|answer| answer.is_hit()).count())
-    };
-    total(ids.chunks_exact(batch).map(ask))
+        samples.call_us.push(microseconds(start.elapsed()));
+        samples.all_hit &= answers.iter().all(Lookup::is_hit);
+    }
+    samples
 }
 
-/// A lease is taken and given back: both are timed.
-fn leases(tier: &dyn Addressable, ids: &[BlockId], batch: usize) -> (Vec<f64>, usize) {
-    let one = |ids: &[BlockId]| {
-        let start = Instant::now();
-        let hits = usize::from(black_box(tier.lease(&ids[0])).is_ok());
-        (start.elapsed().as_secs_f64() * 1e6, hits)
-    };
-    let many = |ids: &[BlockId]| {
-        let start = Instant::now();
-        let leases = black_box(tier.lease_batch(ids));
-        let hits = leases.iter().filter(|lease| lease.is_ok()).count();
-        drop(leases);
-        (start.elapsed().as_secs_f64() * 1e6, hits)
-    };
-    if batch == 1 { total(ids.chunks_exact(1).map(one)) } else { total(ids.chunks_exact(batch).map(many)) }
+fn leases(tier: &dyn Addressable, ids: &[BlockId], batch: usize) -> Samples {
+    let mut samples = Samples { all_hit: true, ..Samples::default() };
+    for ids in ids.chunks_exact(batch) {
+        let taken = if batch == 1 {
+            let start = Instant::now();
+            let lease = black_box(tier.lease(&ids[0]));
+            let taken = Instant::now();
+            samples.all_hit &= lease.is_ok();
+            let release = Instant::now();
+            drop(lease);
+            samples.release_us.push(microseconds(release.elapsed()));
+            taken - start
+        } else {
+            let start = Instant::now();
+            let leases = black_box(tier.lease_batch(ids));
+            let taken = Instant::now();
+            samples.all_hit &= leases.len() == batch && leases.iter().all(Result::is_ok);
+            let release = Instant::now();
+            drop(leases);
+            samples.release_us.push(microseconds(release.elapsed()));
+            taken - start
+        };
+        samples.call_us.push(microseconds(taken));
+    }
+    samples
 }
 
-fn total(calls: impl Iterator<Item = (f64, usize)>) -> (Vec<f64>, usize) {
-    let (times, hits): (Vec<_>, Vec<_>) = calls.unzip();
-    (times, hits.iter().sum())
+fn microseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+/// Median time that reading the clock twice takes: part of the time of every single operation.
+pub(crate) fn clock_us() -> f64 {
+    let times: Vec<_> = (0..10_000).map(|_| microseconds(Instant::now().elapsed())).collect();
+    Latency::of(&times).map_or(0.0, |latency| latency.p50)
 }

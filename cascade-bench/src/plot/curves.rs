@@ -72,7 +72,7 @@ fn collect(rows: &[Row]) -> Vec<Curve> {
     let mut curves: Vec<Curve> = Vec::new();
     for row in rows.iter().filter(|row| row.state == "hot") {
         let Some(gbps) = row.gbps else { continue };
-        let name = format!("{} {} {}, {} threads", row.system, row.op, row.path, row.threads);
+        let name = format!("{} {} {} x{}", row.system, row.op, row.path, row.threads);
         let ceiling = row.ceiling.as_ref().map(|ceiling| (format!("ceiling of {name}"), true, ceiling.gbps));
         for (name, is_ceiling, gbps) in [(name, false, gbps.median)].into_iter().chain(ceiling) {
             let point = (row.block_bytes as f64, gbps);

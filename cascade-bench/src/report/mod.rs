@@ -53,7 +53,7 @@ pub struct Row {
     pub system: String,
     /// `shm`, `gpu`, `mpi`, `pfs`, `store`.
     pub tier: String,
-    /// `put`, `get`, `lease`, `lookup`.
+    /// `put`, `get`, `lookup`, `lease`, `release`.
     pub op: String,
     /// How the operation was driven, such as `single`, `callers`, `pool`, `batch1000`.
     pub path: String,
