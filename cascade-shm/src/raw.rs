@@ -1,5 +1,5 @@
 //! The mapping, as typed views. Everything mutable in it is an atomic, so a view is a plain shared reference; the data area
-//! is given out as [`BlockMemory`] only.
+//! is given out as [`BlockMemory`](cascade_core::block::BlockMemory) only.
 
 #[cfg(loom)]
 pub(crate) fn prefetch<T>(_place: &T) {}
