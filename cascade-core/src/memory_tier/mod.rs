@@ -62,13 +62,13 @@ impl MemoryTier {
             self.home.state.lock().stats.bytes_out += meta.len;
             return Outcome::Fetched(meta);
         }
-        self.home.state.lock().drop_corrupt(id);
+        self.home.state.lock().drop_corrupt(id, meta.digest);
         Outcome::Miss(MissReason::Corrupt)
     }
 
     fn store(&self, id: &BlockId, from: &SgList, meta: PutMeta) -> Outcome {
         if !from.is_host() {
-            return Outcome::Refused(Refusal::Memory);
+            return self.home.state.lock().refuse(Refusal::Memory);
         }
         let mut reservation = match self.reserve(id, from.len() as u64, meta) {
             Reserve::Reserved(reservation) => reservation,
@@ -117,7 +117,7 @@ impl Tier for MemoryTier {
 
     fn submit(&self, batch: Batch) -> Ticket {
         let late = |op: &Op| match op {
-            Op::Store { .. } => Outcome::Refused(Refusal::Deadline),
+            Op::Store { .. } => self.home.state.lock().refuse(Refusal::Deadline),
             Op::Fetch { .. } | Op::Delete { .. } => Outcome::Miss(MissReason::Deadline),
         };
         let passed = || batch.deadline.is_some_and(|deadline| Instant::now() >= deadline);

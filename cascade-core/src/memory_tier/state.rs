@@ -170,10 +170,17 @@ impl State {
         }
     }
 
-    pub(super) fn drop_corrupt(&mut self, id: &BlockId) {
-        if self.stored.remove(id).is_some() {
+    /// Forgets the block whose bytes did not match `digest`; a block that replaced it meanwhile stays.
+    pub(super) fn drop_corrupt(&mut self, id: &BlockId, digest: u64) {
+        if self.stored.get(id).is_some_and(|stored| stored.meta.digest == digest) {
+            self.stored.remove(id);
             self.stats.corrupt += 1;
         }
+    }
+
+    pub(super) fn refuse(&mut self, why: Refusal) -> Outcome {
+        self.stats.refused += 1;
+        Outcome::Refused(why)
     }
 
     pub(super) fn snapshot(&self) -> TierStats {
@@ -208,7 +215,13 @@ impl State {
         orphans.values().sum()
     }
 
+    /// Evicts until `len` bytes fit. Nothing is evicted when that could not be enough: a refused put costs no block.
     fn make_room(&mut self, len: u64) -> bool {
+        let evictable = self.stored.values().filter(|stored| Arc::strong_count(&stored.slab) == 1);
+        let evictable: u64 = evictable.map(|stored| stored.meta.len).sum();
+        if self.used_bytes() - evictable + len > self.capacity_bytes {
+            return false;
+        }
         while self.used_bytes() + len > self.capacity_bytes {
             let victim = self
                 .stored

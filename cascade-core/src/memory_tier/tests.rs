@@ -26,6 +26,7 @@ fn the_least_recently_used_goes_first_and_leased_blocks_stay() {
     tier.lookup(&["a", "b", "c"].map(BlockId::named), &mut out);
     assert!(out[0].is_hit() && out[1].is_hit() && !out[2].is_hit());
     assert_eq!(fill(&tier, "e", 250, 2), Outcome::Refused(Refusal::Full));
+    assert_eq!((tier.stats().blocks, tier.stats().evictions), (3, 1), "a refused put costs no block");
     drop(lease);
     assert_eq!(fill(&tier, "e", 250, 2), Outcome::Stored);
     assert_eq!(tier.stats().used_bytes, 250);

@@ -221,6 +221,8 @@ impl Runner {
             Survival::Unknown => self.model.closed(evictions, false),
             Survival::Intact { evictions: more } => self.model.closed(evictions + more, true),
         }
+        // The block that was never sealed must not be seen, nor Pending for ever: nobody is filling it any more.
+        self.get(key)?;
         self.see_all()
     }
 
