@@ -33,10 +33,16 @@ pub(crate) enum Bug {
     NeverLate,
     /// Evicts prefix blocks like any others.
     ForgetsClasses,
+    /// Keeps some space of every reservation.
+    LeaksReservations,
+    /// Answers that a block is absent while someone fills it.
+    HidesPending,
+    /// Replaces whatever is there, asked or not.
+    LastSealWins,
 }
 
 impl Bug {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::KeepsOldBytes,
         Self::FreesUnderLease,
         Self::LosesUncounted,
@@ -46,6 +52,9 @@ impl Bug {
         Self::ShufflesOutcomes,
         Self::NeverLate,
         Self::ForgetsClasses,
+        Self::LeaksReservations,
+        Self::HidesPending,
+        Self::LastSealWins,
     ];
 
     /// The check that must fail, others may too.
@@ -60,6 +69,9 @@ impl Bug {
             Self::ShufflesOutcomes => "outcomes in order",
             Self::NeverLate => "a deadline in the past",
             Self::ForgetsClasses => "prefix blocks outlive ordinary ones",
+            Self::LeaksReservations => "a dropped reservation gives its space back",
+            Self::HidesPending => "pending while reserved",
+            Self::LastSealWins => "the first seal wins",
         }
     }
 }
@@ -70,6 +82,7 @@ pub(crate) struct Broken {
     bug: Option<Bug>,
     capacity_bytes: u64,
     leaked: Mutex<Vec<Lease>>,
+    kept: Mutex<Vec<Reserve>>,
 }
 
 impl Broken {
@@ -83,7 +96,7 @@ impl Broken {
     }
 
     fn over(inner: MemoryTier, capacity_bytes: u64) -> Self {
-        Self { inner, bug: None, capacity_bytes, leaked: Mutex::default() }
+        Self { inner, bug: None, capacity_bytes, leaked: Mutex::default(), kept: Mutex::default() }
     }
 
     fn has(&self, bug: Bug) -> bool {
@@ -118,6 +131,9 @@ impl Broken {
             Op::Store { id, from, mut meta } => {
                 if self.has(Bug::ForgetsClasses) {
                     meta.class = cascade_core::tier::Class::Ordinary;
+                }
+                if self.has(Bug::LastSealWins) {
+                    meta.on_existing = OnExisting::Replace;
                 }
                 self.store(Op::Store { id, from, meta }, id, meta, deadline)
             }
@@ -159,6 +175,11 @@ impl Tier for Broken {
 
     fn lookup(&self, ids: &[BlockId], out: &mut [Lookup]) {
         self.inner.lookup(ids, out);
+        for answer in
+            out.iter_mut().filter(|answer| self.has(Bug::HidesPending) && **answer == Lookup::Pending)
+        {
+            *answer = Lookup::Miss(MissReason::Absent);
+        }
     }
 
     fn submit(&self, batch: Batch) -> Ticket {
@@ -183,6 +204,10 @@ impl Tier for Broken {
 
 impl Addressable for Broken {
     fn reserve(&self, id: &BlockId, len: u64, meta: PutMeta) -> Reserve {
+        if self.has(Bug::LeaksReservations) {
+            let name = BlockId::named(&format!("kept beside {id}"));
+            self.kept.lock().push(self.inner.reserve(&name, 1, meta));
+        }
         self.inner.reserve(id, len, meta)
     }
 

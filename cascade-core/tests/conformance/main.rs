@@ -9,7 +9,7 @@ use broken::{Broken, Bug};
 use cascade_core::layer::Layer;
 use cascade_core::memory_tier::MemoryTier;
 use cascade_core::testing::conformance;
-use cascade_core::testing::fault::FaultLayer;
+use cascade_core::testing::fault::{Fault, FaultLayer};
 use cascade_core::testing::oracle::{self, HalfPut, Subject, Survival};
 use cascade_core::tier::Addressable;
 
@@ -27,10 +27,19 @@ fn fault_layer_without_faults_conforms() {
 
 #[test]
 fn fault_layer_that_only_delays_conforms() {
-    let late = cascade_core::testing::fault::Fault::Delay(std::time::Duration::from_micros(200));
+    let late = Fault::Delay(std::time::Duration::from_micros(200));
     let layer = FaultLayer::new(3).rate(20, late);
     conformance::tier(&|capacity_bytes| layer.wrap(Arc::new(MemoryTier::new(capacity_bytes))));
     assert!(layer.injected() > 100, "{} delays", layer.injected());
+}
+
+#[test]
+fn a_layer_that_damages_what_it_delivers_is_caught() {
+    let layer = FaultLayer::new(3).rate(500, Fault::FlipBit);
+    let found =
+        conformance::tier_report(&|capacity_bytes| layer.wrap(Arc::new(MemoryTier::new(capacity_bytes))));
+    let caught = |check| found.iter().any(|broken| broken.check == check && broken.rule.contains("(I1)"));
+    assert!(caught("round trip of every size") && caught("four threads"), "{found:?}");
 }
 
 /// A tier in memory: a reopen or crash loses everything.
