@@ -97,7 +97,9 @@ fn part(arguments: &Arguments, pass: &Pass) -> Result<ExitCode> {
         }
     };
     let open = |wanted: &Wanted| -> Result<Arc<dyn Addressable>> { shm::open(scratch.path(), wanted) };
-    let results = run(&options, pass, "shm", &open, &mut progress)?;
+    let mut results = run(&options, pass, "shm", &open, &mut progress)?;
+    // Each process calibrates its own copies; what it found belongs to its figures.
+    results.notes.push(format!("{}: {}", pass_text(pass), cascade_core::copy::plan()));
     bar.finish_and_clear();
     let text = serde_json::to_string(&results).map_err(|error| {
         Error::new(ErrorKind::System, "the results cannot be written as JSON").with_source(error)

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cascade_core::Result;
+use cascade_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::bandwidth::{Bench, Drive};
@@ -20,6 +20,9 @@ pub const LAP_BYTES: u64 = 256 << 20;
 
 /// Stored blocks at which lookups and leases are timed.
 const STORED_BLOCKS: [u64; 4] = [1_000, 10_000, 100_000, 1_000_000];
+
+/// An arena must hold so many repetitions, or what was put would be gone before it is got.
+const LEAST_LAPS: u64 = 2;
 
 /// How the threads of a process take part. The number of threads that share a copy is fixed for a process, so each kind
 /// of pass is a process of its own: see [`Pass::copy_threads`].
@@ -150,6 +153,12 @@ fn plans(options: &Options, pass: &Pass, notes: &mut Vec<String>) -> Result<Vec<
 fn room(options: &Options, plans: &[Plan]) -> Result<()> {
     let shapes: Vec<_> = plans.iter().map(|plan| plan.hot).collect();
     let (private, shared) = needs(&shapes);
+    let least = LEAST_LAPS * shapes.iter().map(Shape::lap_bytes).max().unwrap_or(0);
+    if let Some(capacity) = options.capacity_bytes.filter(|capacity| *capacity < least) {
+        let what = "holds too little: what a repetition puts must still be there to be got, which takes";
+        let context = format!("a capacity of {} {what} {} here", format_size(capacity), format_size(least));
+        return Err(Error::new(ErrorKind::InvalidArgument, context));
+    }
     let files = if options.baseline { 2 * shared } else { shared };
     check_room(&options.dir, wanted(options, plans).capacity_bytes + files, 2 * private)
 }
@@ -206,11 +215,6 @@ impl Run<'_> {
             ids: FreshIds::default(),
             python: self.python(plans),
         };
-        for plan in plans {
-            self.step(&format!("first touch, {}", name(plan)));
-            let row = bench.first_touch(&plan.first_touch, plan.drive);
-            self.keep("first touch", plan, row.map(|row| vec![row]));
-        }
         self.step(&format!("touching the arena, then {}", name(&plans[0])));
         let tier = (self.open)(&wanted(self.options, plans))?;
         for (index, plan) in plans.iter().enumerate() {
@@ -219,6 +223,13 @@ impl Run<'_> {
             }
             let rows = bench.hot(&tier, &plan.hot, plan.drive);
             self.keep("hot", plan, rows);
+        }
+        // Its memory goes back before others are made.
+        drop(tier);
+        for plan in plans {
+            self.step(&format!("first touch, {}", name(plan)));
+            let row = bench.first_touch(&plan.first_touch, plan.drive);
+            self.keep("first touch", plan, row.map(|row| vec![row]));
         }
         Ok(())
     }

@@ -45,7 +45,7 @@ impl Scratch {
             let context = format!("cannot make the folder {}; --dir names another place", path.display());
             Error::new(ErrorKind::System, context).with_source(error)
         };
-        std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&path).map_err(failed)?;
+        std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
         Ok(Self { path })
     }
 
@@ -121,6 +121,13 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::NoSpace);
         assert!(error.to_string().starts_with("1048576TiB needed in "), "{error}");
         check_room(folder.path(), 4096, 4096).unwrap();
+    }
+
+    #[test]
+    fn a_place_that_is_not_there_is_not_made() {
+        let parent = tempfile::tempdir().unwrap().path().join("gone");
+        assert!(Scratch::new(&parent).unwrap_err().to_string().contains("--dir names another place"));
+        assert!(!parent.exists());
     }
 
     #[test]
