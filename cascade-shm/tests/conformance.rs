@@ -35,3 +35,16 @@ fn an_arena_of_few_large_regions_conforms() {
         ArenaConfig { region_bytes: Some(8 << 20), ..config.capacity(capacity_bytes) }
     });
 }
+
+#[test]
+fn an_arena_with_more_room_than_slots_conforms() {
+    suite(|config| {
+        let capacity_bytes = config.capacity_bytes.unwrap_or(0).max(32 << 20);
+        ArenaConfig { slots: Some(1024), ..config.capacity(capacity_bytes) }
+    });
+}
+
+#[test]
+fn an_arena_with_few_owners_and_ledger_entries_conforms() {
+    suite(|config| ArenaConfig { owners: Some(1), leases: Some(128), ..config });
+}

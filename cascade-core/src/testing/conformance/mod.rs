@@ -106,6 +106,7 @@ fn tier_checks<'a>() -> Vec<Check<MakeTier<'a>>> {
         ("statistics", space::statistics),
         ("eviction under pressure", space::pressure),
         ("eviction with blocks of many sizes", space::mixed_pressure),
+        ("eviction with many small blocks", space::small_pressure),
         ("prefix blocks outlive ordinary ones", space::classes),
         ("nothing is left after deleting all", space::emptied),
         ("four threads", threads::store),

@@ -108,6 +108,10 @@ pub(super) fn mixed_pressure(make: MakeTier<'_>) -> Verdict {
     account(&rig, &[5000, 70_000, 30_000, large, 200_000, 65_536, 4096, large / 3])
 }
 
+pub(super) fn small_pressure(make: MakeTier<'_>) -> Verdict {
+    account(&Rig::new(make(MIB)), &[4096, 100, 2000])
+}
+
 pub(super) fn classes(make: MakeTier<'_>) -> Verdict {
     let rig = Rig::new(make(8 * MIB));
     let len = rig.capacity_bytes() / 64;
