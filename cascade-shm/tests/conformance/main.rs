@@ -3,6 +3,8 @@
 // Clippy's exemption for tests reaches `#[test]` functions only, not their helpers.
 #![allow(clippy::unwrap_used)]
 
+mod two_owners;
+
 use std::sync::Arc;
 
 use cascade_core::testing::conformance;
@@ -11,6 +13,13 @@ use cascade_shm::{Arena, ArenaConfig};
 
 /// Makes an empty arena for each check; its folder goes when the next one is asked for.
 fn suite(config: impl Fn(ArenaConfig) -> ArenaConfig) {
+    suite_over(config, |config| Arc::new(Arena::open(config).unwrap()));
+}
+
+fn suite_over(
+    config: impl Fn(ArenaConfig) -> ArenaConfig,
+    open: impl Fn(&ArenaConfig) -> Arc<dyn Addressable>,
+) {
     let folder = tempfile::Builder::new().prefix("cascade-test-").tempdir_in("/dev/shm").unwrap();
     let next = std::cell::Cell::new(0);
     conformance::addressable(&|capacity_bytes| {
@@ -18,8 +27,7 @@ fn suite(config: impl Fn(ArenaConfig) -> ArenaConfig) {
         // The check before is over: its arena is closed, and its memory is wanted back.
         let _ = std::fs::remove_dir_all(folder.path().join(format!("arena-{}", number - 1)));
         let dir = folder.path().join(format!("arena-{number}"));
-        let arena = Arena::open(&config(ArenaConfig::new(dir).capacity(capacity_bytes))).unwrap();
-        Arc::new(arena) as Arc<dyn Addressable>
+        open(&config(ArenaConfig::new(dir).capacity(capacity_bytes)))
     });
 }
 
@@ -47,4 +55,9 @@ fn an_arena_with_more_room_than_slots_conforms() {
 #[test]
 fn an_arena_with_few_owners_and_ledger_entries_conforms() {
     suite(|config| ArenaConfig { owners: Some(1), leases: Some(128), ..config });
+}
+
+#[test]
+fn two_owners_of_one_arena_conform() {
+    suite_over(|config| config, |config| Arc::new(two_owners::TwoOwners::open(config)));
 }
