@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import xml.etree.ElementTree
 
 import pytest
@@ -51,6 +52,13 @@ def model_dir(tmp_path_factory):
 
 
 @pytest.fixture
+def arena():
+    """A folder for an arena; arenas live on tmpfs."""
+    with tempfile.TemporaryDirectory(prefix="cascade-test-", dir="/dev/shm") as folder:
+        yield os.path.join(folder, "arena")
+
+
+@pytest.fixture
 def demo(model_dir, tmp_path):
     """Runs the demo with small defaults; further arguments override them."""
     (tmp_path / "document.txt").write_text(DOCUMENT)
@@ -66,9 +74,8 @@ def demo(model_dir, tmp_path):
     return run
 
 
-def test_restored_answers_equal_recomputed_ones(demo, tmp_path):
-    arena = ["--shm-path", str(tmp_path / "arena")]
-    done, out = demo("--json", *arena)
+def test_restored_answers_equal_recomputed_ones(demo, arena):
+    done, out = demo("--json", "--shm-path", arena)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result == json.loads((out / "result.json").read_text())
@@ -102,13 +109,13 @@ def test_restored_answers_equal_recomputed_ones(demo, tmp_path):
     assert svg.tag.endswith("svg") and (out / "ttft.svg").read_text().count("ms</text>") == 6
 
     # The blocks outlive both processes: another run finds them and stores nothing.
-    done, out = demo(*arena)
+    done, out = demo("--shm-path", arena)
     assert done.returncode == 0, done.stderr
     store = json.loads((out / "result.json").read_text())["store"]
     assert store["blocks_stored"] == 0 and store["save_gbps"] is None
 
 
-def test_arena_without_the_blocks_fails_the_run(demo, tmp_path, monkeypatch):
+def test_arena_without_the_blocks_fails_the_run(demo, arena, tmp_path, monkeypatch):
     """With a reader that looks in another arena nothing is restored: exit status 1, and the reason is named."""
     sabotage = tmp_path / "sabotage"
     sabotage.mkdir()
@@ -117,7 +124,7 @@ def test_arena_without_the_blocks_fails_the_run(demo, tmp_path, monkeypatch):
         "if any('cascade_kv.demo.reader' in a for a in sys.orig_argv):\n"
         "    import cascade_kv\n"
         "    real = cascade_kv.Store\n"
-        f"    cascade_kv.Store = lambda **k: real(**{{**k, 'shm_path': {str(tmp_path / 'other')!r}}})\n"
+        f"    cascade_kv.Store = lambda **k: real(**{{**k, 'shm_path': {arena!r}}})\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(sabotage), os.environ.get("PYTHONPATH", "")]))
     done, _ = demo()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import cascade_kv as ck  # noqa: E402
 from cascade_kv.transformers import PrefixCache, UnsupportedCacheError  # noqa: E402
 
 BLOCK = 16
+CAPACITY = "64MiB"
 TOKENS = [3 + (i * 7919 + i * i * 31) % 290 for i in range(100)]  # six whole blocks and four tokens
 
 
@@ -55,8 +58,15 @@ def split_logits(model, tokens, cut):
 
 
 @pytest.fixture
-def store(tmp_path):
-    with ck.Store(shm_path=str(tmp_path / "arena"), shm_capacity="64MiB") as opened:
+def arena():
+    """A folder for an arena; arenas live on tmpfs."""
+    with tempfile.TemporaryDirectory(prefix="cascade-test-", dir="/dev/shm") as folder:
+        yield os.path.join(folder, "arena")
+
+
+@pytest.fixture
+def store(arena):
+    with ck.Store(shm_path=arena, shm_capacity=CAPACITY) as opened:
         yield opened
 
 
@@ -99,13 +109,12 @@ def test_loaded_cache_is_private(store):
     assert torch.equal(forward(model, TOKENS[96:], second), split_logits(model, TOKENS, 96))
 
 
-def test_second_process_finds_what_the_first_stored(tmp_path):
-    arena = str(tmp_path / "arena")
+def test_second_process_finds_what_the_first_stored(arena):
     child = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import cascade_kv as ck, test_transformers as t\n"
         "from cascade_kv.transformers import PrefixCache\n"
-        f"store = ck.Store(shm_path={arena!r}, shm_capacity='64MiB')\n"
+        f"store = ck.Store(shm_path={arena!r}, shm_capacity=t.CAPACITY)\n"
         "model = t.tiny_llama()\n"
         "r = PrefixCache(store, model, block_tokens=t.BLOCK).save(t.TOKENS, t.prefilled(model, t.TOKENS[:96]))\n"
         "assert r.stored == 6, r\n"
@@ -113,7 +122,7 @@ def test_second_process_finds_what_the_first_stored(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, timeout=300)
     assert done.returncode == -9, done.stderr
-    with ck.Store(shm_path=arena, shm_capacity="64MiB") as store:
+    with ck.Store(shm_path=arena, shm_capacity=CAPACITY) as store:
         model = tiny_llama()
         cache, count = PrefixCache(store, model, block_tokens=BLOCK).load(TOKENS)
         assert count == 96

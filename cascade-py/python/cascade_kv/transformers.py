@@ -207,7 +207,7 @@ class PrefixCache:
         prompt = _token_list(tokens)
         covered = min(len(prompt), layers[0][0].shape[2] if layers else 0)
         ids = self._ids(prompt, extra)[: covered // self.block_tokens]
-        missing = [i for i, block_id in enumerate(ids) if not self._store.contains(block_id)]
+        missing = [i for i, length in enumerate(self._store.lookup(ids)) if length is None]
         outcome: Counter[str] = Counter()
         failed: set[int] = set()
         for batch in _runs(missing, max(1, _BATCH_BYTES // self.block_bytes)):

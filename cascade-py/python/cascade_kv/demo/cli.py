@@ -171,7 +171,9 @@ def _parser() -> argparse.ArgumentParser:
         default=str(_HERE / "questions.txt"),
         help="one a line; those after a line '---' only in process 2",
     )
-    parser.add_argument("--shm-path", help="the store's arena (default: a new one in /dev/shm, removed at the end)")
+    parser.add_argument(
+        "--shm-path", help="folder of the store's arena, on tmpfs (default: a new one in /dev/shm, removed at the end)"
+    )
     parser.add_argument("--shm-capacity", default="1GiB", help="size of the arena (default: %(default)s)")
     parser.add_argument("--block-tokens", type=int, default=64, help="tokens in a block (default: %(default)s)")
     parser.add_argument("--new-tokens", type=int, default=24, help="length of an answer (default: %(default)s)")

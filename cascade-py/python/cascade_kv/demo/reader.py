@@ -29,7 +29,7 @@ def main(path: str) -> int:
         store = ck.Store(shm_path=job.shm_path, shm_capacity=job.shm_capacity)
         attach_seconds = time.perf_counter() - start
         prefixes = PrefixCache(store, runner.model, block_tokens=job.block_tokens)
-    except (DemoError, OSError, ValueError) as error:
+    except (DemoError, OSError, ValueError, MemoryError) as error:
         say(f"process 2: {error}")
         return UNUSABLE
     with store:

@@ -26,8 +26,10 @@ def main(path: str) -> int:
         runner = load_runner(job, "process 1")
         prompts = make_prompts(job, runner.tokenizer, runner.context_tokens)
         store = ck.Store(shm_path=job.shm_path, shm_capacity=job.shm_capacity)
+        with step("process 1: waiting for the arena's memory"):
+            store.wait_ready()
         prefixes = PrefixCache(store, runner.model, block_tokens=job.block_tokens)
-    except (DemoError, OSError, ValueError) as error:
+    except (DemoError, OSError, ValueError, MemoryError) as error:
         say(f"process 1: {error}")
         return UNUSABLE
     saves, reference = _prefill_and_store(job, runner, prefixes, prompts)
