@@ -93,9 +93,9 @@ pub fn evict(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned) 
                 }
             }
             State::Retired => {
-                drop(cell);
+                crate::kill::point("retire.decided");
                 // The last pin may have gone while we decided, when its holder did not yet see the block retired.
-                reclaim_retired(stripe, slot, decided);
+                reclaim_retired(stripe, slot, decided, cell);
             }
             _ => drop(cell),
         }
@@ -111,26 +111,12 @@ pub fn finish_free(stripe: &Stripe, slot: u32, freeing: Word, cell: Cell<'_>) {
     }
 }
 
-/// Frees a retired block if its last pin is gone.
-pub fn reclaim_retired(stripe: &Stripe, slot: u32, word: Word) {
+/// Frees a retired block if its last pin is gone; `cell` holds the intent.
+pub fn reclaim_retired(stripe: &Stripe, slot: u32, retired: Word, cell: Cell<'_>) {
     let core = stripe.core();
-    let index = core.index();
-    let mut word = word;
-    while let Some(cell) = stripe.take() {
-        Entry::intent(slot).store(cell.entry());
-        let Some(begun) = protocol::begin_evict(&index, slot, word, core.row()) else { return };
-        let cells = || core.ledger_cells().map(|(_, cell)| cell);
-        let pinned = protocol::pinned(&[slot], cells()).contains(&true);
-        word = protocol::decide(&index, slot, begun, pinned, WhenPinned::Retire);
-        if !pinned {
-            finish_free(stripe, slot, word, cell);
-            return;
-        }
-        drop(cell);
-        // Retired again. Whoever unpins from now on sees that; who did so before this scan does not, and is seen by it.
-        if protocol::pinned(&[slot], cells()).contains(&true) {
-            return;
-        }
+    let cells = || core.ledger_cells().map(|(_, cell)| cell);
+    if let Some(freeing) = protocol::reclaim(&core.index(), slot, retired, core.row(), cells) {
+        finish_free(stripe, slot, freeing, cell);
     }
 }
 

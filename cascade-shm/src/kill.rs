@@ -5,6 +5,7 @@ pub const POINTS: &[&str] = &[
     "attach.before_row",
     "attach.joined",
     "attach.reaping",
+    "reap.entry",
     "claim.intent",
     "claim.writing",
     "claim.claiming",
@@ -23,6 +24,8 @@ pub const POINTS: &[&str] = &[
     "free.locked",
     "free.cleared",
     "free.unlocked",
+    "retire.decided",
+    "unpin.retired",
     "grow.allocated",
 ];
 

@@ -3,6 +3,7 @@
 use cascade_core::sync::{AtomicU64, Ordering, fence};
 
 const INTENT: u64 = 1 << 63;
+const REPLACING: u64 = 1 << 62;
 
 /// One value of a ledger entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +25,17 @@ impl Entry {
         Self(u64::from(slot) + 1 | INTENT)
     }
 
+    /// An intent to hide `slot` for good, because another slot takes its place. Recovery must not bring it back: the other
+    /// may have been seen.
+    #[must_use]
+    pub fn replacing(slot: u32) -> Self {
+        Self(u64::from(slot) + 1 | INTENT | REPLACING)
+    }
+
     /// The slot, if the entry holds one.
     #[must_use]
     pub fn slot(self) -> Option<u32> {
-        u32::try_from((self.0 & !INTENT).checked_sub(1)?).ok()
+        u32::try_from((self.0 & !(INTENT | REPLACING)).checked_sub(1)?).ok()
     }
 
     /// Whether this is a pin.
@@ -69,6 +77,8 @@ mod tests {
             assert_eq!(Entry::pin(slot).slot(), Some(slot));
             assert!(Entry::pin(slot).is_pin() && !Entry::intent(slot).is_pin());
             assert_eq!(Entry::intent(slot).slot(), Some(slot));
+            assert!(!Entry::replacing(slot).is_pin() && Entry::replacing(slot) != Entry::intent(slot));
+            assert_eq!(Entry::replacing(slot).slot(), Some(slot));
         }
     }
 }

@@ -55,6 +55,12 @@ pub fn is_gone(process: Process) -> bool {
     }
 }
 
+/// Whether `process` is still to be seen, so that its kernel objects (open transfers of devices) may be, too.
+#[must_use]
+pub fn is_seen(process: Process) -> bool {
+    process.pid_namespace == pid_namespace() && !is_gone(process)
+}
+
 fn row_lock(row: u16, kind: i32) -> libc::flock {
     libc::flock {
         l_type: kind as i16,

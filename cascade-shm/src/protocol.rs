@@ -6,36 +6,41 @@ use crate::index::Index;
 use crate::ledger::{Entry, announce_pin};
 use crate::slot::{State, Word};
 
+/// What became of a pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// The cell holds it.
+    Held,
+    /// The block is not there any more; the cell is empty.
+    Gone,
+    /// As `Gone`, but the slot holds a retired block, and whoever retired it may have taken our announcement for a pin: the
+    /// caller reclaims it. The cell holds an intent.
+    Reclaim(Word),
+}
+
 /// Pins `slot` in `cell` if it is still sealed with the generation of `word`.
 #[inline]
-pub fn pin(index: &Index<'_>, slot: u32, word: Word, cell: &AtomicU64) -> bool {
+pub fn pin(index: &Index<'_>, slot: u32, word: Word, cell: &AtomicU64) -> Pin {
     announce_pin(cell, slot);
     let now = index.slot(slot).map(|slot| slot.word());
-    let stands = now.is_some_and(|now| now.state() == State::Sealed && now.generation() == word.generation());
-    if !stands {
+    if now.is_some_and(|now| now.state() == State::Sealed && now.generation() == word.generation()) {
+        return Pin::Held;
+    }
+    unpin(index, slot, cell).map_or(Pin::Gone, Pin::Reclaim)
+}
+
+/// Releases a pin. Gives the word of a block that was retired meanwhile, which the caller reclaims: the cell then holds an
+/// intent, so that recovery does it if the caller dies. Else the cell is empty.
+#[inline]
+pub fn unpin(index: &Index<'_>, slot: u32, cell: &AtomicU64) -> Option<Word> {
+    Entry::intent(slot).store(cell);
+    // Pairs with the fence between retiring and the last scan: either that scan sees the pin gone, or we see it retired.
+    fence(Ordering::SeqCst);
+    let retired = index.slot(slot).map(|slot| slot.word()).filter(|word| word.state() == State::Retired);
+    if retired.is_none() {
         Entry::EMPTY.store(cell);
     }
-    stands
-}
-
-/// Releases a pin. Tells whether the block was retired meanwhile and may now be reclaimed.
-#[inline]
-pub fn unpin(index: &Index<'_>, slot: u32, generation: u64, cell: &AtomicU64) -> Option<Word> {
-    Entry::EMPTY.store(cell);
-    // Pairs with the fence between retiring and the second scan: either that scan sees the pin gone, or we see it retired.
-    fence(Ordering::SeqCst);
-    let word = index.slot(slot)?.word();
-    (word.state() == State::Retired && word.generation() == generation).then_some(word)
-}
-
-/// After a [`pin`] that did not stand: the block that `slot` now holds, if it is retired. Whoever retired it may have seen
-/// the announcement and left it to us, whatever its generation.
-#[inline]
-pub fn left_retired(index: &Index<'_>, slot: u32) -> Option<Word> {
-    // As in `unpin`.
-    fence(Ordering::SeqCst);
-    let word = index.slot(slot)?.word();
-    (word.state() == State::Retired).then_some(word)
+    retired
 }
 
 /// Begins to evict a sealed block (or to reclaim a retired one); the caller's ledger already says so.
@@ -85,4 +90,31 @@ pub fn decide(index: &Index<'_>, slot: u32, begun: Word, is_pinned: bool, when_p
     let moved = index.slot(slot).is_some_and(|slot| slot.advance(begun, to));
     assert!(moved, "only the owner of a begun eviction decides it");
     to
+}
+
+/// Takes a retired block for freeing, if its last pin is gone; the caller's ledger already says so. `None`: somebody holds a
+/// pin, and reclaims the block with it, or somebody else is at it. `cells` gives the ledgers of live owners.
+pub fn reclaim<'a, C>(
+    index: &Index<'_>,
+    slot: u32,
+    retired: Word,
+    owner: u16,
+    cells: impl Fn() -> C,
+) -> Option<Word>
+where
+    C: Iterator<Item = &'a AtomicU64>,
+{
+    let mut word = retired;
+    loop {
+        let begun = begin_evict(index, slot, word, owner)?;
+        let is_pinned = pinned(&[slot], cells()).contains(&true);
+        word = decide(index, slot, begun, is_pinned, WhenPinned::Retire);
+        if !is_pinned {
+            return Some(word);
+        }
+        // Who unpinned while it was not to be seen as retired did not reclaim it. Who does so from now on will.
+        if pinned(&[slot], cells()).contains(&true) {
+            return None;
+        }
+    }
 }

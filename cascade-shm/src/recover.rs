@@ -1,12 +1,13 @@
 //! What dead owners left: reservations, evictions half done, pins. Everything that an owner may own is in its ledger, so
 //! recovery reads one ledger and not the index.
 
-use cascade_core::sync::{AtomicU64, Ordering};
+use cascade_core::sync::{Ordering, fence};
 
 use crate::ledger::Entry;
 use crate::lock::Holder;
 use crate::owner::RowState;
-use crate::protocol::{self, WhenPinned};
+use crate::process;
+use crate::protocol;
 use crate::session::Core;
 use crate::slot::{State, Word};
 
@@ -27,10 +28,16 @@ pub fn dead_owners(core: &Core) {
     for holder in dead {
         let row = &core.map().owners()[holder.row as usize];
         // Another recovery may have been here while we waited for the lock.
-        if row.is_current(holder) {
-            // Blocks that the dead could have damaged are verified again before they are leased.
+        if !row.is_current(holder) {
+            continue;
+        }
+        // Blocks that the dead could have damaged are verified again before they are leased.
+        if !process::is_seen(row.process()) {
             next_epoch(core);
-            recover(core, holder);
+        }
+        core.with_regions(|regions| regions.repair(holder));
+        // A row with entries left stays: the next recovery goes on.
+        if recover(core, holder) {
             row.leave(holder.generation);
         }
     }
@@ -55,27 +62,40 @@ fn owners(core: &Core) -> impl Iterator<Item = Holder> {
     })
 }
 
-fn recover(core: &Core, dead: Holder) {
+/// Empties the ledger of `dead`; `false` if something has to wait.
+///
+/// All is done in the name of the dead owner, whose entries go last: if we die as well, the next recovery finds the same.
+fn recover(core: &Core, dead: Holder) -> bool {
+    let mut whole = true;
     for cell in core.map().ledger(dead.row) {
         let entry = Entry::load(cell);
         let Some(slot) = entry.slot() else { continue };
         if entry.is_pin() {
+            Entry::intent(slot).store(cell);
+            // As in `unpin`: who retires the block sees the pin gone, or we see the block retired.
+            fence(Ordering::SeqCst);
+        }
+        crate::kill::point("reap.entry");
+        if finish(core, dead.row, slot) {
             Entry::EMPTY.store(cell);
-            release_retired(core, slot);
-        } else if finish(core, dead.row, slot) {
-            Entry::EMPTY.store(cell);
+        } else {
+            whole = false;
         }
     }
+    whole
 }
 
-/// Brings a slot that a dead owner may have owned into a state without an owner. The entry stays until that is done, so a
-/// recovery that dies is repeated. `false`: to be tried again later.
+/// Brings a slot that a dead owner may have owned, or may have been the last to pin, into a state without an owner. `false`:
+/// to be tried again later.
 fn finish(core: &Core, dead_row: u16, slot: u32) -> bool {
     let index = core.index();
     let Some(place) = index.slot(slot) else { return true };
     let word = place.word();
-    if word.owner() != dead_row {
-        return true;
+    match word.state() {
+        State::Retired => return reclaim(core, dead_row, slot, word),
+        State::Free | State::Sealed => return true,
+        _ if word.owner() != dead_row => return true,
+        _ => {}
     }
     match word.state() {
         State::Writing => {
@@ -83,29 +103,29 @@ fn finish(core: &Core, dead_row: u16, slot: u32) -> bool {
             place.clear_extent();
             free(core, slot, word)
         }
-        State::Claiming | State::Reserved | State::InFlight | State::Freeing => free(core, slot, word),
-        State::Evicting => {
-            if has_sealed_twin(core, slot) {
-                // It was being replaced, and its successor is visible.
-                return free(core, slot, word);
-            }
+        // A device may write to it until the kernel has closed what the process had open: in flight, or freed under it and kept
+        // from use for the grace period.
+        State::InFlight | State::Freeing
+            if process::is_seen(core.map().owners()[dead_row as usize].process()) =>
+        {
+            false
+        }
+        State::Evicting if !is_replaced(core, dead_row, slot) => {
             place.advance(word, word.with(State::Sealed, 0));
             true
         }
-        State::Reclaiming => {
-            place.advance(word, word.with(State::Retired, 0));
-            release_retired(core, slot);
-            true
+        State::Evicting | State::Reclaiming => {
+            let retired = word.with(State::Retired, 0);
+            !place.advance(word, retired) || reclaim(core, dead_row, slot, retired)
         }
-        State::Free | State::Sealed | State::Retired => true,
+        _ => free(core, slot, word),
     }
 }
 
-/// Whether the id of `slot`, which is not sealed, is sealed elsewhere.
-fn has_sealed_twin(core: &Core, slot: u32) -> bool {
-    let index = core.index();
-    let Some(id) = index.slot(slot).map(|slot| slot.id()) else { return false };
-    matches!(index.find(&index.key(&id)), crate::index::Found::Sealed(..))
+/// Whether any thread of the dead owner was replacing the block in `slot`. The successor may have been seen, and may be gone
+/// again by now: the old block must not come back.
+fn is_replaced(core: &Core, dead_row: u16, slot: u32) -> bool {
+    core.map().ledger(dead_row).iter().any(|cell| Entry::load(cell) == Entry::replacing(slot))
 }
 
 /// Frees a dead owner's slot. The state stays the dead owner's until the end: if we die, the next recovery goes on.
@@ -118,31 +138,12 @@ fn free(core: &Core, slot: u32, word: Word) -> bool {
     core.with_regions(|regions| regions.free(&index, slot, freeing))
 }
 
-/// Frees a retired block whose last pin went with its owner.
-fn release_retired(core: &Core, slot: u32) {
+/// Frees a retired block whose last pin is gone, in the name of the dead owner.
+fn reclaim(core: &Core, dead_row: u16, slot: u32, retired: Word) -> bool {
     let index = core.index();
-    let Some(word) = index.slot(slot).map(|slot| slot.word()) else { return };
-    if word.state() != State::Retired {
-        return;
+    let cells = || core.ledger_cells().map(|(_, cell)| cell);
+    match protocol::reclaim(&index, slot, retired, dead_row, cells) {
+        Some(freeing) => core.with_regions(|regions| regions.free(&index, slot, freeing)),
+        None => true,
     }
-    // Our own ledger says what we do meanwhile, for the case that we die as well.
-    let Some(cell) = spare_cell(core) else { return };
-    Entry::intent(slot).store(cell);
-    if let Some(begun) = protocol::begin_evict(&index, slot, word, core.row()) {
-        let pinned = is_pinned(core, slot);
-        let decided = protocol::decide(&index, slot, begun, pinned, WhenPinned::Retire);
-        if !pinned && !core.with_regions(|regions| regions.free(&index, slot, decided)) {
-            return;
-        }
-    }
-    Entry::EMPTY.store(cell);
-}
-
-/// The last entry of our ledger, which stripes do not use: recovery runs under one lock.
-fn spare_cell(core: &Core) -> Option<&AtomicU64> {
-    core.map().ledger(core.row()).last()
-}
-
-fn is_pinned(core: &Core, slot: u32) -> bool {
-    protocol::pinned(&[slot], core.ledger_cells().map(|(_, cell)| cell)).contains(&true)
 }

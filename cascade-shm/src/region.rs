@@ -184,6 +184,16 @@ impl<'a> Regions<'a> {
         Some(guard)
     }
 
+    /// Rebuilds the regions whose lock `dead` holds.
+    pub fn repair(&self, dead: Holder) {
+        for (region, lock) in self.map.region_locks().iter().enumerate() {
+            if lock.holder() == Some(dead) {
+                // Taking it rebuilds the region; someone else may be at it already.
+                drop(self.lock(region));
+            }
+        }
+    }
+
     /// Locks every region that `extent` touches, in ascending order.
     fn lock_extent(&self, extent: Extent) -> Option<Vec<Guard<'a>>> {
         self.pieces(extent).map(|piece| self.lock(piece.region)).collect()
@@ -264,7 +274,7 @@ impl<'a> Regions<'a> {
             if matches!(slot.word().state(), State::Free | State::Writing) {
                 continue;
             }
-            let Some(extent) = slot.extent().filter(|extent| self.is_sane(*extent)) else { continue };
+            let Some(extent) = slot.steady_extent().filter(|extent| self.is_sane(*extent)) else { continue };
             for piece in self.pieces(extent).filter(|piece| piece.region == region) {
                 self.mark(region, Kind::of(extent.len), piece.unit, piece.units, number as u32);
             }

@@ -103,7 +103,11 @@ fn replace(stripe: &Stripe, number: u32, word: Word, root: u64, len: u64) -> Rep
     for _ in 0..REPLACE_ATTEMPTS {
         let (old, old_word) = match index.find_settled(&key) {
             Found::Sealed(old, old_word) => (old, old_word),
-            Found::Evicting(..) => continue,
+            Found::Evicting(..) => {
+                // Its owner may have died over it.
+                crate::recover::dead_owners(core);
+                continue;
+            }
             // Nobody else can be filling the id: the claim is ours.
             Found::Pending | Found::Absent => {
                 let done = mine.advance(word, word.with(State::Sealed, 0));
@@ -115,7 +119,7 @@ fn replace(stripe: &Stripe, number: u32, word: Word, root: u64, len: u64) -> Rep
             return Replaced::Equal(meta);
         }
         let Some(cell) = stripe.take() else { return Replaced::Failed };
-        Entry::intent(old).store(cell.entry());
+        Entry::replacing(old).store(cell.entry());
         let Some(begun) = protocol::begin_evict(&index, old, old_word, core.row()) else { continue };
         crate::kill::point("replace.hidden");
         let done = mine.advance(word, word.with(State::Sealed, 0));
@@ -130,9 +134,9 @@ fn retire(stripe: &Stripe, old: u32, begun: Word, cell: Cell<'_>) {
     let index = core.index();
     let pinned = protocol::pinned(&[old], core.ledger_cells().map(|(_, cell)| cell)).contains(&true);
     let decided = protocol::decide(&index, old, begun, pinned, WhenPinned::Retire);
+    crate::kill::point("retire.decided");
     if pinned {
-        drop(cell);
-        crate::evict::reclaim_retired(stripe, old, decided);
+        crate::evict::reclaim_retired(stripe, old, decided, cell);
     } else {
         crate::evict::finish_free(stripe, old, decided, cell);
     }

@@ -1,7 +1,7 @@
 //! The slot: one cache line that says all of a block. Byte table in docs/format.md.
 
 use cascade_core::id::BlockId;
-use cascade_core::sync::{AtomicU64, Ordering};
+use cascade_core::sync::{AtomicU64, Ordering, fence};
 use cascade_core::tier::Class;
 
 /// Offsets are stored in units of this many bytes.
@@ -181,6 +181,19 @@ impl Slot {
         (units != NO_OFFSET).then_some(Extent { offset: units * OFFSET_UNIT, len })
     }
 
+    /// The extent of a slot that others may be giving a new one: never the offset of one with the length of another.
+    pub fn steady_extent(&self) -> Option<Extent> {
+        let mut extent = self.extent();
+        loop {
+            fence(Ordering::Acquire);
+            let again = self.extent();
+            if again == extent {
+                return extent;
+            }
+            extent = again;
+        }
+    }
+
     /// Index of the tenant.
     #[inline]
     pub fn tenant(&self) -> u16 {
@@ -190,7 +203,8 @@ impl Slot {
     /// Gives the slot its extent. Only by the owner, under the region's lock: the length first, so that a rebuild which
     /// sees the offset sees the length.
     pub fn set_extent(&self, extent: Extent, tenant: u16, touch: u64) {
-        self.size.store(extent.len & LEN_MASK | (touch & TOUCH_MASK) << 36, Ordering::Relaxed);
+        // Released for `steady_extent`: who sees this length sees that the extent before it is gone.
+        self.size.store(extent.len & LEN_MASK | (touch & TOUCH_MASK) << 36, Ordering::Release);
         let units = extent.offset / OFFSET_UNIT;
         self.place.store(units & NO_OFFSET | u64::from(tenant) << 40, Ordering::Release);
     }

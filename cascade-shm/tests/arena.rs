@@ -276,7 +276,7 @@ fn many_leases_are_held_at_once_and_one_too_many_is_throttled() {
     let arena = Arena::open(&config).unwrap();
     put(&arena, "x", &bytes(1, 10));
     let id = BlockId::named("x");
-    let leases: Vec<_> = (0..127).map(|_| arena.lease(&id).unwrap()).collect();
+    let leases: Vec<_> = (0..128).map(|_| arena.lease(&id).unwrap()).collect();
     assert_eq!(arena.lease(&id).unwrap_err(), MissReason::Throttled);
     drop(leases);
     assert!(arena.lease(&id).is_ok());

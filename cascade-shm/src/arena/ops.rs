@@ -20,10 +20,10 @@ use crate::evict;
 use crate::grow;
 use crate::index::{Claim, Found, Index, Key};
 use crate::ledger::Entry;
-use crate::protocol::{self, WhenPinned};
+use crate::protocol::{self, Pin, WhenPinned};
 use crate::region::Tenancy;
 use crate::seal::{self, meta_of};
-use crate::session::{Cell, Event, Stripe};
+use crate::session::{Cell, Core, Event, Stripe};
 use crate::slot::{Slot, State, Word};
 
 /// Attempts at an operation that others keep interfering with.
@@ -43,18 +43,20 @@ fn pin<'a>(stripe: &'a Stripe, id: &BlockId) -> std::result::Result<Pinned<'a>, 
     let core = stripe.core();
     let index = core.index();
     let key = index.key(id);
-    let Some(cell) = stripe.take() else { return Err(MissReason::Throttled) };
     for _ in 0..ATTEMPTS {
-        let (number, word) = match index.find_settled(&key) {
+        let (number, word) = match find_decided(core, &key) {
             Found::Sealed(number, word) => (number, word),
             Found::Evicting(..) => return Err(MissReason::Evicting),
             Found::Pending | Found::Absent => return Err(MissReason::Absent),
         };
-        if !protocol::pin(&index, number, word, cell.entry()) {
-            if let Some(retired) = protocol::left_retired(&index, number) {
-                evict::reclaim_retired(stripe, number, retired);
+        let Some(cell) = stripe.take() else { return Err(MissReason::Throttled) };
+        match protocol::pin(&index, number, word, cell.entry()) {
+            Pin::Held => {}
+            Pin::Gone => continue,
+            Pin::Reclaim(retired) => {
+                evict::reclaim_retired(stripe, number, retired, cell);
+                continue;
             }
-            continue;
         }
         let Some(slot) = index.slot(number) else { return Err(MissReason::Absent) };
         let block = slot.extent().and_then(|extent| core.map().block(extent));
@@ -67,6 +69,17 @@ fn pin<'a>(stripe: &'a Stripe, id: &BlockId) -> std::result::Result<Pinned<'a>, 
         return Ok(Pinned { cell, memory, meta, place: (number, word) });
     }
     Err(MissReason::Evicting)
+}
+
+/// [`Index::find_settled`], recovering dead owners where one may have died over the block.
+fn find_decided(core: &Core, key: &Key) -> Found {
+    match core.index().find_settled(key) {
+        Found::Evicting(..) => {
+            crate::recover::dead_owners(core);
+            core.index().find_settled(key)
+        }
+        found => found,
+    }
 }
 
 /// Forgets a block whose bytes are not what was put.
@@ -165,7 +178,7 @@ fn delete(stripe: &Stripe, id: &BlockId) -> bool {
     let index = stripe.core().index();
     let key = index.key(id);
     for _ in 0..ATTEMPTS {
-        let Found::Sealed(number, word) = index.find_settled(&key) else { return false };
+        let Found::Sealed(number, word) = find_decided(stripe.core(), &key) else { return false };
         evict::evict(stripe, &[(number, word)], WhenPinned::Retire);
         let gone = index.slot(number).map(Slot::word);
         if gone.is_some_and(|now| now.generation() != word.generation() || now.state() != State::Sealed) {

@@ -39,15 +39,13 @@ pub struct Cell<'a> {
 
 impl Stripe {
     pub(super) fn new(core: Arc<Core>, number: usize) -> Self {
-        // The very last entry of the ledger belongs to recovery.
-        let last = (number + 1) * STRIPE_ENTRIES == core.map().geometry().ledger_entries as usize;
         let seed = 0x9e37_79b9_7f4a_7c15_u64
             .wrapping_mul(number as u64 + 1)
             .wrapping_add(u64::from(core.holder().generation) << 16 | u64::from(core.row()));
         Self {
             core,
             number,
-            used: LocalU64::new(if last { 1 << 63 } else { 0 }),
+            used: LocalU64::new(0),
             replaces: [const { AtomicU8::new(0) }; STRIPE_ENTRIES],
             random: LocalU64::new(seed),
             // Threads start far apart, so that they do not meet at one region's lock.
@@ -165,11 +163,9 @@ impl LeaseHome for Stripe {
         let cell = self.reclaim(token);
         let Some(slot) = Entry::load(cell.entry()).slot() else { return };
         let index = self.core.index();
-        let Some(generation) = index.slot(slot).map(|slot| slot.word().generation()) else { return };
-        let retired = protocol::unpin(&index, slot, generation, cell.entry());
-        drop(cell);
-        if let Some(word) = retired {
-            crate::evict::reclaim_retired(self, slot, word);
+        if let Some(retired) = protocol::unpin(&index, slot, cell.entry()) {
+            crate::kill::point("unpin.retired");
+            crate::evict::reclaim_retired(self, slot, retired, cell);
         }
     }
 
