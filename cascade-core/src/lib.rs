@@ -34,5 +34,6 @@ pub mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tier;
+pub mod units;
 
 pub use error::{Error, ErrorKind, Result};

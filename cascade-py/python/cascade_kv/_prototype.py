@@ -1,0 +1,170 @@
+"""The API of the C++ prototype, by its own names, over the native store.
+
+A setting without a meaning here is accepted, and a warning says what takes its place. Nothing is ignored in silence.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ._native import BlockId, Store
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_GIB = 1024**3
+_MIB = 1024**2
+
+_DEFAULTS: dict[str, Any] = {
+    "gpu_capacity_bytes": 32 * _GIB,
+    "gpu_device_id": 0,
+    "use_gpu": True,
+    "shm_capacity_bytes": 64 * _GIB,
+    "shm_path": "/dev/shm/cascade",
+    "lustre_path": "",
+    "lustre_stripe_size": _MIB,
+    "lustre_stripe_count": 16,
+    "dedup_enabled": True,
+    "compression_enabled": True,
+    "num_io_threads": 8,
+    "semantic_eviction": True,
+    "promotion_enabled": True,
+    "prefetch_enabled": True,
+    "prefetch_threads": 2,
+    "prefetch_queue_size": 64,
+    "kv_compression": False,
+    "aggregated_lustre": False,
+    "agg_file_size": 256 * _MIB,
+}
+
+_NO_GPU = "this version has no GPU tier: blocks live in shared memory"
+_NO_FILES = "this version has no file tier: blocks live in shared memory, and survive the process but not the node"
+_ALWAYS = "it cannot be switched off"
+
+# What takes the place of a setting that a program changed, unless the value is one that holds anyway.
+_REPLACED: dict[str, tuple[Any, str]] = {
+    "gpu_capacity_bytes": (None, _NO_GPU),
+    "gpu_device_id": (None, _NO_GPU),
+    "use_gpu": (False, _NO_GPU),
+    "lustre_path": ("", _NO_FILES),
+    "lustre_stripe_size": (None, _NO_FILES),
+    "lustre_stripe_count": (None, _NO_FILES),
+    "aggregated_lustre": (None, _NO_FILES),
+    "agg_file_size": (None, _NO_FILES),
+    "dedup_enabled": (True, f"equal ids are stored once: {_ALWAYS}"),
+    "semantic_eviction": (True, f"prefix blocks outlive others: {_ALWAYS}"),
+    "compression_enabled": (False, "blocks are stored as they are"),
+    "kv_compression": (False, "blocks are stored as they are: lossy compression is not offered"),
+    "num_io_threads": (None, "the copy engine chooses its threads; CASCADE_COPY_THREADS sets them"),
+    "promotion_enabled": (None, "there is one tier, so nothing is promoted"),
+    "prefetch_enabled": (None, "there is one tier, so nothing is prefetched"),
+    "prefetch_threads": (None, "there is one tier, so nothing is prefetched"),
+    "prefetch_queue_size": (None, "there is one tier, so nothing is prefetched"),
+}
+
+
+class CascadeConfig:
+    """The prototype's settings, with its defaults.
+
+    `shm_path` and `shm_capacity_bytes` are used as they are set; a capacity that is not set is min(64 GiB, half of what
+    is free), or that of the arena that is there. The others warn when they are set to what does not hold here.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        object.__setattr__(self, "_set", {})
+        for name, value in settings.items():
+            setattr(self, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _DEFAULTS:
+            raise AttributeError(f"CascadeConfig has no setting {name!r}; it has {', '.join(_DEFAULTS)}")
+        if name in _REPLACED:
+            holds, instead = _REPLACED[name]
+            if value != holds:
+                warnings.warn(f"CascadeConfig.{name} = {value!r} has no effect: {instead}", UserWarning, stacklevel=2)
+        self._set[name] = value
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in _DEFAULTS:
+            raise AttributeError(name)
+        return self._set.get(name, _DEFAULTS[name])
+
+    def __repr__(self) -> str:
+        return f"CascadeConfig({', '.join(f'{name}={value!r}' for name, value in self._set.items())})"
+
+
+class CascadeStore:
+    """The prototype's store. Block ids are strings of any length."""
+
+    def __init__(self, config: CascadeConfig | None = None) -> None:
+        chosen = config._set if config is not None else {}
+        settings: dict[str, str | int] = {"shm_path": os.fspath(chosen.get("shm_path", _DEFAULTS["shm_path"]))}
+        if "shm_capacity_bytes" in chosen:
+            settings["shm_capacity"] = int(chosen["shm_capacity_bytes"])
+        self._store = Store(**settings)
+
+    @property
+    def native(self) -> Store:
+        """The native store underneath."""
+        return self._store
+
+    def put(self, block_id: str, data: Buffer, is_prefix: bool = False) -> bool:
+        """Stores `data`, a C-contiguous array: True when it is stored (or was, with equal bytes)."""
+        return self._store.put(block_id, data, bool(is_prefix)) in ("stored", "exists")
+
+    def get(self, block_id: str, out: Buffer) -> tuple[bool, int]:
+        """Copies a block into the front of `out`: (found, bytes). ValueError, and `out` untouched, when it is too short."""
+        size = self._store.get(block_id, out)
+        return (size is not None, size or 0)
+
+    def put_batch(self, block_ids: Sequence[str], arrays: Sequence[Buffer], is_prefix: bool = False) -> int:
+        """Stores many blocks; how many are stored."""
+        return sum(
+            result in ("stored", "exists") for result in self._store.put_batch(block_ids, arrays, bool(is_prefix))
+        )
+
+    def get_batch(self, block_ids: Sequence[str], outs: Sequence[Buffer]) -> tuple[int, list[int]]:
+        """Copies many blocks: (how many were found, the bytes of each, 0 where it was not or its array is too short)."""
+        sizes = self._store.get_batch(block_ids, outs)
+        return (sum(size is not None for size in sizes), [size or 0 for size in sizes])
+
+    def contains(self, block_id: str) -> bool:
+        """Whether a block is stored."""
+        return self._store.contains(block_id)
+
+    def get_stats(self) -> dict[str, int]:
+        """The prototype's statistics; what this version does not have counts 0."""
+        stats = self._store.stats()
+        return {
+            "gpu_used": 0,
+            "shm_used": stats["used_bytes"],
+            "gpu_hits": 0,
+            "shm_hits": stats["hits"],
+            "lustre_hits": 0,
+            "misses": stats["misses"],
+            "dedup_hits": stats["exists"],
+            "gpu_evictions": 0,
+            "shm_evictions": stats["evictions"],
+            "promotions_to_gpu": 0,
+            "promotions_to_shm": 0,
+            "prefetch_completed": 0,
+            "compression_savings_bytes": 0,
+            "shm_puts": stats["puts"],
+            "lustre_puts": 0,
+        }
+
+    def clear(self) -> None:
+        """Forgets every block, for all processes that share the arena."""
+        self._store.clear()
+
+    def flush(self) -> None:
+        """Returns when what was put is as durable as the store makes it: at once, for shared memory."""
+        self._store.flush()
+
+
+def compute_block_id(data: Buffer) -> str:
+    """The id of some bytes: 64 hexadecimal digits of a BLAKE3 hash."""
+    return BlockId.content(data).hex()

@@ -1,0 +1,245 @@
+//! The store.
+
+use std::time::{Duration, Instant};
+
+use cascade_core::batch::Outcome;
+use cascade_core::id;
+use cascade_core::tier::{BlockMeta, Lookup, MissReason};
+use cascade_store::{Put, StoreConfig, outcome_name};
+use parking_lot::RwLock;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::buffers::Buffer;
+use crate::ids::{to_id, to_ids};
+use crate::lease::Lease;
+use crate::raise;
+
+/// A store embedded in this process.
+#[pyclass(frozen, module = "cascade_kv")]
+pub(crate) struct Store {
+    inner: RwLock<Option<cascade_store::Store>>,
+}
+
+fn put_meta(prefix: bool) -> Put {
+    if prefix { Put::prefix() } else { Put::default() }
+}
+
+impl Store {
+    fn open(&self) -> PyResult<cascade_store::Store> {
+        self.inner.read().clone().ok_or_else(|| PyValueError::new_err("the store is closed"))
+    }
+}
+
+fn too_short(need: u64, room: usize) -> PyErr {
+    PyValueError::new_err(format!(
+        "the block has {need} bytes and the array only {room}: nothing was written"
+    ))
+}
+
+fn stored_len(store: &cascade_store::Store, id: &id::BlockId) -> Option<u64> {
+    match store.lookup(std::slice::from_ref(id)).first() {
+        Some(Lookup::Hit(meta)) => Some(meta.len),
+        _ => None,
+    }
+}
+
+#[pymethods]
+impl Store {
+    #[new]
+    #[pyo3(signature = (*, config_file=None, **settings))]
+    fn new(
+        py: Python<'_>,
+        config_file: Option<std::path::PathBuf>,
+        settings: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
+        let mut builder = StoreConfig::builder();
+        if let Some(path) = config_file {
+            builder = builder.file(path);
+        }
+        for (name, value) in settings.into_iter().flatten() {
+            if !value.is_none() {
+                builder = builder
+                    .set(&name.str()?.to_string_lossy(), value.str()?.to_string_lossy())
+                    .map_err(raise)?;
+            }
+        }
+        let opened = py.detach(|| builder.resolve().and_then(|config| cascade_store::Store::open(&config)));
+        Ok(Self { inner: RwLock::new(Some(opened.map_err(raise)?)) })
+    }
+
+    /// Every setting in force, with its origin, as TOML.
+    fn config(&self) -> PyResult<String> {
+        Ok(self.open()?.in_force())
+    }
+
+    /// The arena's file.
+    #[getter]
+    fn path(&self) -> PyResult<std::path::PathBuf> {
+        Ok(self.open()?.arena().path().to_owned())
+    }
+
+    #[pyo3(signature = (id, data, prefix=false))]
+    fn put(
+        &self,
+        py: Python<'_>,
+        id: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+        prefix: bool,
+    ) -> PyResult<&'static str> {
+        let (store, id, buffer) = (self.open()?, to_id(id)?, Buffer::to_read(data)?);
+        if buffer.len() == 0 {
+            return Err(PyValueError::new_err("a block has at least one byte"));
+        }
+        let bytes = buffer.bytes();
+        Ok(outcome_name(py.detach(|| store.put(&id, bytes, put_meta(prefix)))))
+    }
+
+    fn get(&self, py: Python<'_>, id: &Bound<'_, PyAny>, out: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+        let (store, id, mut buffer) = (self.open()?, to_id(id)?, Buffer::to_write(out)?);
+        let room = buffer.len();
+        let bytes = buffer.bytes_mut();
+        match py.detach(|| store.get(&id, bytes)) {
+            Ok(BlockMeta { len, .. }) => Ok(Some(len)),
+            Err(MissReason::Destination) => Err(too_short(stored_len(&store, &id).unwrap_or(0), room)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn lease(&self, py: Python<'_>, id: &Bound<'_, PyAny>) -> PyResult<Option<Lease>> {
+        let (store, id) = (self.open()?, to_id(id)?);
+        Ok(py.detach(|| store.lease(&id)).ok().map(Lease::new))
+    }
+
+    #[pyo3(signature = (ids, data, prefix=false))]
+    fn put_batch(
+        &self,
+        py: Python<'_>,
+        ids: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+        prefix: bool,
+    ) -> PyResult<Vec<&'static str>> {
+        let (store, ids) = (self.open()?, to_ids(ids)?);
+        let buffers: Vec<Buffer> =
+            data.try_iter()?.map(|one| Buffer::to_read(&one?)).collect::<PyResult<_>>()?;
+        check_lengths(ids.len(), buffers.len())?;
+        let blocks: Vec<(id::BlockId, &[u8])> =
+            ids.into_iter().zip(buffers.iter().map(Buffer::bytes)).collect();
+        let outcomes: Vec<Outcome> = py.detach(|| store.put_batch(&blocks, put_meta(prefix)));
+        Ok(outcomes.into_iter().map(outcome_name).collect())
+    }
+
+    fn get_batch(
+        &self,
+        py: Python<'_>,
+        ids: &Bound<'_, PyAny>,
+        outs: &Bound<'_, PyAny>,
+    ) -> PyResult<Vec<Option<u64>>> {
+        let (store, ids) = (self.open()?, to_ids(ids)?);
+        let mut buffers: Vec<Buffer> =
+            outs.try_iter()?.map(|one| Buffer::to_write(&one?)).collect::<PyResult<_>>()?;
+        check_lengths(ids.len(), buffers.len())?;
+        check_apart(&buffers)?;
+        let mut wanted: Vec<(id::BlockId, &mut [u8])> =
+            ids.into_iter().zip(buffers.iter_mut().map(Buffer::bytes_mut)).collect();
+        let answers = py.detach(|| store.get_batch(&mut wanted));
+        Ok(answers.into_iter().map(|answer| answer.ok().map(|meta| meta.len)).collect())
+    }
+
+    fn lease_batch(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Vec<Option<Lease>>> {
+        use cascade_core::tier::Addressable;
+        let (store, ids) = (self.open()?, to_ids(ids)?);
+        let leases = py.detach(|| store.arena().lease_batch(&ids));
+        Ok(leases.into_iter().map(|lease| lease.ok().map(Lease::new)).collect())
+    }
+
+    fn longest_prefix(&self, ids: &Bound<'_, PyAny>) -> PyResult<usize> {
+        Ok(self.open()?.longest_prefix(&to_ids(ids)?))
+    }
+
+    /// For each id the length of its block, or `None`.
+    fn lookup(&self, ids: &Bound<'_, PyAny>) -> PyResult<Vec<Option<u64>>> {
+        let answers = self.open()?.lookup(&to_ids(ids)?);
+        let len = |answer| if let Lookup::Hit(meta) = answer { Some(meta.len) } else { None };
+        Ok(answers.into_iter().map(len).collect())
+    }
+
+    fn contains(&self, id: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Ok(self.open()?.contains(&to_id(id)?))
+    }
+
+    fn __contains__(&self, id: &Bound<'_, PyAny>) -> PyResult<bool> {
+        self.contains(id)
+    }
+
+    fn delete(&self, py: Python<'_>, id: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let (store, id) = (self.open()?, to_id(id)?);
+        Ok(py.detach(|| store.delete(&id)))
+    }
+
+    fn clear(&self, py: Python<'_>) -> PyResult<()> {
+        let store = self.open()?;
+        py.detach(|| store.clear());
+        Ok(())
+    }
+
+    #[pyo3(signature = (timeout_s=60.0))]
+    fn flush(&self, py: Python<'_>, timeout_s: f64) -> PyResult<()> {
+        let store = self.open()?;
+        let timeout = Duration::try_from_secs_f64(timeout_s).map_err(|_| {
+            PyValueError::new_err(format!("a timeout is a number of seconds, not {timeout_s}"))
+        })?;
+        py.detach(|| store.flush(Instant::now() + timeout)).map_err(raise)
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = PyDict::new(py);
+        for (name, value) in self.open()?.stats().fields() {
+            stats.set_item(name, value)?;
+        }
+        Ok(stats)
+    }
+
+    /// Waits until every page of the arena exists; false when the time passed first.
+    #[pyo3(signature = (timeout_s=60.0))]
+    fn wait_ready(&self, py: Python<'_>, timeout_s: f64) -> PyResult<bool> {
+        let store = self.open()?;
+        let timeout = Duration::try_from_secs_f64(timeout_s).map_err(|_| {
+            PyValueError::new_err(format!("a timeout is a number of seconds, not {timeout_s}"))
+        })?;
+        Ok(py.detach(|| store.arena().wait_ready(Instant::now() + timeout)))
+    }
+
+    fn close(&self, py: Python<'_>) {
+        let store = self.inner.write().take();
+        py.detach(|| drop(store));
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, pyo3::types::PyTuple>) {
+        self.close(py);
+    }
+}
+
+fn check_lengths(ids: usize, buffers: usize) -> PyResult<()> {
+    if ids == buffers {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(format!("{ids} ids and {buffers} arrays: there must be as many of each")))
+}
+
+/// Two outputs that overlap would be written by two copies at once.
+fn check_apart(buffers: &[Buffer]) -> PyResult<()> {
+    let mut ranges: Vec<(usize, usize)> =
+        buffers.iter().filter(|one| one.len() > 0).map(|one| (one.as_ptr() as usize, one.len())).collect();
+    ranges.sort_unstable();
+    if ranges.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0) {
+        return Ok(());
+    }
+    Err(PyValueError::new_err("two of the output arrays overlap"))
+}
