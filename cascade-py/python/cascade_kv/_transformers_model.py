@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from cascade_kv import BlockId
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+from cascade_kv import BlockId
 
 # Rotary embeddings whose frequencies depend on the length of the whole sequence: the same prefix has other keys in a
 # longer prompt, so its blocks cannot be shared by prefix.

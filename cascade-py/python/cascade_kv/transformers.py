@@ -32,6 +32,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
+from transformers import DynamicCache
+
 from cascade_kv import BlockId, KeySpace
 from cascade_kv._transformers_model import (
     Geometry,
@@ -42,7 +44,6 @@ from cascade_kv._transformers_model import (
     has_adapter,
     weights_version,
 )
-from transformers import DynamicCache
 
 if TYPE_CHECKING:
     from cascade_kv import Store

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+
 from cascade_kv.demo.job import DemoError, Job, step
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-import cascade_kv as ck
 import torch
 import transformers
+
+import cascade_kv as ck
 from cascade_kv.demo.job import UNUSABLE, DemoError, Job, say, step
 from cascade_kv.demo.model import Runner, extend, fork, load_runner
 from cascade_kv.demo.prompts import Prompt, common_prefix, make_prompts

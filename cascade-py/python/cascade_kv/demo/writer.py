@@ -8,8 +8,9 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-import cascade_kv as ck
 import torch
+
+import cascade_kv as ck
 from cascade_kv.demo.job import UNUSABLE, DemoError, Job, say, step
 from cascade_kv.demo.model import Runner, extend, fork, load_runner
 from cascade_kv.demo.prompts import Prompt, make_prompts
