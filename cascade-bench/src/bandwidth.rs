@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cascade_core::Result;
 use cascade_core::copy::Direction;
+use cascade_core::id::BlockId;
 use cascade_core::tier::Addressable;
 
 use crate::baseline::{Python, Way};
@@ -14,6 +15,7 @@ use crate::report::Row;
 use crate::shape::Shape;
 use crate::stats::{Latency, Spread};
 use crate::tiers::Open;
+use crate::units::format_size;
 
 /// What all measurements of one run share.
 pub(crate) struct Bench<'a> {
@@ -29,6 +31,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) ids: FreshIds,
     /// The baseline, where it is wanted and there.
     pub(crate) python: Option<Python>,
+    /// What a reader of the rows must know.
+    pub(crate) notes: Vec<String>,
 }
 
 /// How callers and copying threads are put together.
@@ -83,6 +87,7 @@ impl Bench<'_> {
             self.compare(&mut ways, &mut baseline, Direction::Put, shape)?;
         }
         let mut put = puts.row(self, "put", shape, drive, &ways);
+        self.restore(tier.as_ref(), shape, &ids)?;
         put.verified = Some(lap::is_stored(tier.as_ref(), &mut self.buffers, shape, &ids));
         let mut rows = vec![put];
         rows.extend(baseline.iter().filter_map(|way| way.row(self.tier_name, shape)));
@@ -116,6 +121,7 @@ impl Bench<'_> {
             let tier = (self.open)(&shape.wanted(false))?;
             let ids = self.ids.lap(shape);
             puts.add(lap::put(tier.as_ref(), &mut self.buffers, shape, &ids)?);
+            self.restore(tier.as_ref(), shape, &ids)?;
             is_right &= lap::is_stored(tier.as_ref(), &mut self.buffers, shape, &ids);
             // Its memory goes back before the next mapping is made.
             drop(tier);
@@ -136,6 +142,19 @@ impl Bench<'_> {
         for _ in 0..laps {
             let ids = self.ids.lap(shape);
             lap::put(tier.as_ref(), &mut self.buffers, shape, &ids)?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that all blocks of the last lap are there, and notes those that were not.
+    fn restore(&mut self, tier: &dyn Addressable, shape: &Shape, ids: &[Vec<BlockId>]) -> Result<()> {
+        let evicted = lap::restore(tier, &mut self.buffers, shape, ids)?;
+        if evicted > 0 {
+            let (blocks, size) = (shape.blocks * shape.callers, format_size(shape.block as u64));
+            let note = format!(
+                "{evicted} of the last {blocks} blocks of {size} were evicted and put again to be read"
+            );
+            self.notes.push(note);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use cascade_core::batch::Outcome;
 use cascade_core::id::BlockId;
-use cascade_core::tier::Tier;
+use cascade_core::tier::{Lookup, Tier};
 use cascade_core::{Error, ErrorKind, Result};
 
 use crate::buffers::Buffers;
@@ -12,6 +12,9 @@ use crate::memory::{Part, fetch, store};
 use crate::shape::Shape;
 use crate::team::timed;
 use crate::units::gbps;
+
+/// Rounds of putting evicted blocks again.
+const RESTORE_ROUNDS: usize = 8;
 
 /// What a round took.
 #[derive(Debug)]
@@ -83,6 +86,39 @@ pub(crate) fn get(
     })
 }
 
+/// Puts again what the tier has evicted of the blocks that [`put`] stored: a full bucket of the index can push out a young
+/// block. Gives how many; afterwards all of them are there.
+pub(crate) fn restore(
+    tier: &dyn Tier,
+    buffers: &mut Buffers,
+    shape: &Shape,
+    ids: &[Vec<BlockId>],
+) -> Result<usize> {
+    let Shape { block, places, .. } = *shape;
+    let sources = buffers.source.split(shape.callers);
+    let mut evicted = 0;
+    for _ in 0..RESTORE_ROUNDS {
+        let mut absent = 0;
+        for (ids, source) in ids.iter().zip(&sources) {
+            let mut answers = vec![Lookup::Pending; ids.len()];
+            tier.lookup(ids, &mut answers);
+            for index in (0..ids.len()).filter(|index| !answers[*index].is_hit()) {
+                let outcomes = store(tier, std::slice::from_ref(&ids[index]), source, index, places, block);
+                if outcomes[..] != [Outcome::Stored] {
+                    return Err(unexpected("put", block, &outcomes));
+                }
+                absent += 1;
+            }
+        }
+        if absent == 0 {
+            return Ok(evicted);
+        }
+        evicted += absent;
+    }
+    let context = format!("blocks of {block} bytes are evicted as fast as they are put: {evicted} so far");
+    Err(Error::new(ErrorKind::NoSpace, context))
+}
+
 /// Whether the tier gives back what [`put`] stored, byte for byte.
 pub(crate) fn is_stored(tier: &dyn Tier, buffers: &mut Buffers, shape: &Shape, ids: &[Vec<BlockId>]) -> bool {
     let Shape { block, places, .. } = *shape;
@@ -139,4 +175,38 @@ fn run(
 pub(crate) fn unexpected(op: &str, block: usize, outcomes: &[Outcome]) -> Error {
     let context = format!("{op} of blocks of {block} bytes: the tier answered {outcomes:?}");
     Error::new(ErrorKind::Unsupported, context)
+}
+
+#[cfg(test)]
+mod tests {
+    use cascade_core::memory_tier::MemoryTier;
+
+    use super::*;
+
+    #[test]
+    fn what_was_evicted_is_put_again_and_wrong_bytes_are_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let shape = Shape { block: 4096, callers: 2, blocks: 4, places: 2 };
+        let mut buffers = Buffers::new(folder.path(), &[shape]).unwrap();
+        let (tier, mut fresh) = (MemoryTier::new(1 << 20), FreshIds::default());
+        let ids = fresh.lap(&shape);
+        assert_eq!(put(&tier, &mut buffers, &shape, &ids[..]).unwrap().each_us.len(), 8);
+        assert_eq!(restore(&tier, &mut buffers, &shape, &ids).unwrap(), 0);
+        assert!(is_stored(&tier, &mut buffers, &shape, &ids));
+
+        // Half of the room: four of the eight are gone, and all can never be there.
+        let small = MemoryTier::new(4 * 4096);
+        put(&small, &mut buffers, &shape, &ids).unwrap();
+        assert!(!is_stored(&small, &mut buffers, &shape, &ids));
+        assert_eq!(restore(&small, &mut buffers, &shape, &ids).unwrap_err().kind(), ErrorKind::NoSpace);
+
+        let other = fresh.lap(&shape);
+        assert_eq!(restore(&tier, &mut buffers, &shape, &other).unwrap(), 8);
+        get(&tier, &mut buffers, &shape, &other).unwrap();
+        assert!(is_fetched(&mut buffers, &shape));
+        wipe(&mut buffers);
+        assert!(!is_fetched(&mut buffers, &shape));
+        buffers.source.split(1)[0].fill(3);
+        assert!(!is_stored(&tier, &mut buffers, &shape, &other));
+    }
 }

@@ -214,6 +214,7 @@ impl Run<'_> {
             buffers: Buffers::new(&self.options.dir, &shapes)?,
             ids: FreshIds::default(),
             python: self.python(plans),
+            notes: Vec::new(),
         };
         self.step(&format!("touching the arena, then {}", name(&plans[0])));
         let tier = (self.open)(&wanted(self.options, plans))?;
@@ -231,6 +232,7 @@ impl Run<'_> {
             let row = bench.first_touch(&plan.first_touch, plan.drive);
             self.keep("first touch", plan, row.map(|row| vec![row]));
         }
+        self.results.notes.append(&mut bench.notes);
         Ok(())
     }
 
