@@ -57,7 +57,7 @@ impl Lock {
                 if let Some(guard) = self.exchange(0, me, false) {
                     return Some(guard);
                 }
-            } else if step % ASK_EVERY == ASK_EVERY - 1
+            } else if (step + 1).is_multiple_of(ASK_EVERY)
                 && is_dead(Holder::from_word(word))
                 && let Some(guard) = self.exchange(word, me, true)
             {
