@@ -1,5 +1,6 @@
 //! The arena as a program holds it.
 
+mod audit;
 mod ops;
 
 use std::cell::RefCell;
@@ -13,6 +14,8 @@ use cascade_core::metrics::TierStats;
 use cascade_core::sync::Ordering;
 use cascade_core::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
+
+pub use audit::Audit;
 
 use crate::config::ArenaConfig;
 use crate::file;

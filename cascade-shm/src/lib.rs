@@ -42,6 +42,6 @@ mod seal;
 mod session;
 
 #[cfg(not(loom))]
-pub use arena::Arena;
+pub use arena::{Arena, Audit};
 #[cfg(not(loom))]
 pub use config::ArenaConfig;

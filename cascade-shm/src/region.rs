@@ -1,6 +1,7 @@
 //! Regions: which units of the data area are used. Derived from the slots, and rebuilt from them when a holder of a region's
 //! lock dies.
 
+mod audit;
 mod bits;
 mod span;
 

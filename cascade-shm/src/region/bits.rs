@@ -40,6 +40,11 @@ fn next(words: &[AtomicU64], from: usize, len: usize, set: bool) -> Option<usize
     None
 }
 
+/// Whether bit `at` is set.
+pub(super) fn is_set(words: &[AtomicU64], at: usize) -> bool {
+    words.get(at / 64).is_some_and(|word| word.load(Ordering::Relaxed) >> (at % 64) & 1 == 1)
+}
+
 /// Sets or clears `count` bits from `start` on.
 pub(super) fn set(words: &[AtomicU64], start: usize, count: usize, value: bool) {
     let mut at = start;
