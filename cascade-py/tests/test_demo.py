@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import xml.etree.ElementTree
 
 import pytest
@@ -52,10 +51,8 @@ def model_dir(tmp_path_factory):
 
 
 @pytest.fixture
-def arena():
-    """A folder for an arena; arenas live on tmpfs."""
-    with tempfile.TemporaryDirectory(prefix="cascade-test-", dir="/dev/shm") as folder:
-        yield os.path.join(folder, "arena")
+def arena(place):
+    return str(place / "arena")
 
 
 @pytest.fixture

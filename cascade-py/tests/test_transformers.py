@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -58,16 +56,8 @@ def split_logits(model, tokens, cut):
 
 
 @pytest.fixture
-def arena():
-    """A folder for an arena; arenas live on tmpfs."""
-    with tempfile.TemporaryDirectory(prefix="cascade-test-", dir="/dev/shm") as folder:
-        yield os.path.join(folder, "arena")
-
-
-@pytest.fixture
-def store(arena):
-    with ck.Store(shm_path=arena, shm_capacity=CAPACITY) as opened:
-        yield opened
+def arena(place):
+    return str(place / "arena")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
