@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 from typing_extensions import Buffer
 
+__all__ = ["__version__", "BlockId", "KeySpace", "Lease", "Store", "parse_size"]
+
 __version__: str
 
 _PutResult = Literal[
