@@ -231,7 +231,7 @@ fn whoever_is_killed_the_others_go_on_and_nothing_is_left() {
         };
         // A new arena: only its first users come past growth.
         round.kill_at("grow.allocated");
-        for kill in 1..KILLS_OF_ROUND.min(kills - done) {
+        for kill in 1..KILLS_OF_ROUND.min(kills - done + 1) {
             while (round.living.len() as u64) < workers {
                 let process = round.spawn(None);
                 round.living.push(process);
@@ -248,6 +248,11 @@ fn whoever_is_killed_the_others_go_on_and_nothing_is_left() {
             }
             round.check_progress(what);
         }
+        // One last death in the middle of a change to a region, with nobody there to come upon it.
+        round.kill_all();
+        let last = ["alloc.locked", "alloc.marked", "free.locked", "free.cleared"];
+        let last = last[round.random.below(4) as usize];
+        round.kill_at(last);
         round.check_remains();
         verified += round.verified;
         done = by_point.values().sum::<u64>() as usize;

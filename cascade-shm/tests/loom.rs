@@ -119,21 +119,23 @@ fn twin_tag(world: &World, name: &str) -> Key {
     (0..).map(|number| key(world, &format!("twin {number}"))).find(|other| tag(other) == wanted).unwrap()
 }
 
-/// Fails when `Slot::advance` publishes with `Relaxed`.
+/// Fails when `Slot::advance` publishes, or `Slot::word` reads, with `Relaxed`.
 #[test]
 fn who_finds_a_block_sealed_sees_all_that_was_written_before() {
     model(3, || {
         let world = Arc::new(World::new(0));
         let name = key(&world, "a");
-        let writer = {
+        let reader = {
             let world = Arc::clone(&world);
-            thread::spawn(move || world.put(&name, 0, 7))
+            thread::spawn(move || {
+                if let Found::Sealed(slot, word) = world.index().find(&name) {
+                    assert_eq!((slot, word.generation()), (0, 0));
+                    world.check(0, 7);
+                }
+            })
         };
-        if let Found::Sealed(slot, word) = world.index().find(&name) {
-            assert_eq!((slot, word.generation()), (0, 0));
-            world.check(0, 7);
-        }
-        writer.join().unwrap();
+        world.put(&name, 0, 7);
+        reader.join().unwrap();
         assert!(matches!(world.index().find(&name), Found::Sealed(0, _)));
     });
 }
@@ -252,7 +254,7 @@ fn a_slot_that_changes_hands_is_not_found_under_the_wrong_id() {
     });
 }
 
-/// Fails without the fence in `claim`.
+/// Fails without the fence in `claim`, and when a claim does not wait for one in a higher slot to be decided.
 #[test]
 fn of_two_claims_on_one_id_at_most_one_is_confirmed() {
     model(3, || {
@@ -270,8 +272,7 @@ fn of_two_claims_on_one_id_at_most_one_is_confirmed() {
     });
 }
 
-/// Fails without the fence in `claim`, and when a claim takes one in a higher slot for confirmed or undecided wrongly
-/// (`slot < mine` turned round and the wait left out).
+/// Fails without the fence in `claim`, and when a claim does not wait for one in a higher slot to be decided.
 #[test]
 fn of_three_claims_on_one_id_at_most_one_is_confirmed() {
     model(2, || {
@@ -401,7 +402,7 @@ fn a_replaced_block_is_not_seen_after_its_successor() {
     });
 }
 
-/// Fails when `exchange` takes the lock with `Relaxed`, and when a guard releases it with `Relaxed`.
+/// Fails when the lock is taken or released with `Relaxed`, and when it can be taken from a living holder.
 #[test]
 fn a_dead_holders_lock_is_taken_over_by_one() {
     model(3, || {
