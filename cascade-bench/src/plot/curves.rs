@@ -5,19 +5,24 @@ use std::path::Path;
 use cascade_core::{Error, ErrorKind, Result};
 use plotters::prelude::*;
 
-use super::{FONT, colour, failed};
+use super::{COLOURS, FONT, colour, failed};
 use crate::report::Row;
 use crate::units::format_size;
+
+/// Height of the plot over the highest point: the legend lies above the curves.
+const HEADROOM: f64 = 1.6;
 
 /// One line of the plot: `(bytes of a block, GB/s)`.
 struct Curve {
     name: String,
     is_ceiling: bool,
+    /// A curve and its ceiling have one number, and so one colour.
+    pair: usize,
     points: Vec<(f64, f64)>,
 }
 
 /// Draws the hot rates of `rows` against the block size (logarithmic) to the SVG file `path`: put and get of each system,
-/// path and number of threads, and the ceilings that they were measured with, these dashed.
+/// path and number of threads, and dashed in the same colours the ceilings that they were measured with.
 ///
 /// # Errors
 /// `InvalidArgument` when no row has a rate, `System` when the file cannot be written.
@@ -41,23 +46,26 @@ pub fn curves(path: &Path, title: &str, rows: &[Row]) -> Result<()> {
             .margin(16)
             .x_label_area_size(48)
             .y_label_area_size(64)
-            .build_cartesian_2d(sizes, 0.0..highest * 1.15)?;
+            .build_cartesian_2d(sizes, 0.0..highest * HEADROOM)?;
         let size = |bytes: &f64| format_size(*bytes as u64);
         let rate = |gbps: &f64| format!("{gbps:.0}");
         let mut mesh = chart.configure_mesh();
-        mesh.x_desc("block").y_desc("GB/s").x_label_formatter(&size).y_label_formatter(&rate);
+        mesh.x_desc("block")
+            .y_desc("GB/s (dashed: ceiling)")
+            .x_label_formatter(&size)
+            .y_label_formatter(&rate);
         mesh.label_style((FONT, 14)).light_line_style(WHITE).draw()?;
-        for (index, curve) in curves.iter().enumerate() {
-            let style = if curve.is_ceiling { colour(index).mix(0.55) } else { colour(index).mix(1.0) };
+        for curve in &curves {
+            let style = colour(curve.pair).mix(if curve.pair < COLOURS.len() { 1.0 } else { 0.5 });
             let line = style.stroke_width(if curve.is_ceiling { 1 } else { 3 });
             let points = curve.points.iter().copied();
-            let series = if curve.is_ceiling {
-                chart.draw_series(DashedLineSeries::new(points, 6, 4, line))?
+            if curve.is_ceiling {
+                chart.draw_series(DashedLineSeries::new(points, 6, 4, line))?;
             } else {
-                chart.draw_series(LineSeries::new(points, line).point_size(3))?
-            };
-            let sample = move |(x, y)| PathElement::new([(x, y), (x + 22, y)], line);
-            series.label(curve.name.clone()).legend(sample);
+                let sample = move |(x, y)| PathElement::new([(x, y), (x + 22, y)], line);
+                let series = chart.draw_series(LineSeries::new(points, line).point_size(3))?;
+                series.label(curve.name.clone()).legend(sample);
+            }
         }
         let mut legend = chart.configure_series_labels();
         legend.background_style(WHITE.mix(0.85)).border_style(BLACK.mix(0.3)).label_font((FONT, 13));
@@ -73,12 +81,16 @@ fn collect(rows: &[Row]) -> Vec<Curve> {
     for row in rows.iter().filter(|row| row.state == "hot") {
         let Some(gbps) = row.gbps else { continue };
         let name = format!("{} {} {} x{}", row.system, row.op, row.path, row.threads);
-        let ceiling = row.ceiling.as_ref().map(|ceiling| (format!("ceiling of {name}"), true, ceiling.gbps));
-        for (name, is_ceiling, gbps) in [(name, false, gbps.median)].into_iter().chain(ceiling) {
+        let ceiling = row.ceiling.as_ref().map(|ceiling| (true, ceiling.gbps));
+        for (is_ceiling, gbps) in [(false, gbps.median)].into_iter().chain(ceiling) {
             let point = (row.block_bytes as f64, gbps);
-            match curves.iter_mut().find(|curve| curve.name == name) {
+            match curves.iter_mut().find(|curve| curve.name == name && curve.is_ceiling == is_ceiling) {
                 Some(curve) => curve.points.push(point),
-                None => curves.push(Curve { name, is_ceiling, points: vec![point] }),
+                None => {
+                    let others =
+                        curves.iter().filter(|curve| !curve.is_ceiling && curve.name != name).count();
+                    curves.push(Curve { name: name.clone(), is_ceiling, pair: others, points: vec![point] });
+                }
             }
         }
     }

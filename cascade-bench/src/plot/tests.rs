@@ -61,7 +61,7 @@ fn curves_are_drawn_for_each_path_and_its_ceiling() {
     let rows = [row("put", 1 << 16, 20.0), row("put", 1 << 29, 22.0), row("get", 1 << 16, 21.0)];
     let svg = drawn("curves.svg", |path| curves(path, "Rates", &rows));
     assert!(elements(&svg).expect("well-formed").iter().any(|name| name == "polyline"));
-    for words in ["cascade put single x1", "ceiling of cascade get single", "GB/s"] {
+    for words in ["cascade put single x1", "cascade get single x1", "dashed: ceiling", "GB/s"] {
         assert!(svg.contains(words), "{words} in {svg}");
     }
     let latency = [Row::new("shm", "lookup", "single", 4096)];
