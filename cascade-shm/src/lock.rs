@@ -2,9 +2,9 @@
 
 use cascade_core::sync::{AtomicU64, Ordering, relax};
 
-/// Steps between two questions whether the holder still lives.
+/// Steps between two questions whether the holder still lives: on a busy machine a step is a turn of the scheduler.
 #[cfg(not(loom))]
-const ASK_EVERY: u32 = 4_096;
+const ASK_EVERY: u32 = 256;
 /// A model asks at every step: it explores all interleavings anyway.
 #[cfg(loom)]
 const ASK_EVERY: u32 = 1;
