@@ -193,7 +193,7 @@ def test_settings_come_from_file_environment_and_code(place):
     script = "import cascade_kv as ck; print(ck.Store(shm_leases=128).config())"
     env = {**os.environ, "CASCADE_CONFIG": str(file), "CASCADE_SHM_CAPACITY": "16MiB"}
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env, check=True).stdout
-    for line in ['shm_capacity = "16MiB"  # environment', "shm_owners = 7  # file", "shm_leases = 128  # code"]:
+    for line in ['shm_capacity = "16MiB"  # environment', "shm_owners = 7  # file", "shm_leases = 168  # code"]:
         assert line in shown
     with pytest.raises(ValueError, match="no setting 'shm_capacty'|no setting \"shm_capacty\""):
         ck.Store(shm_capacty="1GiB")

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use cascade_core::{Error, ErrorKind, Result};
 
 use crate::index::BUCKET_SLOTS;
-use crate::layout::Geometry;
+use crate::layout::{Geometry, STRIPE_ENTRIES, STRIPE_LEASES};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -30,7 +30,7 @@ pub struct ArenaConfig {
     pub region_bytes: Option<u64>,
     /// Handles that can be open at once on the node. Default: 255, or 63 under 256 MiB.
     pub owners: Option<u16>,
-    /// Leases that one handle can hold at once, rounded up to a multiple of 64. Default: 4096, or 1024 under 256 MiB.
+    /// Leases that one handle can hold at once, at least. Default: 4096, or 1024 under 256 MiB.
     pub leases: Option<u32>,
     /// Identity of the node. Default: `SLURMD_NODENAME`, else the host name.
     pub node: Option<String>,
@@ -99,7 +99,7 @@ impl ArenaConfig {
             region_bytes,
             buckets: slots.div_ceil(BUCKET_SLOTS as u64),
             owners: u64::from(self.owners.unwrap_or(if small { 63 } else { 255 })) + 1,
-            ledger_entries: leases.next_multiple_of(64).max(64),
+            ledger_entries: ledger_entries(leases),
         };
         // Numbers beyond the machine's memory first: it is what such an error is about.
         if data_bytes < free {
@@ -128,11 +128,7 @@ impl ArenaConfig {
             ("region_bytes", self.region_bytes, found.region_bytes),
             ("slots", self.slots.map(|slots| slots.max(LEAST_SLOTS).next_multiple_of(8)), found.buckets * 8),
             ("owners", self.owners.map(|owners| u64::from(owners) + 1), found.owners),
-            (
-                "leases",
-                self.leases.map(|leases| u64::from(leases).next_multiple_of(64).max(64)),
-                found.ledger_entries,
-            ),
+            ("leases", self.leases.map(|leases| ledger_entries(u64::from(leases))), found.ledger_entries),
         ];
         for (name, asked, found) in differing {
             if let Some(asked) = asked.filter(|asked| *asked != found) {
@@ -146,6 +142,11 @@ impl ArenaConfig {
         }
         Ok(())
     }
+}
+
+/// Ledger entries of an owner that can hold `leases` leases.
+fn ledger_entries(leases: u64) -> u64 {
+    leases.div_ceil(STRIPE_LEASES as u64).max(1) * STRIPE_ENTRIES as u64
 }
 
 /// Bytes that an arena may take: what the file system, the machine's memory and the memory cgroup have free.

@@ -51,24 +51,33 @@ fn recover_if_pinned_by_the_dead(core: &Core) {
 
 /// Evicts every block of `window`; `false` if one of them stays.
 fn empty(stripe: &Stripe, window: &Window) -> bool {
-    let mut all = true;
-    for victims in window.victims.chunks(BATCH) {
-        let evicted = evict(stripe, victims, WhenPinned::Keep);
-        all &= evicted == victims.len();
-        if !all {
+    window.victims.chunks(BATCH).all(|victims| evict(stripe, victims, WhenPinned::Keep) == victims.len())
+}
+
+/// Evicts the `victims` that nobody pins; gives how many are gone.
+pub fn evict(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned) -> usize {
+    let (mut gone, mut rest) = (0, victims);
+    while !rest.is_empty() {
+        let (tried, of_them) = evict_some(stripe, rest, when_pinned);
+        gone += of_them;
+        rest = &rest[tried..];
+        if tried == 0 {
             break;
         }
     }
-    all
+    gone
 }
 
-/// Evicts the `victims` that nobody pins, under one scan; gives how many are gone.
-pub fn evict(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned) -> usize {
+/// Evicts the first of the `victims` under one scan, as many as there are ledger entries for; gives how many it tried, and
+/// how many of them are gone.
+fn evict_some(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned) -> (usize, usize) {
     let core = stripe.core();
     let index = core.index();
     let mut begun: Vec<(u32, Word, Cell<'_>)> = Vec::with_capacity(victims.len());
+    let mut tried = 0;
     for (slot, word) in victims {
-        let Some(cell) = stripe.take() else { break };
+        let Some(cell) = stripe.take_spare() else { break };
+        tried += 1;
         Entry::intent(*slot).store(cell.entry());
         if let Some(word) = protocol::begin_evict(&index, *slot, *word, core.row()) {
             begun.push((*slot, word, cell));
@@ -100,7 +109,7 @@ pub fn evict(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned) 
             _ => drop(cell),
         }
     }
-    gone
+    (tried, gone)
 }
 
 /// Gives extent and slot back. If a stopped process keeps the region locked, the entry stays in the ledger for recovery.

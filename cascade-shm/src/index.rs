@@ -8,6 +8,8 @@ use crate::slot::{Slot, State, Word};
 
 /// Slots of a bucket, and tags of a tag word.
 pub const BUCKET_SLOTS: usize = 8;
+/// The high bit of each tag of a tag word.
+const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
 /// Steps to wait for another owner's transition that takes nanoseconds unless the owner is stopped.
 #[cfg(not(loom))]
 const TRANSITION_STEPS: u32 = 2_000;
@@ -184,9 +186,16 @@ impl<'a> Index<'a> {
         self.find(key)
     }
 
-    /// A free slot in one of the buckets.
+    /// A free slot, of the emptier bucket if both have one: what keeps both from filling up early.
     pub fn free_slot(&self, key: &Key) -> Option<(u32, Word)> {
-        self.neighbours(key)
+        // Every tag in use has its high bit set.
+        let used = |bucket: usize| (self.tags[bucket].load(Ordering::Relaxed) & HIGH_BITS).count_ones();
+        let [first, second] = key.buckets;
+        let order = if used(second) < used(first) { [second, first] } else { [first, second] };
+        let slots = |bucket: usize| bucket as u32 * 8..bucket as u32 * 8 + 8;
+        order
+            .into_iter()
+            .flat_map(slots)
             .map(|slot| (slot, self.slots[slot as usize].word()))
             .find(|(_, word)| word.state() == State::Free)
     }
@@ -326,6 +335,17 @@ mod tests {
         let (other, free) = index.free_slot(&key).unwrap();
         assert_eq!(free.generation(), 1, "the claim that gave up used a generation");
         assert_eq!(index.claim(&key, other, free, Class::Ordinary, 4, false), Some(Claim::Exists));
+    }
+
+    #[test]
+    fn buckets_fill_evenly_before_one_is_full() {
+        let (slots, tags) = index_of(256);
+        let index = Index::new(&slots, &tags);
+        for number in 0..256 * 8 * 3 / 4 {
+            let key = index.key(&BlockId::named(&number.to_string()));
+            let (slot, free) = index.free_slot(&key).expect("three quarters fit without any eviction");
+            assert!(matches!(index.claim(&key, slot, free, Class::Ordinary, 1, false), Some(Claim::Ours(_))));
+        }
     }
 
     #[test]

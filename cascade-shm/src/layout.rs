@@ -24,6 +24,9 @@ pub const OWNER_ROW_BYTES: u64 = 128;
 pub const REGION_LINE_BYTES: u64 = 64;
 /// Ledger entries of a stripe: what one thread uses without meeting another.
 pub const STRIPE_ENTRIES: usize = 64;
+/// Entries of a stripe that leases and reservations may hold; the others are for evicting, replacing and recovering, which
+/// must go on when everything else is held.
+pub const STRIPE_LEASES: usize = 56;
 
 const DATA_ALIGN: u64 = 2 << 20;
 const MAX_DATA_BYTES: u64 = (1 << 40) * PAGE_BYTES / 2;
@@ -103,6 +106,12 @@ impl Geometry {
             return bad("ledger_entries");
         }
         Ok(self)
+    }
+
+    /// Leases and reservations that an owner can hold at once.
+    #[must_use]
+    pub fn leases(&self) -> u64 {
+        self.ledger_entries / STRIPE_ENTRIES as u64 * STRIPE_LEASES as u64
     }
 
     /// Number of regions.

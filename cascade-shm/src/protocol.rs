@@ -22,6 +22,12 @@ pub enum Pin {
 #[inline]
 pub fn pin(index: &Index<'_>, slot: u32, word: Word, cell: &AtomicU64) -> Pin {
     announce_pin(cell, slot);
+    confirm(index, slot, word, cell)
+}
+
+/// Looks again at a block whose pin is announced in `cell`, a `SeqCst` fence ago: one fence serves many announcements.
+#[inline]
+pub fn confirm(index: &Index<'_>, slot: u32, word: Word, cell: &AtomicU64) -> Pin {
     let now = index.slot(slot).map(|slot| slot.word());
     if now.is_some_and(|now| now.state() == State::Sealed && now.generation() == word.generation()) {
         return Pin::Held;

@@ -118,7 +118,7 @@ fn replace(stripe: &Stripe, number: u32, word: Word, root: u64, len: u64) -> Rep
         if let Some(meta) = equal.filter(|meta| (meta.digest, meta.len) == (root, len)) {
             return Replaced::Equal(meta);
         }
-        let Some(cell) = stripe.take() else { return Replaced::Failed };
+        let Some(cell) = stripe.take_spare() else { return Replaced::Failed };
         Entry::replacing(old).store(cell.entry());
         let Some(begun) = protocol::begin_evict(&index, old, old_word, core.row()) else { continue };
         crate::kill::point("replace.hidden");

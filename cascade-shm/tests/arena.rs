@@ -272,12 +272,57 @@ fn threads_share_a_handle_and_blocks_stay_right() {
 #[test]
 fn many_leases_are_held_at_once_and_one_too_many_is_throttled() {
     let place = Place::new();
-    let config = ArenaConfig { leases: Some(128), ..place.config(16 * MIB) };
+    let config = ArenaConfig { leases: Some(100), ..place.config(16 * MIB) };
     let arena = Arena::open(&config).unwrap();
     put(&arena, "x", &bytes(1, 10));
     let id = BlockId::named("x");
-    let leases: Vec<_> = (0..128).map(|_| arena.lease(&id).unwrap()).collect();
+    // Two stripes of 56.
+    let leases: Vec<_> = (0..112).map(|_| arena.lease(&id).unwrap()).collect();
     assert_eq!(arena.lease(&id).unwrap_err(), MissReason::Throttled);
+    for number in 0..40_u64 {
+        let put = put(&arena, &number.to_string(), &bytes(number, 1 << 20));
+        assert_eq!(put, Outcome::Refused(Refusal::Throttled), "a put holds an entry too");
+    }
     drop(leases);
+    let nearly_all: Vec<_> = (0..111).map(|_| arena.lease(&id).unwrap()).collect();
+    for number in 0..40_u64 {
+        let put = put(&arena, &number.to_string(), &bytes(number, 1 << 20));
+        assert_eq!(put, Outcome::Stored, "evicting goes on when all but one entry are held");
+    }
+    drop(nearly_all);
     assert!(arena.lease(&id).is_ok());
+}
+
+#[test]
+fn a_batch_of_leases_answers_each_id_and_pins_what_it_gives() {
+    let place = Place::new();
+    let arena = Arena::open(&place.config(16 * MIB)).unwrap();
+    for number in (0..300_u64).filter(|number| number % 3 != 1) {
+        assert_eq!(put(&arena, &number.to_string(), &bytes(number, 5000)), Outcome::Stored);
+    }
+    let ids: Vec<BlockId> = (0..300).map(|number| BlockId::named(&number.to_string())).collect();
+    let leases = arena.lease_batch(&ids);
+    assert_eq!((arena.stats().hits, arena.stats().misses), (200, 100));
+    arena.clear();
+    for (number, lease) in leases.iter().enumerate() {
+        match lease {
+            Ok(lease) => {
+                let mut out = vec![0; 5000];
+                assert!(lease.read_at(0, &mut out) && out == bytes(number as u64, 5000), "{number}");
+            }
+            Err(why) => assert_eq!((number % 3, *why), (1, MissReason::Absent)),
+        }
+    }
+    drop(leases);
+    assert_eq!(arena.stats().used_bytes, 0, "what was deleted under a lease goes with it");
+}
+
+#[test]
+fn a_batch_beyond_the_ledger_is_throttled_at_its_end() {
+    let place = Place::new();
+    let arena = Arena::open(&ArenaConfig { leases: Some(100), ..place.config(16 * MIB) }).unwrap();
+    put(&arena, "x", &bytes(1, 10));
+    let leases = arena.lease_batch(&[BlockId::named("x"); 200]);
+    assert!(leases[..112].iter().all(Result::is_ok));
+    assert!(leases[112..].iter().all(|lease| lease.as_ref().is_err_and(|why| *why == MissReason::Throttled)));
 }

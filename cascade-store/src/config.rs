@@ -95,7 +95,7 @@ impl StoreConfig {
             (geometry.buckets * 8).to_string(),
             quoted(format_size(geometry.region_bytes)),
             (geometry.owners - 1).to_string(),
-            geometry.ledger_entries.to_string(),
+            geometry.leases().to_string(),
             quoted(self.arena.node_name()),
         ];
         let line = |((name, _), value): (&(&'static str, &str), String)| {

@@ -63,7 +63,7 @@ fn settings_from_a_file_are_overridden_by_code_and_shown() {
     let shown = store.in_force();
     assert!(shown.contains("shm_capacity = \"16MiB\"  # code"), "{shown}");
     assert!(shown.contains("shm_owners = 5  # file"), "{shown}");
-    assert!(shown.contains("shm_leases = 1024  # default"), "{shown}");
+    assert!(shown.contains("shm_leases = 1064  # default"), "{shown}");
 }
 
 #[test]

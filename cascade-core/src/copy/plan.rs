@@ -12,9 +12,11 @@ use crate::copy::settings::Settings;
 /// Puts stream from here on. To a slot that no cache holds, streaming was the faster by half at all lengths from 4 KiB up
 /// (EPYC, 16 KiB to 4 MiB: 12-22 against 5-12 GB/s); a smaller block stays in the cache for its first reader.
 const PUT_STREAMING_FROM_BYTES: usize = 16 << 10;
-/// Gets stream from here on: below, the CPU reads the copy from its cache, which outweighs the slower stores (copy and
-/// read, 256 KiB: plain 30, streaming 15 GB/s; 16 MiB: 21 and 15; 64 MiB: 14 and 16).
-const GET_STREAMING_FROM_BYTES: usize = 32 << 20;
+/// Gets stream from here on. A copy that the CPU reads at once would gain from plain stores up to about 32 MiB (copy and
+/// read, 256 KiB: plain 30, streaming 15 GB/s; 16 MiB: 21 and 15; 64 MiB: 14 and 16), but KV blocks of a MiB and more are
+/// copied in long rows and then go to a device: their copies evict each other from the cache, and plain stores then read
+/// every line before they write it (72 % of the best copy at 1 MiB).
+const GET_STREAMING_FROM_BYTES: usize = 1 << 20;
 /// Copies are shared from here on: below, one thread is about as fast and leaves the other CPUs to their work.
 const THREADS_FROM_BYTES: usize = 8 << 20;
 

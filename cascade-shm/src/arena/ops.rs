@@ -26,6 +26,8 @@ use crate::seal::{self, meta_of};
 use crate::session::{Cell, Core, Event, Stripe};
 use crate::slot::{Slot, State, Word};
 
+mod many;
+
 /// Attempts at an operation that others keep interfering with.
 const ATTEMPTS: usize = 64;
 /// Ids of a batch whose cache lines are fetched ahead together.
@@ -58,17 +60,28 @@ fn pin<'a>(stripe: &'a Stripe, id: &BlockId) -> std::result::Result<Pinned<'a>, 
                 continue;
             }
         }
-        let Some(slot) = index.slot(number) else { return Err(MissReason::Absent) };
-        let block = slot.extent().and_then(|extent| core.map().block(extent));
-        let (Some(memory), Some(meta)) = (block, meta_of(slot, word)) else {
-            drop(cell);
-            drop_corrupt(stripe, number, word);
-            return Err(MissReason::Corrupt);
-        };
-        slot.touch(core.now());
-        return Ok(Pinned { cell, memory, meta, place: (number, word) });
+        return occupy(stripe, cell, number, word);
     }
     Err(MissReason::Evicting)
+}
+
+/// What a pinned slot says of its block.
+fn occupy<'a>(
+    stripe: &'a Stripe,
+    cell: Cell<'a>,
+    number: u32,
+    word: Word,
+) -> std::result::Result<Pinned<'a>, MissReason> {
+    let core = stripe.core();
+    let Some(slot) = core.index().slot(number) else { return Err(MissReason::Absent) };
+    let block = slot.extent().and_then(|extent| core.map().block(extent));
+    let (Some(memory), Some(meta)) = (block, meta_of(slot, word)) else {
+        drop(cell);
+        drop_corrupt(stripe, number, word);
+        return Err(MissReason::Corrupt);
+    };
+    slot.touch(core.now());
+    Ok(Pinned { cell, memory, meta, place: (number, word) })
 }
 
 /// [`Index::find_settled`], recovering dead owners where one may have died over the block.
@@ -109,7 +122,11 @@ fn verified(stripe: &Stripe, id: &BlockId, pinned: &Pinned<'_>) -> bool {
 }
 
 fn lease(stripe: &Arc<Stripe>, id: &BlockId) -> std::result::Result<Lease, MissReason> {
-    let pinned = pin(stripe, id)?;
+    grant(stripe, id, pin(stripe, id)?)
+}
+
+/// The lease on a pinned block, once its bytes are known to be right.
+fn grant(stripe: &Arc<Stripe>, id: &BlockId, pinned: Pinned<'_>) -> std::result::Result<Lease, MissReason> {
     if !verified(stripe, id, &pinned) {
         let place = pinned.place;
         stripe.release(pinned.cell.keep());
@@ -452,5 +469,9 @@ impl Addressable for Arena {
             self.count(Event::Miss);
         }
         answer
+    }
+
+    fn lease_batch(&self, ids: &[BlockId]) -> Vec<std::result::Result<Lease, MissReason>> {
+        many::lease(self, ids)
     }
 }

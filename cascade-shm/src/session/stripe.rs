@@ -9,11 +9,14 @@ use cascade_core::reservation::{ReservationHome, Sealed};
 use cascade_core::sync::AtomicU64;
 
 use super::{Core, Counters};
-use crate::layout::STRIPE_ENTRIES;
+use crate::layout::{STRIPE_ENTRIES, STRIPE_LEASES};
 use crate::ledger::Entry;
 use crate::protocol;
 use crate::seal;
 use crate::slot::State;
+
+/// The entries that leases and reservations may hold.
+const HOLDABLE: u64 = (1 << STRIPE_LEASES) - 1;
 
 /// Ledger entries of one thread, and what it counts.
 #[derive(Debug)]
@@ -70,21 +73,25 @@ impl Stripe {
         x.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// Takes a free entry; `None` when all 64 are in use.
+    /// Takes a free entry for a lease or a reservation; `None` when as many as may be are held.
     #[inline]
     pub fn take(&self) -> Option<Cell<'_>> {
+        self.take_by(|free| (free & HOLDABLE != 0).then(|| (free & HOLDABLE).trailing_zeros()))
+    }
+
+    /// Takes a free entry for a moment's work; `None` when others of this stripe are at such work too.
+    #[inline]
+    pub fn take_spare(&self) -> Option<Cell<'_>> {
+        self.take_by(|free| (free != 0).then(|| 63 - free.leading_zeros()))
+    }
+
+    #[inline]
+    fn take_by(&self, choose: impl Fn(u64) -> Option<u32>) -> Option<Cell<'_>> {
         let mut used = self.used.load(Ordering::Relaxed);
         loop {
-            let number = (!used).trailing_zeros();
-            if number == 64 {
-                return None;
-            }
-            match self.used.compare_exchange_weak(
-                used,
-                used | 1 << number,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
+            let number = choose(!used)?;
+            let taken = used | 1 << number;
+            match self.used.compare_exchange_weak(used, taken, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => {
                     self.announce();
                     return Some(Cell { stripe: self, number, keep: false });
