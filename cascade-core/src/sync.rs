@@ -5,19 +5,101 @@ pub use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Orderi
 #[cfg(not(loom))]
 pub use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
-/// One step of a bounded wait on another thread: a spin hint, or a yield once spinning has not helped (always a yield
-/// under loom, whose scheduler must be told).
-#[inline]
-pub fn relax(step: u32) {
-    #[cfg(loom)]
-    {
-        let _ = step;
-        loom::thread::yield_now();
-    }
+/// Spins before the first yield.
+#[cfg(not(loom))]
+const SPINS: u32 = 64;
+/// Steps, spins included, before the first sleep. Few, because on a busy machine a yield may cost a scheduling turn.
+#[cfg(not(loom))]
+const AWAKE: u32 = 68;
+/// Length of a sleep.
+#[cfg(not(loom))]
+const NAP: std::time::Duration = std::time::Duration::from_micros(50);
+/// Steps of any wait in a model, where time does not pass.
+#[cfg(loom)]
+const MODEL_STEPS: u32 = 2;
+
+/// A wait on another thread or process, bounded in time: it spins, yields, then sleeps.
+#[derive(Debug)]
+pub struct Wait {
+    step: u32,
     #[cfg(not(loom))]
-    if step < 64 {
-        std::hint::spin_loop();
-    } else {
-        std::thread::yield_now();
+    limit: std::time::Duration,
+    #[cfg(not(loom))]
+    since: Option<std::time::Instant>,
+}
+
+impl Wait {
+    /// A wait of at most about `limit`, counted from its first yield.
+    #[must_use]
+    pub fn new(limit: std::time::Duration) -> Self {
+        #[cfg(loom)]
+        {
+            let _ = limit;
+            Self { step: 0 }
+        }
+        #[cfg(not(loom))]
+        Self { step: 0, limit, since: None }
+    }
+
+    /// Waits one step; `false` once the time is over.
+    #[inline]
+    pub fn again(&mut self) -> bool {
+        self.step = self.step.saturating_add(1);
+        #[cfg(loom)]
+        {
+            loom::thread::yield_now();
+            self.step <= MODEL_STEPS
+        }
+        #[cfg(not(loom))]
+        {
+            if self.step <= SPINS {
+                std::hint::spin_loop();
+                return true;
+            }
+            self.pause()
+        }
+    }
+
+    #[cfg(not(loom))]
+    fn pause(&mut self) -> bool {
+        let since = *self.since.get_or_insert_with(std::time::Instant::now);
+        if self.step <= AWAKE {
+            std::thread::yield_now()
+        } else {
+            std::thread::sleep(NAP)
+        }
+        since.elapsed() < self.limit
+    }
+
+    /// Whether this is a step at which to ask, at some cost, if the other still lives: not before the wait has become long,
+    /// and then every 16th.
+    #[inline]
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        #[cfg(loom)]
+        {
+            true
+        }
+        #[cfg(not(loom))]
+        {
+            self.step >= AWAKE && (self.step - AWAKE).is_multiple_of(16)
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_after_its_time_and_not_before() {
+        let (started, mut wait, mut asked) = (Instant::now(), Wait::new(Duration::from_millis(100)), 0);
+        while wait.again() {
+            asked += u32::from(wait.is_long());
+        }
+        assert!(started.elapsed() >= Duration::from_millis(100));
+        assert!(asked > 0, "a long wait asks whether the other lives");
     }
 }

@@ -4,16 +4,12 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering as Local};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cascade_core::sync::Ordering;
 
 use crate::session::Core;
 
-/// Steps at the lock before a sleep: enough to ask whether its holder lives.
-const LOCK_STEPS: u32 = 4_096;
-/// Sleep between two looks at the lock.
-const PAUSE: Duration = Duration::from_micros(500);
 /// How long a put waits for another that is growing the arena; a region takes a small part of this.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -22,20 +18,7 @@ pub fn step(core: &Core, file: &File) -> bool {
     let control = core.map().control();
     let is_dead = |holder| core.is_dead(holder);
     let before = control.ready_regions.load(Ordering::Acquire);
-    let deadline = Instant::now() + PATIENCE;
-    // Touching a region takes tens of milliseconds: whoever waits sleeps, and leaves the core to the one that touches.
-    let _guard = loop {
-        if let Some(guard) = control.grow.acquire(core.holder(), &is_dead, LOCK_STEPS) {
-            break guard;
-        }
-        if control.ready_regions.load(Ordering::Acquire) > before {
-            return true;
-        }
-        if Instant::now() >= deadline {
-            return false;
-        }
-        std::thread::sleep(PAUSE);
-    };
+    let Some(_guard) = control.grow.acquire(core.holder(), &is_dead, PATIENCE) else { return false };
     let ready = control.ready_regions.load(Ordering::Acquire);
     if ready > before {
         return true;

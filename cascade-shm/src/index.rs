@@ -1,7 +1,9 @@
 //! The index: two buckets of eight slots for each id, and a byte of tag for each slot so that a lookup touches few lines.
 
+use std::time::Duration;
+
 use cascade_core::id::BlockId;
-use cascade_core::sync::{AtomicU64, Ordering, fence, relax};
+use cascade_core::sync::{AtomicU64, Ordering, Wait, fence};
 use cascade_core::tier::Class;
 
 use crate::slot::{Slot, State, Word};
@@ -10,12 +12,8 @@ use crate::slot::{Slot, State, Word};
 pub const BUCKET_SLOTS: usize = 8;
 /// The high bit of each tag of a tag word.
 const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
-/// Steps to wait for another owner's transition that takes nanoseconds unless the owner is stopped.
-#[cfg(not(loom))]
-const TRANSITION_STEPS: u32 = 2_000;
-/// A model explores every wait that does not end, so it must end soon.
-#[cfg(loom)]
-const TRANSITION_STEPS: u32 = 2;
+/// How long to wait for another owner's transition, which takes nanoseconds unless the owner is stopped or dead.
+const TRANSITION: Duration = Duration::from_millis(2);
 
 /// The index as a view over slots and tags, in shared memory or (under loom) on the heap.
 #[derive(Clone, Copy, Debug)]
@@ -177,13 +175,13 @@ impl<'a> Index<'a> {
 
     /// [`Index::find`], waiting a moment for an eviction to be decided.
     pub fn find_settled(&self, key: &Key) -> Found {
-        for step in 0..TRANSITION_STEPS {
+        let mut wait = Wait::new(TRANSITION);
+        loop {
             match self.find(key) {
-                Found::Evicting(..) => relax(step),
+                Found::Evicting(..) if wait.again() => {}
                 found => return found,
             }
         }
-        self.find(key)
     }
 
     /// A free slot, of the emptier bucket if both have one: what keeps both from filling up early.
@@ -246,14 +244,14 @@ impl<'a> Index<'a> {
     /// lower one waits to see whether the higher was confirmed before the lower was visible. Giving up is always safe.
     fn rivals(&self, key: &Key, mine: u32, replace: bool) -> Option<Claim> {
         for slot in self.candidates(key).filter(|slot| *slot != mine) {
-            for step in 0.. {
-                let Some(word) = self.word_if_id(slot, key) else { break };
+            let mut wait = Wait::new(TRANSITION);
+            while let Some(word) = self.word_if_id(slot, key) {
                 match word.state() {
                     State::Sealed if replace => break,
                     State::Sealed => return Some(Claim::Exists),
                     State::Reserved | State::InFlight => return Some(Claim::Pending),
                     State::Claiming if slot < mine => return Some(Claim::Pending),
-                    State::Claiming | State::Evicting if step < TRANSITION_STEPS => relax(step),
+                    State::Claiming | State::Evicting if wait.again() => {}
                     State::Claiming | State::Evicting => return Some(Claim::Pending),
                     _ => break,
                 }

@@ -1,13 +1,8 @@
 //! A lock in shared memory whose holder may die: the next one is told, and repairs what the lock guards.
 
-use cascade_core::sync::{AtomicU64, Ordering, relax};
+use std::time::Duration;
 
-/// Steps between two questions whether the holder still lives: on a busy machine a step is a turn of the scheduler.
-#[cfg(not(loom))]
-const ASK_EVERY: u32 = 256;
-/// A model asks at every step: it explores all interleavings anyway.
-#[cfg(loom)]
-const ASK_EVERY: u32 = 1;
+use cascade_core::sync::{AtomicU64, Ordering, Wait};
 
 /// Who holds a lock: an owner row and how many owners it has had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,23 +44,26 @@ impl Lock {
         self.exchange(0, me, false)
     }
 
-    /// Takes the lock, from a dead holder if need be. Waits as long as a living holder keeps it, at most `steps`.
-    pub fn acquire(&self, me: Holder, is_dead: &dyn Fn(Holder) -> bool, steps: u32) -> Option<Guard<'_>> {
-        for step in 0..steps {
+    /// Takes the lock, from a dead holder if need be; `None` when a living one keeps it for `limit`.
+    pub fn acquire(
+        &self,
+        me: Holder,
+        is_dead: &dyn Fn(Holder) -> bool,
+        limit: Duration,
+    ) -> Option<Guard<'_>> {
+        let mut wait = Wait::new(limit);
+        loop {
             let word = self.word.load(Ordering::Relaxed);
-            if word == 0 {
-                if let Some(guard) = self.exchange(0, me, false) {
-                    return Some(guard);
-                }
-            } else if (step + 1).is_multiple_of(ASK_EVERY)
-                && is_dead(Holder::from_word(word))
-                && let Some(guard) = self.exchange(word, me, true)
+            let free = word == 0;
+            if (free || wait.is_long() && is_dead(Holder::from_word(word)))
+                && let Some(guard) = self.exchange(word, me, !free)
             {
                 return Some(guard);
             }
-            relax(step);
+            if !wait.again() {
+                return None;
+            }
         }
-        None
     }
 
     /// Who holds it now.
@@ -117,8 +115,8 @@ mod tests {
         let lock = Lock::default();
         let dead = Holder { row: 1, generation: u32::MAX };
         std::mem::forget(lock.try_acquire(dead));
-        assert!(lock.acquire(ME, &|_| false, 10_000).is_none());
-        let guard = lock.acquire(ME, &|holder| holder == dead, 10_000).unwrap();
+        assert!(lock.acquire(ME, &|_| false, Duration::from_millis(50)).is_none());
+        let guard = lock.acquire(ME, &|holder| holder == dead, Duration::from_millis(50)).unwrap();
         assert!(guard.recovered());
     }
 }

@@ -1,6 +1,8 @@
 //! What dead owners left: reservations, evictions half done, pins. Everything that an owner may own is in its ledger, so
 //! recovery reads one ledger and not the index.
 
+use std::time::Duration;
+
 use cascade_core::sync::{Ordering, fence};
 
 use crate::ledger::Entry;
@@ -11,8 +13,8 @@ use crate::protocol;
 use crate::session::Core;
 use crate::slot::{State, Word};
 
-/// Steps to wait for another recovery.
-const LOCK_STEPS: u32 = 2_000_000;
+/// How long to wait for another recovery.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Recovers every owner that is certainly dead.
 pub fn dead_owners(core: &Core) {
@@ -21,7 +23,7 @@ pub fn dead_owners(core: &Core) {
         return;
     }
     let control = core.map().control();
-    let Some(_guard) = control.reap.acquire(core.holder(), &|holder| core.is_dead(holder), LOCK_STEPS) else {
+    let Some(_guard) = control.reap.acquire(core.holder(), &|holder| core.is_dead(holder), PATIENCE) else {
         return;
     };
     crate::kill::point("attach.reaping");

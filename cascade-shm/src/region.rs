@@ -5,6 +5,8 @@ mod audit;
 mod bits;
 mod span;
 
+use std::time::Duration;
+
 use cascade_core::sync::Ordering;
 
 use crate::index::Index;
@@ -13,8 +15,8 @@ use crate::lock::{Guard, Holder};
 use crate::raw::Map;
 use crate::slot::{Extent, State, Word};
 
-/// Steps to wait for a region: far longer than its lock is ever held by a running owner (about a second).
-const LOCK_STEPS: u32 = 2_000_000;
+/// How long to wait for a region: far longer than a running owner ever holds its lock.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the units of a region are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +180,7 @@ impl<'a> Regions<'a> {
 
     /// Takes the lock of `region`, rebuilding it if its holder died; `None` if a living holder keeps it.
     fn lock(&self, region: usize) -> Option<Guard<'a>> {
-        let guard = self.map.region_locks()[region].acquire(self.me, self.is_dead, LOCK_STEPS)?;
+        let guard = self.map.region_locks()[region].acquire(self.me, self.is_dead, PATIENCE)?;
         if guard.recovered() {
             self.rebuild(region);
         }

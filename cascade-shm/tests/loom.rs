@@ -6,6 +6,8 @@
 // Clippy's exemption for tests reaches `#[test]` functions only, not their helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::time::Duration;
+
 use cascade_core::id::BlockId;
 use cascade_core::sync::{AtomicU64, Ordering};
 use cascade_core::tier::Class;
@@ -411,7 +413,7 @@ fn a_dead_holders_lock_is_taken_over_by_one() {
         std::mem::forget(lock.0.try_acquire(dead));
         let enter = move |lock: &(Lock, AtomicU64, AtomicU64), row| {
             let me = Holder { row, generation: 1 };
-            let Some(guard) = lock.0.acquire(me, &|holder| holder == dead, 3) else { return 0 };
+            let Some(guard) = lock.0.acquire(me, &|holder| holder == dead, Duration::ZERO) else { return 0 };
             lock.2.fetch_add(u64::from(guard.recovered()), Ordering::Relaxed);
             // Not one step: two holders at once lose a count, and so does one that does not see the other's.
             let entered = lock.1.load(Ordering::Relaxed);
