@@ -110,8 +110,9 @@ pub fn attach(path: &Path) -> Result<Option<(File, Superblock)>> {
         Error::new(ErrorKind::Format, format!("{} is too short to be an arena: remove it", path.display()))
             .with_source(error)
     })?;
-    let superblock = Superblock::parse(&bytes)
-        .map_err(|error| Error::new(error.kind(), format!("{}: {}", path.display(), error.context())))?;
+    let superblock = Superblock::parse(&bytes).map_err(|error| {
+        Error::new(error.kind(), format!("the arena {} {}", path.display(), error.context()))
+    })?;
     Ok(Some((file, superblock)))
 }
 
@@ -122,7 +123,7 @@ pub fn attach(path: &Path) -> Result<Option<(File, Superblock)>> {
 pub fn create(config: &ArenaConfig) -> Result<(File, Superblock)> {
     let geometry = config.geometry()?;
     let offsets = geometry.offsets();
-    let superblock = Superblock { geometry, incarnation: random()?, node: config.node_name() };
+    let superblock = Superblock::new(geometry, random()?, config.node_name());
     let dir = &config.dir;
     let file = File::options()
         .read(true)

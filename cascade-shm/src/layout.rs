@@ -1,17 +1,14 @@
 //! Bytes and offsets of the arena file. Table in docs/format.md.
 
-use cascade_core::digest;
+mod superblock;
+
 use cascade_core::{Error, ErrorKind, Result};
 
 use crate::index::BUCKET_SLOTS;
 use crate::slot::Slot;
 
-/// First bytes of every arena.
-pub const MAGIC: [u8; 8] = *b"CASCARNA";
-/// Version of the format that this code writes.
-pub const VERSION: u32 = 1;
-/// Oldest reader that understands what this code writes.
-pub const MIN_READER: u32 = 1;
+pub use superblock::{KNOWN_FEATURES, MAGIC, MIN_READER, OLDEST_READABLE, Superblock, VERSION};
+
 /// Unit of the data area that a digest, and a large block, are aligned to.
 pub const CHUNK_BYTES: u64 = 64 * 1024;
 /// Unit of small blocks, those of at most one chunk.
@@ -169,88 +166,12 @@ impl Geometry {
     }
 }
 
-/// What the first 4 KiB of an arena say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Superblock {
-    /// The numbers it was made with.
-    pub geometry: Geometry,
-    /// Random; part of every handle and, later, of every directory entry.
-    pub incarnation: u64,
-    /// Identity of the node that made it, at most 64 bytes.
-    pub node: String,
-}
-
-impl Superblock {
-    /// The bytes, digest included.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(SUPERBLOCK_BYTES);
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&MIN_READER.to_le_bytes());
-        bytes.extend_from_slice(&0_u64.to_le_bytes());
-        let g = &self.geometry;
-        for number in [g.data_bytes, g.region_bytes, g.buckets, g.owners, g.ledger_entries, self.incarnation]
-        {
-            bytes.extend_from_slice(&number.to_le_bytes());
-        }
-        let node = self.node.as_bytes();
-        let node = &node[..node.len().min(64)];
-        bytes.extend_from_slice(&(node.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(node);
-        bytes.resize(SUPERBLOCK_BYTES - 8, 0);
-        let sum = digest::crc64(&bytes);
-        bytes.extend_from_slice(&sum.to_le_bytes());
-        bytes
-    }
-
-    /// Reads a superblock from private memory.
-    ///
-    /// # Errors
-    /// `Format`: not an arena, of another version, or damaged; the message says which and what to do.
-    pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let bad = |what: String| Err(Error::new(ErrorKind::Format, what));
-        let number = |at: usize| {
-            bytes.get(at..at + 8).and_then(|part| part.try_into().ok()).map_or(0, u64::from_le_bytes)
-        };
-        if bytes.len() != SUPERBLOCK_BYTES || bytes[..8] != MAGIC {
-            return bad("this is not a Cascade arena: the magic bytes are missing".into());
-        }
-        let versions = number(8);
-        let (version, min_reader) = (versions as u32, (versions >> 32) as u32);
-        if min_reader > VERSION || version < MIN_READER {
-            return bad(format!(
-                "the arena has format version {version} (readable from {min_reader}), this build reads version \
-                 {VERSION}: use the matching build, or remove the arena"
-            ));
-        }
-        if number(SUPERBLOCK_BYTES - 8) != digest::crc64(&bytes[..SUPERBLOCK_BYTES - 8]) {
-            return bad(
-                "the arena's superblock is damaged (its digest does not match): remove the arena".into()
-            );
-        }
-        if number(16) != 0 {
-            return bad(format!("the arena needs features {:#x} that this build does not have", number(16)));
-        }
-        let geometry = Geometry {
-            data_bytes: number(24),
-            region_bytes: number(32),
-            buckets: number(40),
-            owners: number(48),
-            ledger_entries: number(56),
-        }
-        .check()?;
-        let node_len = usize::try_from(number(72)).unwrap_or(usize::MAX).min(64);
-        let node = String::from_utf8_lossy(&bytes[80..80 + node_len]).into_owned();
-        Ok(Self { geometry, incarnation: number(64), node })
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
-    fn superblock() -> Superblock {
+    #[test]
+    fn areas_do_not_overlap_and_data_is_aligned() {
         let geometry = Geometry {
             data_bytes: 64 << 20,
             region_bytes: 4 << 20,
@@ -258,30 +179,7 @@ mod tests {
             owners: 16,
             ledger_entries: 128,
         };
-        Superblock { geometry, incarnation: 0x0123_4567_89ab_cdef, node: "nid001".into() }
-    }
-
-    #[test]
-    fn a_superblock_reads_back() {
-        let bytes = superblock().encode();
-        assert_eq!(Superblock::parse(&bytes).unwrap(), superblock());
-    }
-
-    #[test]
-    fn every_flipped_bit_is_refused() {
-        let bytes = superblock().encode();
-        for bit in 0..bytes.len() * 8 {
-            let mut damaged = bytes.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            let error = Superblock::parse(&damaged).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Format, "bit {bit}");
-        }
-    }
-
-    #[test]
-    fn areas_do_not_overlap_and_data_is_aligned() {
-        let geometry = superblock().geometry.check().unwrap();
-        let o = geometry.offsets();
+        let o = geometry.check().unwrap().offsets();
         let starts = [
             o.control,
             o.owners,

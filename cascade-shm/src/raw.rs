@@ -62,6 +62,8 @@ mod mapped {
         pub grow: Lock,
         /// Guards the recovery of dead owners.
         pub reap: Lock,
+        /// The janitor role, held by whoever does the background work. Never taken over by waiting: a role, not a moment.
+        pub janitor: Lock,
     }
 
     /// An arena file in memory.
