@@ -10,7 +10,8 @@
 //! * [`lease`] and [`reservation`]: the life of a block, `reserve -> fill -> seal -> lease -> evict`;
 //! * [`layer`]: behaviour added round a tier;
 //! * [`memory_tier`]: the in-memory tier, first to pass the conformance suite;
-//! * `testing` (feature): the conformance suite, the model oracle and the fault layer.
+//! * `testing` (feature): the conformance suite, the model oracle and the fault layer; [`planted`] (feature): bugs that the
+//!   tests must notice.
 //!
 //! A miss, a full tier and a dead peer are values, never errors: see [`tier::MissReason`] and [`batch::Refusal`].
 
@@ -28,6 +29,7 @@ pub mod lease;
 pub mod memory;
 pub mod memory_tier;
 pub mod metrics;
+pub mod planted;
 pub mod quarantine;
 pub mod reservation;
 pub mod sync;

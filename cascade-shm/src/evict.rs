@@ -4,6 +4,7 @@
 mod score;
 mod window;
 
+use cascade_core::planted::{self, Bug};
 use cascade_core::sync::Ordering;
 
 use crate::index::Key;
@@ -96,7 +97,8 @@ fn evict_some(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned)
                 crate::kill::point("evict.freeing");
                 finish_free(stripe, slot, decided, cell);
                 gone += 1;
-                if was_sealed && when_pinned == WhenPinned::Keep {
+                let counted = !planted::is(Bug::UncountedEviction);
+                if counted && was_sealed && when_pinned == WhenPinned::Keep {
                     stripe.counters.count(crate::session::Event::Evicted(1));
                     core.map().control().evictions.fetch_add(1, Ordering::Relaxed);
                 }

@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use cascade_core::planted::{self, Bug};
 use cascade_core::{Error, ErrorKind, Result};
 use nix::sys::statfs::{HUGETLBFS_MAGIC, TMPFS_MAGIC, statfs};
 
@@ -68,7 +69,7 @@ fn check_ours(path: &Path, metadata: &std::fs::Metadata, right_type: bool, type_
             path.display()
         ));
     }
-    if mode & 0o077 != 0 {
+    if mode & 0o077 != 0 && !planted::is(Bug::TrustMode) {
         let cure = format!("chmod go-rwx {}", path.display());
         return refuse(format!("{} has mode {mode:04o}, open to others: `{cure}`", path.display()));
     }

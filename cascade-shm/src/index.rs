@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cascade_core::id::BlockId;
+use cascade_core::planted::{self, Bug};
 use cascade_core::sync::{AtomicU64, Ordering, Wait, fence};
 use cascade_core::tier::Class;
 
@@ -142,6 +143,9 @@ impl<'a> Index<'a> {
                 return None;
             }
             let equal = slot.has_id(&key.words);
+            if planted::is(Bug::NoSecondLook) {
+                return equal.then_some(word);
+            }
             // The id's loads must not sink below the second look at the word.
             fence(Ordering::Acquire);
             let again = slot.word();
@@ -224,7 +228,8 @@ impl<'a> Index<'a> {
         // Of two claims on one id, at least one sees the other after this.
         fence(Ordering::SeqCst);
         crate::kill::point("claim.claiming");
-        let claim = self.rivals(key, slot, replace);
+        let claim =
+            if planted::is(Bug::NoRecheckAfterClaim) { None } else { self.rivals(key, slot, replace) };
         if claim.is_none() {
             let reserved = claiming.with(State::Reserved, owner);
             let confirmed = mine.advance(claiming, reserved);
@@ -263,7 +268,8 @@ impl<'a> Index<'a> {
     /// Ends the life of a slot that the caller owns in state `Freeing` and that has no extent.
     pub fn release(&self, slot: u32, freeing: Word) {
         self.set_tag(slot, 0);
-        let free = Word::new(State::Free, Class::Ordinary, 0, freeing.generation() + 1);
+        let step = u64::from(!planted::is(Bug::NoGenerationBump));
+        let free = Word::new(State::Free, Class::Ordinary, 0, freeing.generation() + step);
         let freed = self.slots[slot as usize].advance(freeing, free);
         assert!(freed, "only a slot's owner moves it out of Freeing");
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cascade_core::planted::{self, Bug};
 use cascade_core::sync::{AtomicU64, Ordering, Wait};
 
 /// Who holds a lock: an owner row and how many owners it has had.
@@ -55,6 +56,7 @@ impl Lock {
         loop {
             let word = self.word.load(Ordering::Relaxed);
             let free = word == 0;
+            let is_dead = |holder| planted::is(Bug::LockFromTheLiving) || is_dead(holder);
             if (free || wait.is_long() && is_dead(Holder::from_word(word)))
                 && let Some(guard) = self.exchange(word, me, !free)
             {

@@ -1,5 +1,6 @@
 //! Pin against evict: the protocol that lets readers hold a block without writing to its slot.
 
+use cascade_core::planted::{self, Bug};
 use cascade_core::sync::{AtomicU64, Ordering, fence};
 
 use crate::index::Index;
@@ -29,7 +30,9 @@ pub fn pin(index: &Index<'_>, slot: u32, word: Word, cell: &AtomicU64) -> Pin {
 #[inline]
 pub fn confirm(index: &Index<'_>, slot: u32, word: Word, cell: &AtomicU64) -> Pin {
     let now = index.slot(slot).map(|slot| slot.word());
-    if now.is_some_and(|now| now.state() == State::Sealed && now.generation() == word.generation()) {
+    let trusted = planted::is(Bug::NoLookAfterPin);
+    if trusted || now.is_some_and(|now| now.state() == State::Sealed && now.generation() == word.generation())
+    {
         return Pin::Held;
     }
     unpin(index, slot, cell).map_or(Pin::Gone, Pin::Reclaim)
@@ -63,8 +66,13 @@ pub fn begin_evict(index: &Index<'_>, slot: u32, word: Word, owner: u16) -> Opti
 /// For each of `slots`, all begun, whether someone holds a pin. One pass over `cells`, the ledgers of live owners.
 pub fn pinned<'a>(slots: &[u32], cells: impl Iterator<Item = &'a AtomicU64>) -> Vec<bool> {
     // Pairs with the reader's fence in `announce_pin`.
-    fence(Ordering::SeqCst);
+    if !planted::is(Bug::NoScanFence) {
+        fence(Ordering::SeqCst);
+    }
     let mut found = vec![false; slots.len()];
+    if planted::is(Bug::FreeBeforeScan) {
+        return found;
+    }
     for cell in cells {
         let entry = Entry::load(cell);
         if !entry.is_pin() {
@@ -119,7 +127,7 @@ where
             return Some(word);
         }
         // Who unpinned while it was not to be seen as retired did not reclaim it. Who does so from now on will.
-        if pinned(&[slot], cells()).contains(&true) {
+        if planted::is(Bug::NoScanAfterRetire) || pinned(&[slot], cells()).contains(&true) {
             return None;
         }
     }

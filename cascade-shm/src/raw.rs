@@ -26,6 +26,7 @@ mod mapped {
     use std::ptr::NonNull;
 
     use cascade_core::block::BlockMemory;
+    use cascade_core::planted::{self, Bug};
     use cascade_core::sync::{AtomicU32, AtomicU64};
     use cascade_core::{Error, ErrorKind, Result};
     use memmap2::{Advice, MmapOptions, MmapRaw};
@@ -177,7 +178,7 @@ mod mapped {
             let ready = self.control().ready_regions.load(cascade_core::sync::Ordering::Acquire);
             let ready_bytes = ready.min(self.geometry.regions() as u64) * self.geometry.region_bytes;
             let end = extent.offset.checked_add(extent.len)?;
-            if extent.len == 0 || end > ready_bytes {
+            if (extent.len == 0 || end > ready_bytes) && !planted::is(Bug::TrustLength) {
                 return None;
             }
             // SAFETY: within the data area (`end <= ready_bytes <= data_bytes`), so within the mapping, and not null.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use cascade_core::planted::{self, Bug};
 use cascade_core::sync::{Ordering, fence};
 
 use crate::ledger::Entry;
@@ -34,7 +35,7 @@ pub fn dead_owners(core: &Core) {
             continue;
         }
         // Blocks that the dead could have damaged are verified again before they are leased.
-        if !process::is_seen(row.process()) {
+        if !process::is_seen(row.process()) && !planted::is(Bug::NoEpochBump) {
             next_epoch(core);
         }
         core.with_regions(|regions| regions.repair(holder));
@@ -77,8 +78,12 @@ fn recover(core: &Core, dead: Holder) -> bool {
             // As in `unpin`: who retires the block sees the pin gone, or we see the block retired.
             fence(Ordering::SeqCst);
         }
+        if planted::is(Bug::EntryBeforeSlot) {
+            Entry::EMPTY.store(cell);
+        }
         crate::kill::point("reap.entry");
-        if finish(core, dead.row, slot) {
+        let ignored = planted::is(Bug::IgnoreIntents) && !entry.is_pin();
+        if ignored || finish(core, dead.row, slot) {
             Entry::EMPTY.store(cell);
         } else {
             whole = false;

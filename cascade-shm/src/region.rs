@@ -7,6 +7,7 @@ mod span;
 
 use std::time::Duration;
 
+use cascade_core::planted::{self, Bug};
 use cascade_core::sync::Ordering;
 
 use crate::index::Index;
@@ -181,7 +182,7 @@ impl<'a> Regions<'a> {
     /// Takes the lock of `region`, rebuilding it if its holder died; `None` if a living holder keeps it.
     fn lock(&self, region: usize) -> Option<Guard<'a>> {
         let guard = self.map.region_locks()[region].acquire(self.me, self.is_dead, PATIENCE)?;
-        if guard.recovered() {
+        if guard.recovered() && !planted::is(Bug::NoRebuild) {
             self.rebuild(region);
         }
         Some(guard)
@@ -216,7 +217,7 @@ impl<'a> Regions<'a> {
     }
 
     fn unmark(&self, region: usize, kind: Kind, unit: usize, units: usize) {
-        bits::set(self.map.bitmap(region), unit, units, false);
+        bits::set(self.map.bitmap(region), unit, units, planted::is(Bug::LostBitmapClear));
         for resident in &self.map.residents(region)[unit..unit + units] {
             resident.store(0, Ordering::Relaxed);
         }

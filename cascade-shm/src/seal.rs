@@ -1,6 +1,7 @@
 //! From reservation to visible block, or back to free space.
 
 use cascade_core::digest;
+use cascade_core::planted::{self, Bug};
 use cascade_core::reservation::Sealed;
 use cascade_core::sync::Ordering;
 use cascade_core::tier::BlockMeta;
@@ -120,6 +121,9 @@ fn replace(stripe: &Stripe, number: u32, word: Word, root: u64, len: u64) -> Rep
         }
         let Some(cell) = stripe.take_spare() else { return Replaced::Failed };
         Entry::replacing(old).store(cell.entry());
+        if planted::is(Bug::SealBeforeHide) {
+            let _ = mine.advance(word, word.with(State::Sealed, 0));
+        }
         let Some(begun) = protocol::begin_evict(&index, old, old_word, core.row()) else { continue };
         crate::kill::point("replace.hidden");
         let done = mine.advance(word, word.with(State::Sealed, 0));
@@ -162,6 +166,9 @@ fn free_reserved(stripe: &Stripe, number: u32, slot: &Slot, word: Word, cell: Ce
 pub(crate) fn quarantine(stripe: &Stripe, token: u64) {
     let cell = stripe.reclaim(token);
     let Some((_, slot, word)) = owned(stripe, &cell) else { return };
+    if planted::is(Bug::NoQuarantine) {
+        return abandon(stripe, token);
+    }
     let len = slot.extent().map_or(0, |extent| extent.len);
     if slot.advance(word, word.with(State::Freeing, word.owner())) {
         let now = cascade_core::clock::Clock::now(&stripe.core().clock);

@@ -1,6 +1,7 @@
 //! The slot: one cache line that says all of a block. Byte table in docs/format.md.
 
 use cascade_core::id::BlockId;
+use cascade_core::planted::{self, Bug};
 use cascade_core::sync::{AtomicU64, Ordering, fence};
 use cascade_core::tier::Class;
 
@@ -136,7 +137,8 @@ impl Slot {
     /// Moves from `from` to `to`, if nobody else moved first.
     #[inline]
     pub fn advance(&self, from: Word, to: Word) -> bool {
-        self.state.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        let order = if planted::is(Bug::NoReleaseOnAdvance) { Ordering::Relaxed } else { Ordering::AcqRel };
+        self.state.compare_exchange(from.0, to.0, order, Ordering::Acquire).is_ok()
     }
 
     /// Whether the id is `words`. Only meaningful while the word's generation stands before and after.

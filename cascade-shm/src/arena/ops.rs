@@ -12,6 +12,7 @@ use cascade_core::id::BlockId;
 use cascade_core::lease::{Lease, LeaseHome};
 use cascade_core::memory::SgList;
 use cascade_core::metrics::TierStats;
+use cascade_core::planted::{self, Bug};
 use cascade_core::reservation::{Reservation, ReservationHome, Reserve, Sealed};
 use cascade_core::tier::{Addressable, BlockMeta, Capability, Lookup, MissReason, OnExisting, PutMeta, Tier};
 
@@ -111,7 +112,7 @@ fn verified(stripe: &Stripe, id: &BlockId, pinned: &Pinned<'_>) -> bool {
     let core = stripe.core();
     let Some(slot) = core.index().slot(pinned.place.0) else { return false };
     let epoch = core.epoch();
-    if slot.verified_epoch() == epoch {
+    if slot.verified_epoch() == epoch || planted::is(Bug::SkipDigest) {
         return true;
     }
     let root = digest::root(id.as_bytes(), pinned.meta.len, pinned.memory.digests().into_iter());
@@ -164,7 +165,8 @@ fn copy_out(id: &BlockId, pinned: &Pinned<'_>, into: &SgList) -> std::result::Re
     // A mismatch is read once more: a flipped bit on the way is not a damaged block.
     for _ in 0..2 {
         let digests = pinned.memory.scatter(into);
-        if digest::root(id.as_bytes(), meta.len, digests.into_iter()) == meta.digest {
+        let root = digest::root(id.as_bytes(), meta.len, digests.into_iter());
+        if root == meta.digest || planted::is(Bug::SkipDigest) {
             return Ok(meta);
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64 as LocalU64, Ordering};
 
 use cascade_core::lease::LeaseHome;
+use cascade_core::planted::{self, Bug};
 use cascade_core::reservation::{ReservationHome, Sealed};
 use cascade_core::sync::AtomicU64;
 
@@ -164,7 +165,7 @@ impl Drop for Cell<'_> {
 impl LeaseHome for Stripe {
     #[inline]
     fn release(&self, token: u64) {
-        if !self.core.is_ours() {
+        if !self.core.is_ours() || planted::is(Bug::LeakedPin) {
             return;
         }
         let cell = self.reclaim(token);
