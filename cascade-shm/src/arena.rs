@@ -2,6 +2,7 @@
 
 mod audit;
 mod ops;
+mod scrub;
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -16,6 +17,7 @@ use cascade_core::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
 
 pub use audit::Audit;
+pub use scrub::{Scrub, Scrubbed};
 
 use crate::config::ArenaConfig;
 use crate::file;
@@ -44,12 +46,22 @@ struct Inner {
     path: PathBuf,
     superblock: Superblock,
     created: bool,
+    visits: bool,
     opened_epoch: u64,
     /// One session for each generation of forks.
     sessions: [OnceLock<Option<Session>>; FORK_DEPTH],
     next_stripe: AtomicUsize,
     grower: Mutex<Grower>,
     number: usize,
+}
+
+/// How a handle comes to its arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Made,
+    Found,
+    /// Only to look after it: it does not grow for this.
+    Visited,
 }
 
 /// Which stripe of which handle a thread uses.
@@ -71,20 +83,37 @@ impl Arena {
         for _ in 0..OPEN_ATTEMPTS {
             if let Some((file, superblock)) = file::attach(&path)? {
                 config.check_existing(&superblock.geometry)?;
-                return Self::start(file, superblock, path, false);
+                let arena = Self::start(file, superblock, path.clone(), Start::Found)?;
+                // Removed between being found and being joined: nobody else would ever see it.
+                if arena.inner.is_linked() {
+                    return Ok(arena);
+                }
+                continue;
             }
             let (file, superblock) = file::create(config)?;
             let map = Map::new(&file, superblock.geometry)?;
             map.control().limit_regions.store(superblock.geometry.regions() as u64, Ordering::Release);
             if file::publish(&file, &path)? {
-                return Self::start(file, superblock, path, true);
+                return Self::start(file, superblock, path, Start::Made);
             }
         }
         let what = format!("the arena {} appears and disappears: another program removes it", path.display());
         Err(Error::new(ErrorKind::System, what))
     }
 
-    fn start(file: File, superblock: Superblock, path: PathBuf, created: bool) -> Result<Self> {
+    /// Joins the arena that `config` names if it is there, and neither makes nor grows one: for those who look after arenas.
+    ///
+    /// # Errors
+    /// As [`Arena::open`].
+    pub fn attach(config: &ArenaConfig) -> Result<Option<Self>> {
+        file::prepare_dir(&config.dir)?;
+        let path = config.path();
+        let Some((file, superblock)) = file::attach(&path)? else { return Ok(None) };
+        let arena = Self::start(file, superblock, path, Start::Visited)?;
+        Ok(arena.inner.is_linked().then_some(arena))
+    }
+
+    fn start(file: File, superblock: Superblock, path: PathBuf, start: Start) -> Result<Self> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let map = Arc::new(Map::new(&file, superblock.geometry)?);
         check_backed(&file, &map, &path)?;
@@ -92,13 +121,20 @@ impl Arena {
         let again = file.try_clone().map_err(|error| {
             Error::new(ErrorKind::System, "cannot duplicate the arena's descriptor").with_source(error)
         })?;
-        let grower = Grower::start(session.core(), again);
+        let grower = match start {
+            Start::Made | Start::Found => Grower::start(session.core(), again),
+            Start::Visited => Grower::none(),
+        };
+        if start != Start::Visited {
+            note_use(&file);
+        }
         let inner = Inner {
             map,
             file,
             path,
             superblock,
-            created,
+            created: start == Start::Made,
+            visits: start == Start::Visited,
             opened_epoch: fork_epoch(),
             sessions: [const { OnceLock::new() }; FORK_DEPTH],
             next_stripe: AtomicUsize::new(0),
@@ -228,8 +264,25 @@ fn check_backed(file: &File, map: &Map, path: &Path) -> Result<()> {
     }
 }
 
+impl Inner {
+    /// Whether the file still has its name.
+    fn is_linked(&self) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        self.file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
+    }
+}
+
+/// The file's time says when a store last opened or closed the arena: writes through mappings do not change it.
+fn note_use(file: &File) {
+    // Only `cascade gc --older-than` goes by it.
+    let _ = file.set_modified(std::time::SystemTime::now());
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
+        if !self.visits {
+            note_use(&self.file);
+        }
         if fork_epoch() != self.opened_epoch {
             self.grower.get_mut().forget();
         }

@@ -94,6 +94,59 @@ pub fn open(path: &Path) -> Result<File> {
 /// # Errors
 /// `Permission` for a file that is not ours alone, `Format` for one that is not an arena.
 pub fn attach(path: &Path) -> Result<Option<(File, Superblock)>> {
+    attach_by(path, open)
+}
+
+/// As [`attach`], with a descriptor that can only read.
+///
+/// # Errors
+/// As [`attach`].
+pub fn look(path: &Path) -> Result<Option<(File, Superblock)>> {
+    attach_by(path, open_to_read)
+}
+
+fn open_to_read(path: &Path) -> Result<File> {
+    // Without O_NONBLOCK a pipe that took the file's place would make us wait for its writer.
+    File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(system(format!("cannot open the arena {}", path.display())))
+}
+
+/// Opens a regular file of this user to read, whatever it holds and whatever its mode; `None` if it is not there.
+///
+/// # Errors
+/// `Permission` when it is something else, or somebody else's.
+pub fn look_any(path: &Path) -> Result<Option<File>> {
+    open_any_by(path, open_to_read)
+}
+
+/// As [`look_any`], to read and write.
+///
+/// # Errors
+/// As [`look_any`].
+pub fn open_any(path: &Path) -> Result<Option<File>> {
+    open_any_by(path, open)
+}
+
+fn open_any_by(path: &Path, open: fn(&Path) -> Result<File>) -> Result<Option<File>> {
+    let is_ours = |metadata: &std::fs::Metadata| {
+        let ours = metadata.is_file() && metadata.uid() == nix::unistd::geteuid().as_raw();
+        let what = || format!("{} is not a regular file of this user", path.display());
+        if ours { Ok(()) } else { Err(Error::new(ErrorKind::Permission, what())) }
+    };
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(system(format!("cannot stat {}", path.display()))(error)),
+        Ok(metadata) => is_ours(&metadata)?,
+    }
+    let file = open(path)?;
+    is_ours(&file.metadata().map_err(system(format!("cannot stat {}", path.display())))?)?;
+    Ok(Some(file))
+}
+
+fn attach_by(path: &Path, open: fn(&Path) -> Result<File>) -> Result<Option<(File, Superblock)>> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(system(format!("cannot stat {}", path.display()))(error)),

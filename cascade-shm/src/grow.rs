@@ -71,6 +71,12 @@ impl Grower {
 }
 
 impl Grower {
+    /// Grows nothing.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { stop: Arc::default(), thread: None }
+    }
+
     /// Forgets the thread: in a forked child there is none.
     pub fn forget(&mut self) {
         if let Some(thread) = self.thread.take() {

@@ -33,6 +33,12 @@ impl Entry {
         Self(u64::from(slot) + 1 | INTENT | REPLACING)
     }
 
+    /// An entry as the file has it.
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// The slot, if the entry holds one.
     #[must_use]
     pub fn slot(self) -> Option<u32> {

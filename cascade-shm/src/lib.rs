@@ -8,7 +8,8 @@
 //! * `layout`, `slot`, `ledger`, `owner`: the bytes (docs/format.md);
 //! * `index`, `protocol`: how slots change hands (modelled with loom in `tests/loom.rs`);
 //! * `region`, `evict`: where blocks lie, and which go;
-//! * `recover`, `process`: who is dead, and what they left.
+//! * `recover`, `process`: who is dead, and what they left;
+//! * [`inspect`], [`remove`]: an arena seen from outside, and its end.
 
 pub mod index;
 pub mod kill;
@@ -31,17 +32,21 @@ mod file;
 #[cfg(not(loom))]
 mod grow;
 #[cfg(not(loom))]
+pub mod inspect;
+#[cfg(not(loom))]
 mod process;
 #[cfg(not(loom))]
 mod recover;
 #[cfg(not(loom))]
 mod region;
 #[cfg(not(loom))]
+pub mod remove;
+#[cfg(not(loom))]
 mod seal;
 #[cfg(not(loom))]
 mod session;
 
 #[cfg(not(loom))]
-pub use arena::{Arena, Audit};
+pub use arena::{Arena, Audit, Scrub, Scrubbed};
 #[cfg(not(loom))]
 pub use config::ArenaConfig;

@@ -22,6 +22,12 @@ impl Holder {
     fn from_word(word: u64) -> Self {
         Self { row: (word >> 8) as u16, generation: (word >> 32) as u32 }
     }
+
+    /// Who holds a lock whose word is `word`.
+    #[must_use]
+    pub fn of_lock(word: u64) -> Option<Self> {
+        (word != 0).then(|| Self::from_word(word))
+    }
 }
 
 /// The lock word: 0, or its holder.
@@ -70,8 +76,7 @@ impl Lock {
 
     /// Who holds it now.
     pub fn holder(&self) -> Option<Holder> {
-        let word = self.word.load(Ordering::Relaxed);
-        (word != 0).then(|| Holder::from_word(word))
+        Holder::of_lock(self.word.load(Ordering::Relaxed))
     }
 
     fn exchange(&self, from: u64, me: Holder, recovered: bool) -> Option<Guard<'_>> {

@@ -38,6 +38,17 @@ pub struct Process {
 }
 
 impl OwnerRow {
+    /// A private copy of a row, from its bytes in the file.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; 128]) -> Self {
+        let row = Self::default();
+        let words = [&row.state, &row.pid, &row.started, &row.pid_namespace, &row.stripes];
+        for (word, bytes) in words.into_iter().zip(bytes.as_chunks().0) {
+            word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+        }
+        row
+    }
+
     /// State and generation.
     pub fn state(&self) -> (RowState, u32) {
         let word = self.state.load(Ordering::Acquire);

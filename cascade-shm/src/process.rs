@@ -3,6 +3,7 @@
 mod fork;
 
 use std::os::fd::AsFd;
+use std::time::{Duration, SystemTime};
 
 use crate::owner::Process;
 
@@ -61,6 +62,23 @@ pub fn is_seen(process: Process) -> bool {
     process.pid_namespace == pid_namespace() && !is_gone(process)
 }
 
+/// When `process` started, by the wall clock; `None` when it cannot be seen from here.
+#[must_use]
+pub fn since(process: Process) -> Option<SystemTime> {
+    let table = std::fs::read_to_string("/proc/stat").ok()?;
+    let boot: u64 = table.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+    let ticks = u64::try_from(ticks).ok().filter(|ticks| *ticks > 0)?;
+    is_seen(process).then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(boot + process.started / ticks))
+}
+
+/// The name of the command that `process` runs; `None` when it cannot be seen from here.
+#[must_use]
+pub fn command(process: Process) -> Option<String> {
+    let name = std::fs::read(format!("/proc/{}/comm", process.pid)).ok().filter(|_| is_seen(process))?;
+    Some(String::from_utf8_lossy(&name).trim_end().to_owned())
+}
+
 fn row_lock(row: u16, kind: i32) -> libc::flock {
     libc::flock {
         l_type: kind as i16,
@@ -69,6 +87,24 @@ fn row_lock(row: u16, kind: i32) -> libc::flock {
         l_len: 1,
         l_pid: 0,
     }
+}
+
+/// The lock bytes of all rows that an arena can have.
+fn all_rows(kind: i32) -> libc::flock {
+    libc::flock { l_len: i64::from(u16::MAX) + 1, ..row_lock(0, kind) }
+}
+
+/// Whether any open file but that of `fd` holds the lock of any row: a living owner, or a fork of one.
+#[must_use]
+pub fn is_any_row_locked(fd: &impl AsFd) -> bool {
+    is_locked(fd, all_rows(libc::F_WRLCK))
+}
+
+/// Takes the file locks of all rows, so that nobody joins; `false` when another open file has one.
+#[must_use]
+pub fn lock_all_rows(fd: &impl AsFd) -> bool {
+    let lock = all_rows(libc::F_WRLCK);
+    nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_OFD_SETLK(&lock)).is_ok()
 }
 
 /// Takes the file lock of `row` for the open file of `fd`; `false` when another open file has it.
@@ -88,7 +124,10 @@ pub fn unlock_row(fd: &impl AsFd, row: u16) {
 /// Whether another open file than that of `fd` holds the file lock of `row`.
 #[must_use]
 pub fn is_row_locked(fd: &impl AsFd, row: u16) -> bool {
-    let mut lock = row_lock(row, libc::F_WRLCK);
+    is_locked(fd, row_lock(row, libc::F_WRLCK))
+}
+
+fn is_locked(fd: &impl AsFd, mut lock: libc::flock) -> bool {
     match nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_OFD_GETLK(&mut lock)) {
         Ok(_) => i32::from(lock.l_type) != libc::F_UNLCK,
         // In doubt an owner lives: its pins are honoured.

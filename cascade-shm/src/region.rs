@@ -33,7 +33,9 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn from_summary(word: u64) -> Self {
+    /// What the word of a summary says.
+    #[must_use]
+    pub fn from_summary(word: u64) -> Self {
         match word >> 62 {
             0 => Self::NotReady,
             1 => Self::Empty,

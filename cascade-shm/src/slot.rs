@@ -128,6 +128,17 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// A private copy of a slot, from its bytes in the file.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; 64]) -> Self {
+        let slot = Self::default();
+        let words = [&slot.state].into_iter().chain(&slot.id).chain([&slot.root, &slot.place, &slot.size]);
+        for (word, bytes) in words.zip(bytes.as_chunks().0) {
+            word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+        }
+        slot
+    }
+
     /// The state word, with all that was written before it was published.
     #[inline]
     pub fn word(&self) -> Word {

@@ -97,7 +97,7 @@ fn find_decided(core: &Core, key: &Key) -> Found {
 }
 
 /// Forgets a block whose bytes are not what was put.
-fn drop_corrupt(stripe: &Stripe, number: u32, word: Word) {
+pub(super) fn drop_corrupt(stripe: &Stripe, number: u32, word: Word) {
     stripe.counters.count(Event::Corrupt);
     let index = stripe.core().index();
     if let Some(now) = index.slot(number).map(Slot::word)
