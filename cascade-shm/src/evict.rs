@@ -19,6 +19,8 @@ pub use window::Window;
 const BATCH: usize = 16;
 /// Windows looked at for each one that is emptied.
 const SAMPLES: usize = 16;
+/// What one look frees beyond the block that asked for room, at most.
+const AHEAD_BYTES: u64 = 4 << 20;
 /// Windows tried before giving up.
 const ATTEMPTS: usize = 12;
 
@@ -29,8 +31,8 @@ pub fn make_room(stripe: &Stripe, len: u64) -> Option<usize> {
         let mut windows = window::sample(stripe, len, SAMPLES << (attempt / 4));
         windows.sort_by(|a, b| a.cost.total_cmp(&b.cost));
         // For small blocks one look pays for several: the put that follows finds room at once.
-        let spare = (1 << 20) / len.max(1) as usize;
-        let most = (1 + spare).min(SAMPLES / 4);
+        let ahead_bytes = AHEAD_BYTES.min(stripe.core().map().geometry().data_bytes / 256);
+        let most = (1 + ahead_bytes / len.max(1)).min(SAMPLES as u64 / 4) as usize;
         // What is pinned looks cheap again and again: go on to the next window rather than give up.
         let emptied: Vec<usize> = windows
             .iter()

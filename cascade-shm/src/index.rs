@@ -162,6 +162,8 @@ impl<'a> Index<'a> {
     /// Looks for a block. No lock, no system call, no store.
     #[inline]
     pub fn find(&self, key: &Key) -> Found {
+        // The second bucket's line is under way while the first one's is looked at.
+        crate::raw::prefetch(&self.tags[key.buckets[1]]);
         let mut best = Found::Absent;
         for slot in self.candidates(key) {
             let Some(word) = self.word_if_id(slot, key) else { continue };

@@ -5,7 +5,7 @@ use cascade_core::sync::{AtomicU64, Ordering, fence};
 
 use crate::index::Index;
 use crate::ledger::{Entry, announce_pin};
-use crate::slot::{State, Word};
+use crate::slot::{Slot, State, Word};
 
 /// What became of a pin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +29,18 @@ pub fn pin(index: &Index<'_>, slot: u32, word: Word, cell: &AtomicU64) -> Pin {
 /// Looks again at a block whose pin is announced in `cell`, a `SeqCst` fence ago: one fence serves many announcements.
 #[inline]
 pub fn confirm(index: &Index<'_>, slot: u32, word: Word, cell: &AtomicU64) -> Pin {
-    let now = index.slot(slot).map(|slot| slot.word());
-    let trusted = planted::is(Bug::NoLookAfterPin);
-    if trusted || now.is_some_and(|now| now.state() == State::Sealed && now.generation() == word.generation())
-    {
+    if index.slot(slot).is_some_and(|slot| stands(slot, word)) {
         return Pin::Held;
     }
     unpin(index, slot, cell).map_or(Pin::Gone, Pin::Reclaim)
+}
+
+/// Whether `slot` still holds the sealed block of `word`: what makes an announced pin hold.
+#[inline]
+pub fn stands(slot: &Slot, word: Word) -> bool {
+    let now = slot.word();
+    let trusted = planted::is(Bug::NoLookAfterPin);
+    trusted || now.state() == State::Sealed && now.generation() == word.generation()
 }
 
 /// Releases a pin. Gives the word of a block that was retired meanwhile, which the caller reclaims: the cell then holds an

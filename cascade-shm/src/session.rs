@@ -21,7 +21,7 @@ use crate::recover;
 use crate::region::Regions;
 
 pub use counters::{Counters, Event};
-pub use stripe::{Cell, Stripe};
+pub use stripe::{Cell, Held, Stripe};
 
 /// What a session's stripes share.
 #[derive(Debug)]

@@ -27,12 +27,13 @@ use crate::seal::{self, meta_of};
 use crate::session::{Cell, Core, Event, Stripe};
 use crate::slot::{Slot, State, Word};
 
+mod ahead;
 mod many;
+
+use ahead::{Ahead, LOOKAHEAD};
 
 /// Attempts at an operation that others keep interfering with.
 const ATTEMPTS: usize = 64;
-/// Ids of a batch whose cache lines are fetched ahead together.
-const LOOKAHEAD: usize = 16;
 
 /// A pinned block: the cell holds the pin.
 struct Pinned<'a> {
@@ -134,7 +135,7 @@ fn grant(stripe: &Arc<Stripe>, id: &BlockId, pinned: Pinned<'_>) -> std::result:
         drop_corrupt(stripe, place.0, place.1);
         return Err(MissReason::Corrupt);
     }
-    stripe.counters.count(Event::Hit);
+    stripe.counters.count(Event::Hit(1));
     let home = Arc::clone(stripe) as Arc<dyn LeaseHome>;
     Ok(Lease::new(pinned.memory, pinned.meta, home, pinned.cell.keep()))
 }
@@ -147,7 +148,7 @@ fn fetch(stripe: &Stripe, id: &BlockId, into: &SgList) -> std::result::Result<Bl
     stripe.release(pinned.cell.keep());
     match answer {
         Ok(meta) => {
-            stripe.counters.count(Event::Hit);
+            stripe.counters.count(Event::Hit(1));
             stripe.counters.count(Event::Out(meta.len));
         }
         Err(MissReason::Corrupt) => drop_corrupt(stripe, place.0, place.1),
@@ -332,8 +333,15 @@ impl Arena {
         }
     }
 
+    /// A lease whose miss the caller counts.
+    fn lease_uncounted(&self, id: &BlockId) -> std::result::Result<Lease, MissReason> {
+        let throttled =
+            |answer: &std::result::Result<Lease, MissReason>| matches!(answer, Err(MissReason::Throttled));
+        self.on_stripe(|stripe| lease(stripe, id), throttled).unwrap_or(Err(MissReason::Unavailable))
+    }
+
     fn missed(&self, why: MissReason) -> Outcome {
-        self.count(Event::Miss);
+        self.count(Event::Miss(1));
         Outcome::Miss(why)
     }
 
@@ -415,15 +423,9 @@ impl Tier for Arena {
     fn lookup(&self, ids: &[BlockId], out: &mut [Lookup]) {
         assert_eq!(ids.len(), out.len(), "one answer for each id");
         let index = Index::new(self.inner.map.slots(), self.inner.map.tags());
-        let mut keys = Vec::with_capacity(LOOKAHEAD);
-        for (ids, out) in ids.chunks(LOOKAHEAD).zip(out.chunks_mut(LOOKAHEAD)) {
-            keys.clear();
-            keys.extend(ids.iter().map(|id| index.key(id)));
-            if keys.len() > 1 {
-                keys.iter().for_each(|key| index.prefetch(key));
-                keys.iter().for_each(|key| index.prefetch_slots(key));
-            }
-            for (key, answer) in keys.iter().zip(out) {
+        let mut ahead = Ahead::new(index, ids);
+        for out in out.chunks_mut(LOOKAHEAD) {
+            for (key, answer) in ahead.step().iter().zip(out) {
                 *answer = look(&index, key);
             }
         }
@@ -463,12 +465,9 @@ impl Addressable for Arena {
     }
 
     fn lease(&self, id: &BlockId) -> std::result::Result<Lease, MissReason> {
-        let throttled =
-            |answer: &std::result::Result<Lease, MissReason>| matches!(answer, Err(MissReason::Throttled));
-        let answer =
-            self.on_stripe(|stripe| lease(stripe, id), throttled).unwrap_or(Err(MissReason::Unavailable));
+        let answer = self.lease_uncounted(id);
         if answer.is_err() {
-            self.count(Event::Miss);
+            self.count(Event::Miss(1));
         }
         answer
     }

@@ -18,36 +18,82 @@ pub struct Window {
     pub victims: Vec<(u32, Word)>,
 }
 
-/// Some random windows for a block of `len` bytes.
+/// Where a window begins, counted in units of `kind` through all regions, and how long it is.
+#[derive(Clone, Copy)]
+struct Place {
+    kind: Kind,
+    first: usize,
+    need: usize,
+}
+
+/// Some random windows for a block of `len` bytes. Each look costs misses that depend on each other (what lies there, and
+/// its slot), so all samples make the same step together.
 pub(super) fn sample(stripe: &Stripe, len: u64, samples: usize) -> Vec<Window> {
+    let map = stripe.core().map();
     stripe.core().with_regions(|regions| {
         let ready = regions.ready();
         if ready == 0 {
             return Vec::new();
         }
-        (0..samples).filter_map(|_| one(stripe, regions, len, ready)).collect()
+        let kind = Kind::of(len);
+        let picks: Vec<(usize, usize)> = (0..samples)
+            .map(|_| {
+                let region = (stripe.random() % ready as u64) as usize;
+                let unit = (stripe.random() % regions.units(kind) as u64) as usize;
+                if let Some(resident) = map.residents(region).get(unit) {
+                    crate::raw::prefetch(resident);
+                }
+                (region, unit)
+            })
+            .collect();
+        let places: Vec<Place> = picks
+            .into_iter()
+            .filter_map(|(region, unit)| place(stripe, regions, len, ready, region, unit))
+            .inspect(|place| prefetch_victims(stripe, regions, *place))
+            .collect();
+        places.into_iter().filter_map(|place| assess(stripe, regions, place)).collect()
     })
 }
 
-/// The random window that begins at or before a random place.
-fn one(stripe: &Stripe, regions: &Regions<'_>, len: u64, ready: usize) -> Option<Window> {
+/// The window that begins at or before `unit` of `region`.
+fn place(
+    stripe: &Stripe,
+    regions: &Regions<'_>,
+    len: u64,
+    ready: usize,
+    region: usize,
+    unit: usize,
+) -> Option<Place> {
     let kind = Kind::of(len);
     let in_region = regions.units(kind);
     let need = len.div_ceil(kind.unit_bytes()) as usize;
-    let region = (stripe.random() % ready as u64) as usize;
-    let random_unit = (stripe.random() % in_region as u64) as usize;
     if need > in_region / 4 && kind == Kind::Large {
         // May cross into the next regions; must not reach beyond the last that is ready.
         let latest = (ready * in_region).checked_sub(need)?;
-        let first = (region * in_region + begin(stripe, regions, region, random_unit, kind)).min(latest);
-        return assess(stripe, regions, kind, first, need);
+        let first = (region * in_region + begin(stripe, regions, region, unit, kind)).min(latest);
+        return Some(Place { kind, first, need });
     }
     if regions.kind(region) != kind {
         // A region of the other kind changes hands as a whole.
-        return assess(stripe, regions, kind, region * in_region, in_region);
+        return Some(Place { kind, first: region * in_region, need: in_region });
     }
-    let first = begin(stripe, regions, region, random_unit, kind).min(in_region - need);
-    assess(stripe, regions, kind, region * in_region + first, need)
+    let first = begin(stripe, regions, region, unit, kind).min(in_region - need);
+    Some(Place { kind, first: region * in_region + first, need })
+}
+
+/// Brings the slots of the first and the last block of a window into the cache.
+fn prefetch_victims(stripe: &Stripe, regions: &Regions<'_>, Place { kind, first, need }: Place) {
+    let map = stripe.core().map();
+    let in_region = regions.units(kind);
+    for unit in [first, first + need - 1] {
+        if regions.kind(unit / in_region) != kind {
+            continue;
+        }
+        let resident = map.residents(unit / in_region)[unit % in_region].load(Ordering::Relaxed);
+        if let Some(slot) = resident.checked_sub(1).and_then(|slot| map.slots().get(slot as usize)) {
+            crate::raw::prefetch(slot);
+        }
+    }
 }
 
 /// The first unit of the block at `unit`, or of the free run that it is in: a window that begins there cuts no block.
@@ -62,7 +108,7 @@ fn begin(stripe: &Stripe, regions: &Regions<'_>, region: usize, unit: usize, kin
 }
 
 /// What it costs to empty `need` units from `first` on (counted through all regions); `None` if a block there is being filled.
-fn assess(stripe: &Stripe, regions: &Regions<'_>, kind: Kind, first: usize, need: usize) -> Option<Window> {
+fn assess(stripe: &Stripe, regions: &Regions<'_>, Place { kind, first, need }: Place) -> Option<Window> {
     let map = stripe.core().map();
     let now = stripe.core().now();
     let in_region = regions.units(kind);

@@ -33,10 +33,10 @@ pub enum Event {
     Exists,
     /// A put was refused.
     Refused,
-    /// A fetch or lease found its block.
-    Hit,
-    /// A fetch or lease did not.
-    Miss,
+    /// This many fetches or leases found their block.
+    Hit(u64),
+    /// This many did not.
+    Miss(u64),
     /// This many blocks were dropped to make room.
     Evicted(u64),
     /// A block did not match its digest.
@@ -58,8 +58,8 @@ impl Counters {
             }
             Event::Exists => add(&line.exists, 1),
             Event::Refused => add(&line.refused, 1),
-            Event::Hit => add(&line.hits, 1),
-            Event::Miss => add(&line.misses, 1),
+            Event::Hit(blocks) => add(&line.hits, blocks),
+            Event::Miss(blocks) => add(&line.misses, blocks),
             Event::Evicted(blocks) => add(&line.evictions, blocks),
             Event::Corrupt => add(&line.corrupt, 1),
             Event::Out(bytes) => add(&line.bytes_out, bytes),

@@ -41,6 +41,42 @@ pub struct Cell<'a> {
     keep: bool,
 }
 
+/// Entries taken from a stripe together, none of which holds anything yet. What is not handed out goes back when dropped.
+#[derive(Debug)]
+pub struct Held<'a> {
+    stripe: &'a Stripe,
+    mask: u64,
+}
+
+impl Iterator for Held<'_> {
+    type Item = u32;
+
+    /// Hands one out: from here on it is the caller's to give back, by way of [`Stripe::reclaim`].
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        let number = (self.mask != 0).then(|| self.mask.trailing_zeros())?;
+        self.mask &= self.mask - 1;
+        Some(number)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if self.mask != 0 {
+            self.stripe.used.fetch_and(!self.mask, Ordering::Release);
+        }
+    }
+}
+
+/// The `most` lowest bits of `mask`.
+fn lowest(mask: u64, most: usize) -> u64 {
+    let mut rest = mask;
+    for _ in 0..most.min(64) {
+        rest &= rest.wrapping_sub(1);
+    }
+    mask & !rest
+}
+
 impl Stripe {
     pub(super) fn new(core: Arc<Core>, number: usize) -> Self {
         let seed = 0x9e37_79b9_7f4a_7c15_u64
@@ -96,6 +132,25 @@ impl Stripe {
                 Ok(_) => {
                     self.announce();
                     return Some(Cell { stripe: self, number, keep: false });
+                }
+                Err(now) => used = now,
+            }
+        }
+    }
+
+    /// Takes up to `most` free entries for leases at once.
+    pub fn take_many(&self, most: usize) -> Held<'_> {
+        let mut used = self.used.load(Ordering::Relaxed);
+        loop {
+            let free = HOLDABLE & !used;
+            let taken = lowest(free, most);
+            if taken == 0 {
+                return Held { stripe: self, mask: 0 };
+            }
+            match self.used.compare_exchange_weak(used, used | taken, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => {
+                    self.announce();
+                    return Held { stripe: self, mask: taken };
                 }
                 Err(now) => used = now,
             }

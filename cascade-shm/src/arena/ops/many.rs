@@ -1,102 +1,161 @@
-//! Leases by the batch: cache lines are fetched ahead, and one fence serves many pins.
+//! Leases by the batch: cache lines are fetched ahead, one fence serves many pins, and answers are made where they stay.
 
 use std::sync::Arc;
 
 use cascade_core::id::BlockId;
-use cascade_core::lease::Lease;
+use cascade_core::lease::{Lease, LeaseHome};
 use cascade_core::sync::{Ordering, fence};
-use cascade_core::tier::{Addressable, MissReason};
+use cascade_core::tier::MissReason;
 
-use super::{Event, LOOKAHEAD, grant, occupy};
+use super::ahead::{Ahead, LOOKAHEAD};
+use super::{Event, grant, occupy};
 use crate::arena::Arena;
 use crate::evict;
 use crate::index::{Found, Index, Key};
 use crate::ledger::Entry;
 use crate::protocol::{self, Pin};
-use crate::session::{Cell, Stripe};
+use crate::seal::meta_of;
+use crate::session::{Held, Stripe};
 use crate::slot::Word;
 
 type Answer = Result<Lease, MissReason>;
 
-/// A pin that is announced and not yet confirmed.
-struct Announced<'a> {
-    at: usize,
-    stripe: &'a Arc<Stripe>,
-    cell: Cell<'a>,
-    number: u32,
-    word: Word,
+/// Ledger entries for a batch, taken from one stripe after the other, many at a time.
+struct Supply<'a> {
+    held: Option<(&'a Arc<Stripe>, Held<'a>)>,
+    rest: std::iter::Chain<std::slice::Iter<'a, Arc<Stripe>>, std::slice::Iter<'a, Arc<Stripe>>>,
+    wanted: usize,
+}
+
+impl<'a> Supply<'a> {
+    fn new(stripes: &'a [Arc<Stripe>], own: usize, wanted: usize) -> Self {
+        let (before, from) = stripes.split_at(own.min(stripes.len()));
+        Self { held: None, rest: from.iter().chain(before), wanted }
+    }
+
+    /// A free entry; it is the caller's to give back.
+    #[inline]
+    fn take(&mut self) -> Option<(&'a Arc<Stripe>, u32)> {
+        loop {
+            if let Some((stripe, held)) = &mut self.held
+                && let Some(number) = held.next()
+            {
+                self.wanted -= 1;
+                return Some((stripe, number));
+            }
+            let stripe = self.rest.next()?;
+            self.held = Some((stripe, stripe.take_many(self.wanted)));
+        }
+    }
+}
+
+/// What one look at the index and one entry made of an id.
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    /// A pin is announced in this entry of the stripe, and not yet confirmed.
+    Announced(&'a Arc<Stripe>, u32, u32, Word),
+    Missed(MissReason),
+    /// To be asked for alone.
+    Again,
 }
 
 pub(super) fn lease(arena: &Arena, ids: &[BlockId]) -> Vec<Answer> {
     let (Some(own), Some(session)) = (arena.stripe(), arena.session()) else {
         return ids.iter().map(|_| Err(MissReason::Unavailable)).collect();
     };
-    let all = session.stripes();
-    let (before, from) = all.split_at(own.number().min(all.len()));
-    let mut stripes = from.iter().chain(before).peekable();
     let index = own.core().index();
+    let clock = Clock { now: own.core().now(), epoch: own.core().epoch() };
+    let mut supply = Supply::new(session.stripes(), own.number(), ids.len());
     let mut answers = Vec::with_capacity(ids.len());
-    let mut keys = Vec::with_capacity(LOOKAHEAD);
-    let mut announced = Vec::with_capacity(LOOKAHEAD);
+    let mut ahead = Ahead::new(index, ids);
+    let mut steps = [Step::Again; LOOKAHEAD];
+    let mut granted = 0;
     for ids in ids.chunks(LOOKAHEAD) {
-        look_ahead(&index, ids, &mut keys);
-        let base = answers.len();
-        for (at, key) in keys.iter().enumerate() {
-            answers.push(match index.find(key) {
-                Found::Sealed(number, word) => match take(&mut stripes) {
-                    Some((stripe, cell)) => {
-                        Entry::pin(number).store(cell.entry());
-                        announced.push(Announced { at, stripe, cell, number, word });
-                        // Confirmed below, or asked for again.
-                        Err(MissReason::Evicting)
-                    }
-                    None => Err(MissReason::Throttled),
-                },
-                Found::Pending | Found::Absent => Err(MissReason::Absent),
-                Found::Evicting(..) => arena.lease(&ids[at]),
-            });
+        for (step, key) in steps.iter_mut().zip(ahead.step()) {
+            *step = announce(&index, key, &mut supply);
         }
         // As in `announce_pin`, once for all of them.
         fence(Ordering::SeqCst);
-        for pin in announced.drain(..) {
-            let at = pin.at;
-            answers[base + at] = confirm(&index, pin, &ids[at]).unwrap_or_else(|| arena.lease(&ids[at]));
+        for (step, id) in steps.iter().zip(ids) {
+            match *step {
+                Step::Announced(stripe, entry, number, word) => {
+                    match fast(&index, stripe, entry, number, word, clock) {
+                        Some(lease) => {
+                            granted += 1;
+                            answers.push(Ok(lease));
+                        }
+                        None => answers.push(slow(arena, &index, (stripe, entry), (number, word), id)),
+                    }
+                }
+                Step::Missed(why) => answers.push(Err(why)),
+                Step::Again => answers.push(arena.lease_uncounted(id)),
+            }
         }
     }
+    own.counters.count(Event::Hit(granted));
     let missed = answers.iter().filter(|answer| answer.is_err()).count();
-    (0..missed).for_each(|_| own.counters.count(Event::Miss));
+    own.counters.count(Event::Miss(missed as u64));
     answers
 }
 
-fn look_ahead(index: &Index<'_>, ids: &[BlockId], keys: &mut Vec<Key>) {
-    keys.clear();
-    keys.extend(ids.iter().map(|id| index.key(id)));
-    keys.iter().for_each(|key| index.prefetch(key));
-    keys.iter().for_each(|key| index.prefetch_slots(key));
-}
-
-/// A free entry of the first stripe that has one.
-fn take<'a>(
-    stripes: &mut std::iter::Peekable<impl Iterator<Item = &'a Arc<Stripe>>>,
-) -> Option<(&'a Arc<Stripe>, Cell<'a>)> {
-    while let Some(stripe) = stripes.peek().copied() {
-        if let Some(cell) = stripe.take() {
-            return Some((stripe, cell));
-        }
-        stripes.next();
+#[inline]
+fn announce<'a>(index: &Index<'_>, key: &Key, supply: &mut Supply<'a>) -> Step<'a> {
+    match index.find(key) {
+        Found::Sealed(number, word) => match supply.take() {
+            Some((stripe, entry)) => {
+                Entry::pin(number).store(stripe.cell(entry));
+                Step::Announced(stripe, entry, number, word)
+            }
+            None => Step::Missed(MissReason::Throttled),
+        },
+        Found::Pending | Found::Absent => Step::Missed(MissReason::Absent),
+        Found::Evicting(..) => Step::Again,
     }
-    None
 }
 
-/// The lease of an announced pin; `None` when the block moved on meanwhile and must be looked for again.
-fn confirm(index: &Index<'_>, pin: Announced<'_>, id: &BlockId) -> Option<Answer> {
-    let Announced { stripe, cell, number, word, .. } = pin;
+/// The time that a batch is read at.
+#[derive(Clone, Copy)]
+struct Clock {
+    now: u64,
+    epoch: u8,
+}
+
+/// The lease of an announced pin, if the block still stands and its bytes are known to be right; else nothing was done.
+#[inline]
+fn fast(
+    index: &Index<'_>,
+    stripe: &Arc<Stripe>,
+    entry: u32,
+    number: u32,
+    word: Word,
+    clock: Clock,
+) -> Option<Lease> {
+    let slot = index.slot(number)?;
+    if !protocol::stands(slot, word) || slot.verified_epoch() != clock.epoch {
+        return None;
+    }
+    let memory = stripe.core().map().block(slot.extent()?)?;
+    let meta = meta_of(slot, word)?;
+    slot.touch(clock.now);
+    Some(Lease::new(memory, meta, Arc::clone(stripe) as Arc<dyn LeaseHome>, u64::from(entry)))
+}
+
+/// Everything that [`fast`] leaves: a block to be verified, or one that moved on and is looked for again.
+#[cold]
+fn slow(
+    arena: &Arena,
+    index: &Index<'_>,
+    (stripe, entry): (&Arc<Stripe>, u32),
+    (number, word): (u32, Word),
+    id: &BlockId,
+) -> Answer {
+    let cell = stripe.reclaim(u64::from(entry));
     match protocol::confirm(index, number, word, cell.entry()) {
-        Pin::Held => Some(occupy(stripe, cell, number, word).and_then(|pinned| grant(stripe, id, pinned))),
-        Pin::Gone => None,
-        Pin::Reclaim(retired) => {
-            evict::reclaim_retired(stripe, number, retired, cell);
-            None
+        Pin::Held => {
+            return occupy(stripe, cell, number, word).and_then(|pinned| grant(stripe, id, pinned));
         }
+        Pin::Gone => drop(cell),
+        Pin::Reclaim(retired) => evict::reclaim_retired(stripe, number, retired, cell),
     }
+    arena.lease_uncounted(id)
 }
