@@ -81,14 +81,15 @@ impl Arena {
         file::prepare_dir(&config.dir)?;
         let path = config.path();
         for _ in 0..OPEN_ATTEMPTS {
-            if let Some((file, superblock)) = file::attach(&path)? {
+            if let Some((file, superblock)) = file::attach(&path, &config.node_name())? {
                 config.check_existing(&superblock.geometry)?;
-                let arena = Self::start(file, superblock, path.clone(), Start::Found)?;
-                // Removed between being found and being joined: nobody else would ever see it.
-                if arena.inner.is_linked() {
-                    return Ok(arena);
+                match Self::start(file, superblock, path.clone(), Start::Found) {
+                    Ok(arena) if arena.inner.is_linked() => return Ok(arena),
+                    // Removed between being found and being joined: nobody else would ever see it.
+                    Ok(_) => continue,
+                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error),
                 }
-                continue;
             }
             let (file, superblock) = file::create(config)?;
             let map = Map::new(&file, superblock.geometry)?;
@@ -108,7 +109,7 @@ impl Arena {
     pub fn attach(config: &ArenaConfig) -> Result<Option<Self>> {
         file::prepare_dir(&config.dir)?;
         let path = config.path();
-        let Some((file, superblock)) = file::attach(&path)? else { return Ok(None) };
+        let Some((file, superblock)) = file::attach(&path, &config.node_name())? else { return Ok(None) };
         let arena = Self::start(file, superblock, path, Start::Visited)?;
         Ok(arena.inner.is_linked().then_some(arena))
     }
@@ -116,8 +117,7 @@ impl Arena {
     fn start(file: File, superblock: Superblock, path: PathBuf, start: Start) -> Result<Self> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let map = Arc::new(Map::new(&file, superblock.geometry)?);
-        check_backed(&file, &map, &path)?;
-        let session = Session::join(&map, &|| file::open(&path))?;
+        let session = Session::join(&map, &|| file::open_again(&path, &file))?;
         let again = file.try_clone().map_err(|error| {
             Error::new(ErrorKind::System, "cannot duplicate the arena's descriptor").with_source(error)
         })?;
@@ -197,7 +197,7 @@ impl Arena {
     fn session(&self) -> Option<&Session> {
         let inner = &*self.inner;
         let depth = usize::try_from(fork_epoch() - inner.opened_epoch).ok()?;
-        let join = || Session::join(&inner.map, &|| file::open(&inner.path)).ok();
+        let join = || Session::join(&inner.map, &|| file::open_again(&inner.path, &inner.file)).ok();
         inner.sessions.get(depth)?.get_or_init(join).as_ref()
     }
 
@@ -240,27 +240,6 @@ impl Arena {
         stats.blocks = map.slots().iter().filter(sealed).count() as u64;
         stats.quarantined_bytes = core.quarantine.lock().bytes();
         stats
-    }
-}
-
-/// An arena whose pages do not all exist would end the process with SIGBUS when memory is short.
-fn check_backed(file: &File, map: &Map, path: &Path) -> Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let geometry = map.geometry();
-    let ready = map.control().ready_regions.load(Ordering::Acquire);
-    let limit = map.control().limit_regions.load(Ordering::Acquire);
-    let damaged = |what: &str| {
-        let what =
-            format!("the arena {} is damaged ({what}): remove it when no process uses it", path.display());
-        Err(Error::new(ErrorKind::Format, what))
-    };
-    if ready > geometry.regions() as u64 || limit > geometry.regions() as u64 {
-        return damaged("more regions than it was made with");
-    }
-    let need = geometry.offsets().data + ready * geometry.region_bytes;
-    match file.metadata() {
-        Ok(metadata) if metadata.blocks() * 512 >= need => Ok(()),
-        _ => damaged("pages are missing"),
     }
 }
 
