@@ -1,0 +1,116 @@
+//! The seam between the tier and a file system: everything the tier ever asks of one, so that faults can be put in between.
+
+mod real;
+
+use std::fmt::Debug;
+use std::io::Result;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use cascade_core::memory::Piece;
+
+pub use real::RealFs;
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To read what is there.
+    Read,
+    /// To read and write a file that must not exist yet; its mode is 0600.
+    Create,
+}
+
+/// A file system. Errors are those of the system, with its numbers ([`std::io::Error::raw_os_error`]).
+pub trait Fs: Send + Sync + Debug {
+    /// Opens a file, past the page cache where `direct` asks for it and the file system allows it
+    /// ([`File::is_direct`] says what became of it). Symbolic links are not followed.
+    ///
+    /// # Errors
+    /// The system's.
+    fn open(&self, path: &Path, access: Access, direct: bool) -> Result<Arc<dyn File>>;
+
+    /// Names in a directory.
+    ///
+    /// # Errors
+    /// The system's.
+    fn list(&self, dir: &Path) -> Result<Vec<String>>;
+
+    /// Removes a file. Who has it open may go on reading, except on file systems that answer `ESTALE`.
+    ///
+    /// # Errors
+    /// The system's.
+    fn remove(&self, path: &Path) -> Result<()>;
+
+    /// Makes a directory with mode 0700; fine if it is there.
+    ///
+    /// # Errors
+    /// The system's.
+    fn make_dir(&self, dir: &Path) -> Result<()>;
+
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    /// The system's.
+    fn sync_dir(&self, dir: &Path) -> Result<()>;
+}
+
+/// An open file. Reads and writes name their place and may be short, as the system's are; `io` completes them.
+pub trait File: Send + Sync + Debug {
+    /// Whether reads and writes go past the page cache, and so take whole aligned pages only.
+    fn is_direct(&self) -> bool;
+
+    /// Reads into host pieces, from `offset` of the file on; gives the number of bytes, 0 at the end.
+    ///
+    /// # Errors
+    /// The system's.
+    fn read_at(&self, into: &[Piece], offset: u64) -> Result<usize>;
+
+    /// Writes host pieces to `offset` of the file and on; gives the number of bytes.
+    ///
+    /// # Errors
+    /// The system's.
+    fn write_at(&self, from: &[Piece], offset: u64) -> Result<usize>;
+
+    /// Makes the content durable (fdatasync). After an error nothing is known of what was written since the last success.
+    ///
+    /// # Errors
+    /// The system's.
+    fn sync(&self) -> Result<()>;
+
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// The system's.
+    fn len_bytes(&self) -> Result<u64>;
+
+    /// Cuts the file to `len` bytes.
+    ///
+    /// # Errors
+    /// The system's.
+    fn truncate(&self, len: u64) -> Result<()>;
+
+    /// Sets the time of the last change to now, by the file system's clock.
+    ///
+    /// # Errors
+    /// The system's.
+    fn touch(&self) -> Result<()>;
+
+    /// Time of the last change, by the file system's clock.
+    ///
+    /// # Errors
+    /// The system's.
+    fn touched(&self) -> Result<SystemTime>;
+
+    /// Takes the file's lock for as long as it is open; `false` when another open file has it.
+    ///
+    /// # Errors
+    /// The system's, where locks are not supported.
+    fn lock(&self) -> Result<bool>;
+
+    /// Whether another open file has the lock.
+    ///
+    /// # Errors
+    /// The system's, where locks are not supported.
+    fn is_locked(&self) -> Result<bool>;
+}

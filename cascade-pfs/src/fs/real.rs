@@ -1,0 +1,174 @@
+//! The system's files.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{Error, ErrorKind, Result};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use cascade_core::memory::Piece;
+use nix::fcntl::{FcntlArg, fcntl};
+
+use super::{Access, File, Fs};
+use crate::raw;
+
+/// The file systems of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealFs;
+
+#[derive(Debug)]
+struct RealFile {
+    file: std::fs::File,
+    direct: bool,
+}
+
+fn open(path: &Path, access: Access, flags: i32) -> Result<std::fs::File> {
+    let mut options = OpenOptions::new();
+    options.read(true).mode(0o600).custom_flags(flags | libc::O_NOFOLLOW | libc::O_CLOEXEC);
+    if access == Access::Create {
+        options.write(true).create_new(true);
+    }
+    options.open(path)
+}
+
+impl Fs for RealFs {
+    fn open(&self, path: &Path, access: Access, direct: bool) -> Result<Arc<dyn File>> {
+        if direct {
+            match open(path, access, libc::O_DIRECT) {
+                Ok(file) => return Ok(Arc::new(RealFile { file, direct: true })),
+                // A file system without direct I/O. Some of them leave the created file behind.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) && access == Access::Create => {
+                    let _ = std::fs::remove_file(path);
+                }
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Arc::new(RealFile { file: open(path, access, 0)?, direct: false }))
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<String>> {
+        // A name that is no text is none of ours.
+        let name = |entry: Result<std::fs::DirEntry>| match entry {
+            Ok(entry) => entry.file_name().into_string().ok().map(Ok),
+            Err(error) => Some(Err(error)),
+        };
+        std::fs::read_dir(dir)?.filter_map(name).collect()
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn make_dir(&self, dir: &Path) -> Result<()> {
+        match DirBuilder::new().mode(0o700).create(dir) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<()> {
+        std::fs::File::open(dir)?.sync_all()
+    }
+}
+
+fn lock(kind: i32) -> libc::flock {
+    libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 1, l_pid: 0 }
+}
+
+impl File for RealFile {
+    fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    fn read_at(&self, into: &[Piece], offset: u64) -> Result<usize> {
+        raw::read_at(self.file.as_fd(), into, offset)
+    }
+
+    fn write_at(&self, from: &[Piece], offset: u64) -> Result<usize> {
+        raw::write_at(self.file.as_fd(), from, offset)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file.sync_data()
+    }
+
+    fn len_bytes(&self) -> Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn truncate(&self, len: u64) -> Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn touch(&self) -> Result<()> {
+        // UTIME_NOW, so that on a shared file system the time is the server's.
+        let now = nix::sys::time::TimeSpec::UTIME_NOW;
+        nix::sys::stat::futimens(&self.file, &now, &now).map_err(Error::from)
+    }
+
+    fn touched(&self) -> Result<SystemTime> {
+        self.file.metadata()?.modified()
+    }
+
+    fn lock(&self) -> Result<bool> {
+        match fcntl(self.file.as_fd(), FcntlArg::F_OFD_SETLK(&lock(libc::F_WRLCK))) {
+            Ok(_) => Ok(true),
+            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn is_locked(&self) -> Result<bool> {
+        let mut found = lock(libc::F_WRLCK);
+        fcntl(self.file.as_fd(), FcntlArg::F_OFD_GETLK(&mut found)).map_err(Error::from)?;
+        Ok(i32::from(found.l_type) != libc::F_UNLCK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cascade_core::memory::HostBuffer;
+
+    use super::*;
+    use crate::buffer::Buffer;
+
+    #[test]
+    fn files_are_written_locked_and_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, fs) = (folder.path().join("tier"), RealFs);
+        fs.make_dir(&dir).unwrap();
+        fs.make_dir(&dir).unwrap();
+        let path = dir.join("a");
+        let file = fs.open(&path, Access::Create, true).unwrap();
+        assert_eq!(
+            fs.open(&path, Access::Create, true).unwrap_err().raw_os_error(),
+            Some(libc::EEXIST),
+            "two writers never share a file"
+        );
+        let mut page = Buffer::new(4096);
+        page.bytes_mut().unwrap().fill(3);
+        assert_eq!(file.write_at(&[page.piece(), page.piece()], 4096).unwrap(), 8192);
+        file.sync().unwrap();
+        file.touch().unwrap();
+        assert!(file.touched().unwrap().elapsed().unwrap().as_secs() < 60);
+        assert_eq!(file.len_bytes().unwrap(), 12_288);
+        file.truncate(8192).unwrap();
+        let again = fs.open(&path, Access::Read, false).unwrap();
+        assert!(file.lock().unwrap() && again.is_locked().unwrap() && !file.is_locked().unwrap());
+        let mut read = HostBuffer::zeroed(10_000);
+        assert_eq!(again.read_at(&[read.piece()], 4000).unwrap(), 4192);
+        let bytes = read.bytes_mut().unwrap();
+        assert!(bytes[..96] == [0; 96] && bytes[96..4192] == [3; 4096]);
+        drop(file);
+        assert!(!again.is_locked().unwrap());
+        assert_eq!(fs.list(&dir).unwrap(), ["a"]);
+        fs.sync_dir(&dir).unwrap();
+        fs.remove(&path).unwrap();
+        assert!(fs.list(&dir).unwrap().is_empty());
+        std::os::unix::fs::symlink(folder.path(), &path).unwrap();
+        assert_eq!(fs.open(&path, Access::Read, false).unwrap_err().raw_os_error(), Some(libc::ELOOP));
+    }
+}

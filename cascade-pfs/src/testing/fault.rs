@@ -1,0 +1,293 @@
+//! Calls that fail on purpose.
+
+use std::collections::BTreeMap;
+use std::io::{Error, Result};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use cascade_core::memory::Piece;
+use parking_lot::Mutex;
+
+use crate::fs::{Access, File, Fs};
+use crate::raw;
+
+/// A kind of call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Call {
+    /// Opening a file to read.
+    Open,
+    /// Making a file.
+    Create,
+    /// Listing a directory.
+    List,
+    /// Removing a file.
+    Remove,
+    /// Making a directory.
+    MakeDir,
+    /// Making names durable.
+    SyncDir,
+    /// Reading.
+    Read,
+    /// Writing.
+    Write,
+    /// Making content durable.
+    Sync,
+    /// Asking for a length.
+    Len,
+    /// Cutting a file.
+    Truncate,
+    /// Setting or asking for the time of the last change.
+    Touch,
+    /// Taking or asking for a lock.
+    Lock,
+}
+
+impl Call {
+    /// Every kind.
+    pub const ALL: [Self; 13] = [
+        Self::Open,
+        Self::Create,
+        Self::List,
+        Self::Remove,
+        Self::MakeDir,
+        Self::SyncDir,
+        Self::Read,
+        Self::Write,
+        Self::Sync,
+        Self::Len,
+        Self::Truncate,
+        Self::Touch,
+        Self::Lock,
+    ];
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The call does nothing and fails with this number.
+    Errno(i32),
+    /// A read or write moves this many bytes at most.
+    Short(usize),
+    /// The call waits before it does its work.
+    Stall(Duration),
+    /// One bit of what is read, or written, is another: the one with this number, modulo the length.
+    Flip(u64),
+}
+
+/// Which calls go wrong: of kind `call`, on files whose name ends with `suffix`, number `first` (counted from 0) and the
+/// `times - 1` after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The kind of call.
+    pub call: Call,
+    /// End of the file's name; everything ends with "".
+    pub suffix: &'static str,
+    /// The first that goes wrong.
+    pub first: u64,
+    /// How many go wrong.
+    pub times: u64,
+    /// How.
+    pub fault: Fault,
+}
+
+#[derive(Debug, Default)]
+struct Plan {
+    rules: Vec<(Rule, u64)>,
+    counts: BTreeMap<(Call, String), u64>,
+    injected: u64,
+}
+
+/// Any file system, with faults. Clones share plan and counts.
+#[derive(Clone, Debug)]
+pub struct FaultFs {
+    inner: Arc<dyn Fs>,
+    plan: Arc<Mutex<Plan>>,
+}
+
+#[derive(Debug)]
+struct FaultFile {
+    inner: Arc<dyn File>,
+    plan: Arc<Mutex<Plan>>,
+    name: String,
+}
+
+impl FaultFs {
+    /// `inner`, without a fault so far.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Fs>) -> Self {
+        Self { inner, plan: Arc::default() }
+    }
+
+    /// Replaces the rules. Each counts its calls from here on.
+    pub fn set(&self, rules: &[Rule]) {
+        let mut plan = self.plan.lock();
+        plan.rules = rules.iter().map(|rule| (*rule, 0)).collect();
+    }
+
+    /// Calls so far, by kind and by what follows the last dot of the file's name.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<(Call, String), u64> {
+        self.plan.lock().counts.clone()
+    }
+
+    /// Faults so far.
+    #[must_use]
+    pub fn injected(&self) -> u64 {
+        self.plan.lock().injected
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Counts a call and gives what is to go wrong with it. Waits and plain failures are dealt with here.
+fn meet(plan: &Mutex<Plan>, call: Call, name: &str) -> Result<Option<Fault>> {
+    let mut found = None;
+    {
+        let mut plan = plan.lock();
+        let kind = name.rsplit_once('.').map_or("", |(_, end)| end).to_owned();
+        *plan.counts.entry((call, kind)).or_default() += 1;
+        for (rule, count) in &mut plan.rules {
+            if rule.call == call && name.ends_with(rule.suffix) {
+                let hit = (rule.first..rule.first.saturating_add(rule.times)).contains(count);
+                *count += 1;
+                found = found.or(hit.then_some(rule.fault));
+            }
+        }
+        plan.injected += u64::from(found.is_some());
+    }
+    match found {
+        Some(Fault::Errno(number)) => Err(Error::from_raw_os_error(number)),
+        Some(Fault::Stall(time)) => {
+            std::thread::sleep(time);
+            Ok(None)
+        }
+        other => Ok(other),
+    }
+}
+
+impl Fs for FaultFs {
+    fn open(&self, path: &Path, access: Access, direct: bool) -> Result<Arc<dyn File>> {
+        let (name, call) = (name_of(path), if access == Access::Read { Call::Open } else { Call::Create });
+        meet(&self.plan, call, &name)?;
+        let inner = self.inner.open(path, access, direct)?;
+        Ok(Arc::new(FaultFile { inner, plan: Arc::clone(&self.plan), name }))
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<String>> {
+        meet(&self.plan, Call::List, "")?;
+        self.inner.list(dir)
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        meet(&self.plan, Call::Remove, &name_of(path))?;
+        self.inner.remove(path)
+    }
+
+    fn make_dir(&self, dir: &Path) -> Result<()> {
+        meet(&self.plan, Call::MakeDir, "")?;
+        self.inner.make_dir(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<()> {
+        meet(&self.plan, Call::SyncDir, "")?;
+        self.inner.sync_dir(dir)
+    }
+}
+
+/// The first `most` bytes of `pieces`.
+fn head(pieces: &[Piece], most: usize) -> Vec<Piece> {
+    let mut left = most;
+    let mut head = Vec::new();
+    for piece in pieces {
+        let part = piece.len().min(left);
+        head.extend(piece.part(0, part).filter(|part| !part.is_empty()));
+        left -= part;
+    }
+    head
+}
+
+fn flip(bytes: &mut [u8], bit: u64) {
+    let bits = (bytes.len() as u64 * 8).max(1);
+    if let Some(byte) = bytes.get_mut((bit % bits / 8) as usize) {
+        *byte ^= 1 << (bit % 8);
+    }
+}
+
+impl File for FaultFile {
+    fn is_direct(&self) -> bool {
+        self.inner.is_direct()
+    }
+
+    fn read_at(&self, into: &[Piece], offset: u64) -> Result<usize> {
+        match meet(&self.plan, Call::Read, &self.name)? {
+            Some(Fault::Short(most)) => {
+                let read = self.inner.read_at(into, offset)?;
+                Ok(read.min(most))
+            }
+            Some(Fault::Flip(bit)) => {
+                let read = self.inner.read_at(into, offset)?;
+                let mut bytes = raw::bytes_of(&head(into, read));
+                flip(&mut bytes, bit);
+                raw::fill(into, &bytes);
+                Ok(read)
+            }
+            _ => self.inner.read_at(into, offset),
+        }
+    }
+
+    fn write_at(&self, from: &[Piece], offset: u64) -> Result<usize> {
+        match meet(&self.plan, Call::Write, &self.name)? {
+            Some(Fault::Short(most)) if !self.inner.is_direct() => {
+                self.inner.write_at(&head(from, most), offset)
+            }
+            Some(Fault::Short(most)) => {
+                let whole = most / crate::layout::PAGE_BYTES * crate::layout::PAGE_BYTES;
+                if whole == 0 { Ok(0) } else { self.inner.write_at(&head(from, whole), offset) }
+            }
+            Some(Fault::Flip(bit)) => {
+                let mut bytes = raw::bytes_of(from);
+                flip(&mut bytes, bit);
+                self.inner.write_at(&[crate::buffer::Buffer::of(&bytes).piece()], offset)
+            }
+            _ => self.inner.write_at(from, offset),
+        }
+    }
+
+    fn sync(&self) -> Result<()> {
+        meet(&self.plan, Call::Sync, &self.name)?;
+        self.inner.sync()
+    }
+
+    fn len_bytes(&self) -> Result<u64> {
+        meet(&self.plan, Call::Len, &self.name)?;
+        self.inner.len_bytes()
+    }
+
+    fn truncate(&self, len: u64) -> Result<()> {
+        meet(&self.plan, Call::Truncate, &self.name)?;
+        self.inner.truncate(len)
+    }
+
+    fn touch(&self) -> Result<()> {
+        meet(&self.plan, Call::Touch, &self.name)?;
+        self.inner.touch()
+    }
+
+    fn touched(&self) -> Result<SystemTime> {
+        meet(&self.plan, Call::Touch, &self.name)?;
+        self.inner.touched()
+    }
+
+    fn lock(&self) -> Result<bool> {
+        meet(&self.plan, Call::Lock, &self.name)?;
+        self.inner.lock()
+    }
+
+    fn is_locked(&self) -> Result<bool> {
+        meet(&self.plan, Call::Lock, &self.name)?;
+        self.inner.is_locked()
+    }
+}
