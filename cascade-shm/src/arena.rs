@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 use cascade_core::metrics::TierStats;
 use cascade_core::sync::Ordering;
 use cascade_core::{Error, ErrorKind, Result};
-use parking_lot::Mutex;
 
 pub use audit::Audit;
 pub use scrub::{Scrub, Scrubbed};
 
 use crate::config::ArenaConfig;
 use crate::file;
-use crate::grow::{self, Grower};
+use crate::grow;
+use crate::janitor::Janitor;
 use crate::layout::Superblock;
 use crate::process::fork_epoch;
 use crate::raw::Map;
@@ -48,10 +48,10 @@ struct Inner {
     created: bool,
     visits: bool,
     opened_epoch: u64,
-    /// One session for each generation of forks.
-    sessions: [OnceLock<Option<Session>>; FORK_DEPTH],
+    has_janitor: bool,
+    /// One for each generation of forks.
+    joined: [OnceLock<Option<Joined>>; FORK_DEPTH],
     next_stripe: AtomicUsize,
-    grower: Mutex<Grower>,
     number: usize,
 }
 
@@ -62,6 +62,22 @@ enum Start {
     Found,
     /// Only to look after it: it does not grow for this.
     Visited,
+}
+
+/// This process as an owner. Its janitor goes before what it works on.
+#[derive(Debug)]
+struct Joined {
+    _janitor: Option<Janitor>,
+    session: Session,
+}
+
+impl Joined {
+    fn new(map: &Arc<Map>, file: &File, path: &Path, has_janitor: bool) -> Result<Self> {
+        let session = Session::join(map, &|| file::open_again(path, file))?;
+        let start = |file| Janitor::start(session.core(), session.stripes(), file);
+        let janitor = if has_janitor { file.try_clone().ok().and_then(start) } else { None };
+        Ok(Self { _janitor: janitor, session })
+    }
 }
 
 /// Which stripe of which handle a thread uses.
@@ -83,7 +99,7 @@ impl Arena {
         for _ in 0..OPEN_ATTEMPTS {
             if let Some((file, superblock)) = file::attach(&path, &config.node_name())? {
                 config.check_existing(&superblock.geometry)?;
-                match Self::start(file, superblock, path.clone(), Start::Found) {
+                match Self::start(config, file, superblock, Start::Found) {
                     Ok(arena) if arena.inner.is_linked() => return Ok(arena),
                     // Removed between being found and being joined: nobody else would ever see it.
                     Ok(_) => continue,
@@ -95,7 +111,7 @@ impl Arena {
             let map = Map::new(&file, superblock.geometry)?;
             map.control().limit_regions.store(superblock.geometry.regions() as u64, Ordering::Release);
             if file::publish(&file, &path)? {
-                return Self::start(file, superblock, path, Start::Made);
+                return Self::start(config, file, superblock, Start::Made);
             }
         }
         let what = format!("the arena {} appears and disappears: another program removes it", path.display());
@@ -108,23 +124,18 @@ impl Arena {
     /// As [`Arena::open`].
     pub fn attach(config: &ArenaConfig) -> Result<Option<Self>> {
         file::prepare_dir(&config.dir)?;
-        let path = config.path();
-        let Some((file, superblock)) = file::attach(&path, &config.node_name())? else { return Ok(None) };
-        let arena = Self::start(file, superblock, path, Start::Visited)?;
+        let Some((file, superblock)) = file::attach(&config.path(), &config.node_name())? else {
+            return Ok(None);
+        };
+        let arena = Self::start(config, file, superblock, Start::Visited)?;
         Ok(arena.inner.is_linked().then_some(arena))
     }
 
-    fn start(file: File, superblock: Superblock, path: PathBuf, start: Start) -> Result<Self> {
+    fn start(config: &ArenaConfig, file: File, superblock: Superblock, start: Start) -> Result<Self> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let (path, has_janitor) = (config.path(), config.janitor && start != Start::Visited);
         let map = Arc::new(Map::new(&file, superblock.geometry)?);
-        let session = Session::join(&map, &|| file::open_again(&path, &file))?;
-        let again = file.try_clone().map_err(|error| {
-            Error::new(ErrorKind::System, "cannot duplicate the arena's descriptor").with_source(error)
-        })?;
-        let grower = match start {
-            Start::Made | Start::Found => Grower::start(session.core(), again),
-            Start::Visited => Grower::none(),
-        };
+        let joined = Joined::new(&map, &file, &path, has_janitor)?;
         if start != Start::Visited {
             note_use(&file);
         }
@@ -136,13 +147,13 @@ impl Arena {
             created: start == Start::Made,
             visits: start == Start::Visited,
             opened_epoch: fork_epoch(),
-            sessions: [const { OnceLock::new() }; FORK_DEPTH],
+            has_janitor,
+            joined: [const { OnceLock::new() }; FORK_DEPTH],
             next_stripe: AtomicUsize::new(0),
-            grower: Mutex::new(grower),
             number: NUMBER.fetch_add(1, Local::Relaxed),
         };
-        let stored = inner.sessions[0].set(Some(session));
-        debug_assert!(stored.is_ok(), "a new handle has no session yet");
+        let stored = inner.joined[0].set(Some(joined));
+        debug_assert!(stored.is_ok(), "a new handle has joined nothing yet");
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -183,7 +194,11 @@ impl Arena {
             if Instant::now() >= deadline {
                 return false;
             }
-            std::thread::sleep(Duration::from_millis(2));
+            if !self.inner.has_janitor && !self.inner.visits {
+                grow::step(session.core(), &self.inner.file);
+            } else {
+                std::thread::sleep(Duration::from_millis(2));
+            }
         }
     }
 
@@ -194,11 +209,19 @@ impl Arena {
         }
     }
 
+    /// Process id, in its own namespace, of the arena's janitor; `None` when nobody living has the role.
+    #[must_use]
+    pub fn janitor_pid(&self) -> Option<u64> {
+        let core = self.session()?.core();
+        let holder = core.map().control().janitor.holder().filter(|holder| !core.is_dead(*holder))?;
+        Some(core.map().owners()[holder.row as usize].process().pid)
+    }
+
     fn session(&self) -> Option<&Session> {
         let inner = &*self.inner;
         let depth = usize::try_from(fork_epoch() - inner.opened_epoch).ok()?;
-        let join = || Session::join(&inner.map, &|| file::open_again(&inner.path, &inner.file)).ok();
-        inner.sessions.get(depth)?.get_or_init(join).as_ref()
+        let join = || Joined::new(&inner.map, &inner.file, &inner.path, inner.has_janitor).ok();
+        Some(&inner.joined.get(depth)?.get_or_init(join).as_ref()?.session)
     }
 
     /// The stripe of this thread.
@@ -261,9 +284,6 @@ impl Drop for Inner {
     fn drop(&mut self) {
         if !self.visits {
             note_use(&self.file);
-        }
-        if fork_epoch() != self.opened_epoch {
-            self.grower.get_mut().forget();
         }
     }
 }

@@ -34,6 +34,9 @@ pub struct ArenaConfig {
     pub leases: Option<u32>,
     /// Identity of the node. Default: `SLURMD_NODENAME`, else the host name.
     pub node: Option<String>,
+    /// Whether this handle's thread may be the arena's janitor: grow it, and recover the dead, without being called. Default: yes.
+    /// Without any, both are done by the operations that need it.
+    pub janitor: bool,
 }
 
 impl ArenaConfig {
@@ -47,6 +50,7 @@ impl ArenaConfig {
             owners: None,
             leases: None,
             node: None,
+            janitor: true,
         }
     }
 

@@ -41,56 +41,59 @@ pub fn step(core: &Core, file: &File) -> bool {
     true
 }
 
+/// Regions whose pages exist.
+pub fn ready(core: &Core) -> u64 {
+    core.map().control().ready_regions.load(Ordering::Acquire).min(core.map().geometry().regions() as u64)
+}
+
 /// Regions that the arena may grow to.
 pub fn limit(core: &Core) -> u64 {
     core.map().control().limit_regions.load(Ordering::Acquire).min(core.map().geometry().regions() as u64)
 }
 
-/// A thread that grows the arena until it is whole or its owner goes.
+/// Grows the arena in a thread of its own, so that who dies meanwhile is noticed.
 #[derive(Debug)]
-pub struct Grower {
+pub struct Grower<'a> {
+    core: &'a Arc<Core>,
+    file: &'a File,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Grower {
-    /// Starts growing, if there is anything to grow.
+impl<'a> Grower<'a> {
+    /// Does nothing yet.
     #[must_use]
-    pub fn start(core: &Arc<Core>, file: File) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let control = core.map().control();
-        if control.ready_regions.load(Ordering::Acquire) >= limit(core) {
-            return Self { stop, thread: None };
+    pub fn new(core: &'a Arc<Core>, file: &'a File) -> Self {
+        Self { core, file, stop: Arc::new(AtomicBool::new(false)), thread: None }
+    }
+
+    /// Starts the thread when there is something to grow.
+    pub fn tend(&mut self) {
+        if self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            return;
         }
-        let (core, stopped) = (Arc::clone(core), Arc::clone(&stop));
-        let work = move || while !stopped.load(Local::Relaxed) && step(&core, &file) {};
+        self.join();
+        if ready(self.core) >= limit(self.core) {
+            return;
+        }
+        let Ok(file) = self.file.try_clone() else { return };
+        let (core, stop) = (Arc::clone(self.core), Arc::clone(&self.stop));
+        let work = move || while !stop.load(Local::Relaxed) && step(&core, &file) {};
         // Without a thread the arena grows when puts need it.
-        let thread = std::thread::Builder::new().name("cascade-grow".into()).spawn(work).ok();
-        Self { stop, thread }
-    }
-}
-
-impl Grower {
-    /// Grows nothing.
-    #[must_use]
-    pub fn none() -> Self {
-        Self { stop: Arc::default(), thread: None }
+        self.thread = std::thread::Builder::new().name("cascade-grow".into()).spawn(work).ok();
     }
 
-    /// Forgets the thread: in a forked child there is none.
-    pub fn forget(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            std::mem::forget(thread);
-        }
-    }
-}
-
-impl Drop for Grower {
-    fn drop(&mut self) {
-        self.stop.store(true, Local::Relaxed);
+    fn join(&mut self) {
         if let Some(thread) = self.thread.take() {
             // It never panics; and if it did, there is nothing to tell anyone here.
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Grower<'_> {
+    fn drop(&mut self) {
+        self.stop.store(true, Local::Relaxed);
+        self.join();
     }
 }

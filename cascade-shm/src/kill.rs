@@ -27,6 +27,7 @@ pub const POINTS: &[&str] = &[
     "retire.decided",
     "unpin.retired",
     "grow.allocated",
+    "janitor.holding",
 ];
 
 /// Passes `name`: dies by SIGKILL when `CASCADE_KILL_POINT` is `name:count` and this is the count-th passage.

@@ -9,6 +9,7 @@
 //! * `index`, `protocol`: how slots change hands (modelled with loom in `tests/loom.rs`);
 //! * `region`, `evict`: where blocks lie, and which go;
 //! * `recover`, `process`: who is dead, and what they left;
+//! * `role`, `janitor`, `grow`: what one of all handles does in the background;
 //! * [`inspect`], [`remove`]: an arena seen from outside, and its end.
 
 pub mod index;
@@ -19,6 +20,7 @@ pub mod lock;
 pub mod owner;
 pub mod protocol;
 mod raw;
+pub mod role;
 pub mod slot;
 
 #[cfg(not(loom))]
@@ -33,6 +35,8 @@ mod file;
 mod grow;
 #[cfg(not(loom))]
 pub mod inspect;
+#[cfg(not(loom))]
+mod janitor;
 #[cfg(not(loom))]
 mod process;
 #[cfg(not(loom))]

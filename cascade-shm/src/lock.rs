@@ -6,7 +6,7 @@ use cascade_core::planted::{self, Bug};
 use cascade_core::sync::{AtomicU64, Ordering, Wait};
 
 /// Who holds a lock: an owner row and how many owners it has had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Holder {
     /// Owner row.
     pub row: u16,
@@ -49,6 +49,18 @@ impl Lock {
     /// Takes the lock if it is free.
     pub fn try_acquire(&self, me: Holder) -> Option<Guard<'_>> {
         self.exchange(0, me, false)
+    }
+
+    /// Takes the lock at once if nobody living holds it; else says who does.
+    ///
+    /// # Errors
+    /// Its holder, or who was faster than we.
+    pub fn try_take(&self, me: Holder, is_dead: &dyn Fn(Holder) -> bool) -> Result<Guard<'_>, Holder> {
+        let word = self.word.load(Ordering::Relaxed);
+        if word != 0 && !is_dead(Holder::from_word(word)) {
+            return Err(Holder::from_word(word));
+        }
+        self.exchange(word, me, word != 0).ok_or_else(|| self.holder().unwrap_or(me))
     }
 
     /// Takes the lock, from a dead holder if need be; `None` when a living one keeps it for `limit`.

@@ -19,7 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Recovers every owner that is certainly dead.
 pub fn dead_owners(core: &Core) {
-    let dead: Vec<Holder> = owners(core).filter(|holder| core.is_dead(*holder)).collect();
+    let dead: Vec<Holder> = live_rows(core).filter(|holder| core.is_dead(*holder)).collect();
+    owners(core, &dead);
+}
+
+/// Recovers the owners `dead`, which are certainly dead. One of which something has to wait keeps its row.
+pub fn owners(core: &Core, dead: &[Holder]) {
     if dead.is_empty() {
         return;
     }
@@ -31,16 +36,16 @@ pub fn dead_owners(core: &Core) {
     for holder in dead {
         let row = &core.map().owners()[holder.row as usize];
         // Another recovery may have been here while we waited for the lock.
-        if !row.is_current(holder) {
+        if !row.is_current(*holder) {
             continue;
         }
         // Blocks that the dead could have damaged are verified again before they are leased.
         if !process::is_seen(row.process()) && !planted::is(Bug::NoEpochBump) {
             next_epoch(core);
         }
-        core.with_regions(|regions| regions.repair(holder));
+        core.with_regions(|regions| regions.repair(*holder));
         // A row with entries left stays: the next recovery goes on.
-        if recover(core, holder) {
+        if recover(core, *holder) {
             row.leave(holder.generation);
         }
     }
@@ -57,7 +62,8 @@ fn next_epoch(core: &Core) {
     }
 }
 
-fn owners(core: &Core) -> impl Iterator<Item = Holder> {
+/// The owner rows in use.
+pub fn live_rows(core: &Core) -> impl Iterator<Item = Holder> {
     let rows = core.map().owners().iter().enumerate();
     rows.filter_map(|(row, owner)| match owner.state() {
         (RowState::Live, generation) => Some(Holder { row: row as u16, generation }),

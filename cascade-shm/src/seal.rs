@@ -1,5 +1,7 @@
 //! From reservation to visible block, or back to free space.
 
+use std::sync::Arc;
+
 use cascade_core::digest;
 use cascade_core::planted::{self, Bug};
 use cascade_core::reservation::Sealed;
@@ -10,7 +12,7 @@ use crate::index::Found;
 use crate::layout::CHUNK_BYTES;
 use crate::ledger::Entry;
 use crate::protocol::{self, WhenPinned};
-use crate::session::{Cell, Event, Stripe};
+use crate::session::{Cell, Core, Event, Stripe};
 use crate::slot::{Extent, Slot, State, Word};
 
 /// Looks for the old block of a name and hides it, this many times at most while others touch it too.
@@ -177,8 +179,20 @@ pub(crate) fn quarantine(stripe: &Stripe, token: u64) {
     }
 }
 
+/// Gives back what transfers that were abandoned a grace period ago held.
+pub(crate) fn release_quarantine(core: &Core, stripes: &[Arc<Stripe>]) {
+    let now = cascade_core::clock::Clock::now(&core.clock);
+    loop {
+        let expired = core.quarantine.lock().pop_expired(now);
+        let Some((home, cell)) = expired else { return };
+        if let Some(home) = stripes.get(home) {
+            end_quarantine(home, u64::from(cell));
+        }
+    }
+}
+
 /// Gives the space back that [`quarantine`] kept under `token`.
-pub(crate) fn end_quarantine(stripe: &Stripe, token: u64) {
+fn end_quarantine(stripe: &Stripe, token: u64) {
     let cell = stripe.reclaim(token);
     let Some(number) = Entry::load(cell.entry()).slot() else { return };
     let Some(word) = stripe.core().index().slot(number).map(Slot::word) else { return };

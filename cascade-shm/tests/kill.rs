@@ -112,9 +112,13 @@ impl Round<'_> {
             self.kill_all();
             self.kill_at("put.allocated");
         }
+        if point.starts_with("janitor.") {
+            // Nobody else has the role.
+            self.kill_all();
+        }
         // Deep in the work where the point is passed often.
-        let often =
-            !point.starts_with("attach.") && !point.starts_with("grow.") && !point.starts_with("reap.");
+        let rare = ["attach.", "grow.", "reap.", "janitor."];
+        let often = !rare.iter().any(|rare| point.starts_with(rare));
         let passage = if often { 1 + self.random.below(4) } else { 1 };
         let mut victim = self.spawn(Some(&format!("{point}:{passage}")));
         let deadline = Instant::now() + REACH;

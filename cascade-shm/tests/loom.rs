@@ -16,6 +16,7 @@ use cascade_shm::ledger::Entry;
 use cascade_shm::lock::{Holder, Lock};
 use cascade_shm::owner::OwnerRow;
 use cascade_shm::protocol::{self, Pin, WhenPinned};
+use cascade_shm::role::{Role, Standing};
 use cascade_shm::slot::{Extent, Slot, State, Word};
 use loom::sync::Arc;
 use loom::thread;
@@ -427,4 +428,46 @@ fn a_dead_holders_lock_is_taken_over_by_one() {
         let entered = enter(&lock, 2) + other.join().unwrap();
         assert_eq!((lock.1.load(Ordering::Relaxed), lock.2.load(Ordering::Relaxed)), (entered, 1));
     });
+}
+
+/// A janitor works and dies, or leaves; two others tend the role meanwhile. Fails when `try_take` exchanges what it did not look
+/// at, when it takes the role from the living, and when `Guard` releases with `Relaxed`.
+#[test]
+fn the_janitors_role_goes_from_one_to_the_next_with_all_its_work() {
+    for dies in [false, true] {
+        model(3, move || {
+            let first = Holder { row: 9, generation: 1 };
+            // Lock; whether the first is dead; work done under the role.
+            let world = Arc::new((Lock::default(), AtomicU64::new(0), AtomicU64::new(0)));
+            let tend = |world: &(Lock, AtomicU64, AtomicU64), row| {
+                let is_dead = |holder| holder == first && world.1.load(Ordering::Acquire) == 1;
+                let mut role = Role::new(&world.0, Holder { row, generation: 1 });
+                if !matches!(role.tend(&is_dead), Standing::Held(_)) {
+                    return 0;
+                }
+                // Not one step: two janitors at once lose a count, and so does one that does not see the last one's.
+                let done = world.2.load(Ordering::Relaxed);
+                world.2.store(done + 1, Ordering::Relaxed);
+                assert_eq!(role.tend(&is_dead), Standing::Held(false), "held until it is given up");
+                1
+            };
+            let mut role = Role::new(&world.0, first);
+            assert_eq!(role.tend(&|_| false), Standing::Held(false));
+            let others = [1, 2].map(|row| {
+                let world = Arc::clone(&world);
+                thread::spawn(move || tend(&world, row))
+            });
+            world.2.store(1, Ordering::Relaxed);
+            if dies {
+                std::mem::forget(role);
+                world.1.store(1, Ordering::Release);
+            } else {
+                drop(role);
+            }
+            let done: u64 = others.into_iter().map(|other| other.join().unwrap()).sum();
+            assert_eq!(world.2.load(Ordering::Relaxed), 1 + done);
+            // Whoever comes last finds it free, or dead.
+            assert_eq!(tend(&world, 3), 1);
+        });
+    }
 }

@@ -38,7 +38,7 @@ impl Origin {
 }
 
 /// Every setting: its name in files and code, and its environment variable.
-const SETTINGS: [(&str, &str); 7] = [
+const SETTINGS: [(&str, &str); 8] = [
     ("shm_path", "CASCADE_SHM_PATH"),
     ("shm_capacity", "CASCADE_SHM_CAPACITY"),
     ("shm_slots", "CASCADE_SHM_SLOTS"),
@@ -46,6 +46,7 @@ const SETTINGS: [(&str, &str); 7] = [
     ("shm_owners", "CASCADE_SHM_OWNERS"),
     ("shm_leases", "CASCADE_SHM_LEASES"),
     ("node", "CASCADE_NODE"),
+    ("janitor", "CASCADE_JANITOR"),
 ];
 
 /// A configuration that was checked. Make one with [`StoreConfig::builder`].
@@ -97,6 +98,7 @@ impl StoreConfig {
             (geometry.owners - 1).to_string(),
             geometry.leases().to_string(),
             quoted(self.arena.node_name()),
+            quoted(if self.arena.janitor { "on" } else { "off" }.to_owned()),
         ];
         let line = |((name, _), value): (&(&'static str, &str), String)| {
             let origin = self.origins.get(name).map_or("default", |origin| origin.name());
@@ -232,6 +234,11 @@ fn check(values: &BTreeMap<&'static str, (String, Origin)>) -> Result<StoreConfi
         };
         text(name).map(parse).transpose()
     };
+    let janitor = match text("janitor") {
+        None | Some("on") => true,
+        Some("off") => false,
+        Some(other) => return Err(wrong("janitor", other, "\"on\" or \"off\" is needed")),
+    };
     let dir = text("shm_path").unwrap_or(DEFAULT_SHM_PATH);
     if !dir.starts_with('/') {
         return Err(wrong("shm_path", dir, "an absolute path is needed"));
@@ -243,6 +250,7 @@ fn check(values: &BTreeMap<&'static str, (String, Origin)>) -> Result<StoreConfi
         owners: number("shm_owners", 1, 65_534)?.and_then(|owners| u16::try_from(owners).ok()),
         leases: number("shm_leases", 1, 1 << 20)?.and_then(|leases| u32::try_from(leases).ok()),
         node: text("node").map(str::to_owned),
+        janitor,
         ..ArenaConfig::new(dir)
     };
     Ok(StoreConfig { arena, origins: values.iter().map(|(name, (_, origin))| (*name, *origin)).collect() })

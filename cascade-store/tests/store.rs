@@ -64,6 +64,7 @@ fn settings_from_a_file_are_overridden_by_code_and_shown() {
     assert!(shown.contains("shm_capacity = \"16MiB\"  # code"), "{shown}");
     assert!(shown.contains("shm_owners = 5  # file"), "{shown}");
     assert!(shown.contains("shm_leases = 1064  # default"), "{shown}");
+    assert!(shown.contains("janitor = \"on\"  # default"), "{shown}");
 }
 
 #[test]
@@ -73,6 +74,7 @@ fn wrong_settings_say_which_and_why() {
     for (text, expected) in [
         ("shm_capacty = 1", "there is no setting \"shm_capacty\""),
         ("shm_capacity = \"many\"", "shm_capacity"),
+        ("janitor = \"perhaps\"", "\"on\" or \"off\""),
         ("shm_owners = 0", "a whole number from 1"),
         ("shm_path = \"relative\"", "absolute"),
         ("shm_path = ", "not a valid configuration"),

@@ -109,8 +109,8 @@ class Store:
     """A store embedded in this process, over the node's arena. Ids are :class:`BlockId`, or strings that name one.
 
     Settings are keyword arguments: `shm_path`, `shm_capacity` (such as ``"10GiB"``), `shm_slots`, `shm_region`,
-    `shm_owners`, `shm_leases`, `node`. Each has an environment variable (``CASCADE_SHM_PATH``, ...) and a key in the
-    file named by `config_file` or ``CASCADE_CONFIG``. ValueError for a wrong one, or when the arena is there with
+    `shm_owners`, `shm_leases`, `node`, `janitor`. Each has an environment variable (``CASCADE_SHM_PATH``, ...) and a key
+    in the file named by `config_file` or ``CASCADE_CONFIG``. ValueError for a wrong one, or when the arena is there with
     another; MemoryError when there is no room; FileNotFoundError, PermissionError as they say."""
 
     def __new__(cls, *, config_file: str | os.PathLike[str] | None = None, **settings: str | int | None) -> Self: ...

@@ -217,7 +217,9 @@ impl Arena {
         if len > grow::limit(core) * core.map().geometry().region_bytes {
             return Reserve::Refused(Refusal::TooLarge);
         }
-        self.release_quarantine(stripe);
+        if let Some(session) = self.session() {
+            seal::release_quarantine(core, session.stripes());
+        }
         if core.quarantine.lock().is_full() {
             return Reserve::Refused(Refusal::Throttled);
         }
@@ -261,19 +263,6 @@ impl Arena {
             }
         }
         None
-    }
-
-    /// Gives back what transfers that were abandoned a grace period ago held.
-    fn release_quarantine(&self, stripe: &Stripe) {
-        let core = stripe.core();
-        let now = cascade_core::clock::Clock::now(&core.clock);
-        loop {
-            let expired = core.quarantine.lock().pop_expired(now);
-            let Some((home, cell)) = expired else { return };
-            if let Some(home) = self.session().and_then(|session| session.stripes().get(home)) {
-                seal::end_quarantine(home, u64::from(cell));
-            }
-        }
     }
 
     /// Runs `work` on this thread's stripe, and on the others while it answers that all entries are in use.

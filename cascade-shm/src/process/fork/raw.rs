@@ -4,12 +4,12 @@ use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
-/// Locks that a child closes. More handles than this in one process leave theirs open in the child, which the pid check covers.
-const REGISTERED: usize = 256;
+/// Files that a child closes. More than this in one process stay open in the child: of locks, the pid check covers that.
+const REGISTERED: usize = 1024;
 const NONE: i32 = -1;
 
 static EPOCH: AtomicU64 = AtomicU64::new(0);
-static LOCKS: [AtomicI32; REGISTERED] = [const { AtomicI32::new(NONE) }; REGISTERED];
+static FILES: [AtomicI32; REGISTERED] = [const { AtomicI32::new(NONE) }; REGISTERED];
 
 /// Counts the forks between the first user of an arena and this process.
 #[inline]
@@ -20,8 +20,8 @@ pub fn epoch() -> u64 {
 
 extern "C" fn in_child() {
     EPOCH.fetch_add(1, Ordering::Relaxed);
-    for lock in &LOCKS {
-        let fd = lock.swap(NONE, Ordering::Relaxed);
+    for file in &FILES {
+        let fd = file.swap(NONE, Ordering::Relaxed);
         if fd != NONE {
             // SAFETY: `close` is async-signal-safe; the descriptor was registered by its owner, whose `ForkGuard` in this child
             // sees another epoch and will not close it again.
@@ -38,7 +38,7 @@ fn install() {
     });
 }
 
-/// An open file that does not survive `fork`: the child's copy is closed at once, so that the lock on it dies with the parent.
+/// An open file that does not survive `fork`: the child's copy is closed at once, so that a lock on it dies with the parent.
 #[derive(Debug)]
 pub struct ForkGuard {
     fd: RawFd,
@@ -53,8 +53,8 @@ impl ForkGuard {
         install();
         let fd = file.into().into_raw_fd();
         let free =
-            |lock: &AtomicI32| lock.compare_exchange(NONE, fd, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        Self { fd, epoch: epoch(), place: LOCKS.iter().position(free) }
+            |file: &AtomicI32| file.compare_exchange(NONE, fd, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        Self { fd, epoch: epoch(), place: FILES.iter().position(free) }
     }
 
     /// Whether this process is the one that opened the file.
@@ -79,7 +79,7 @@ impl Drop for ForkGuard {
             return;
         }
         if let Some(place) = self.place {
-            LOCKS[place].store(NONE, Ordering::Relaxed);
+            FILES[place].store(NONE, Ordering::Relaxed);
         }
         // SAFETY: taken over in `new`, not closed by the fork handler (same epoch), and closed once.
         unsafe { libc::close(self.fd) };
