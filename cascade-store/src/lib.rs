@@ -16,6 +16,8 @@
 //! # Ok::<(), cascade_core::Error>(())
 //! ```
 
+#[cfg(feature = "cli")]
+pub mod cli;
 mod config;
 mod raw;
 mod store;

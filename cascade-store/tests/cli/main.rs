@@ -1,0 +1,8 @@
+//! The program `cascade`, run as users run it.
+
+// Clippy's exemption for tests reaches `#[test]` functions only, not their helpers.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod rig;
+mod stat;
+mod verify;

@@ -1,0 +1,139 @@
+//! `cascade stat`.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use cascade_core::id::BlockId;
+use cascade_store::Put;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::rig::{Place, put, text};
+
+#[test]
+fn a_place_without_arenas_stays_as_it_was() {
+    let place = Place::new();
+    let output = place.run(&["stat"]);
+    assert!(output.status.success() && text(&output).contains("No arena in"), "{}", text(&output));
+    let (code, document) = place.json(&["stat"]);
+    assert_eq!((code, &document["arenas"], &document["schema"]), (0, &json!([]), &json!("cascade.stat/1")));
+    assert!(!place.dir().exists());
+}
+
+#[test]
+fn the_document_says_what_the_arena_holds() {
+    let place = Place::new();
+    let store = place.store("n1");
+    put(&store, "small", &[1; 5000]);
+    let _ = store.put(&BlockId::named("large"), &[2; 200_000], Put::prefix());
+    let lease = store.lease(&BlockId::named("large")).unwrap();
+    let (code, document) = place.json(&["stat"]);
+    assert_eq!((code, &document["node"]), (0, &json!("n1")));
+    let arena = &document["arenas"][0];
+    let is = |pointer: &str, value: Value| assert_eq!(arena.pointer(pointer), Some(&value), "{pointer}");
+    is("/path", json!(place.path("n1")));
+    is("/is_usable", json!(true));
+    is("/in_use", json!(true));
+    is("/format/version", json!(store.arena().superblock().version));
+    is("/format/incarnation", json!(format!("{:016x}", store.arena().superblock().incarnation)));
+    is("/capacity_bytes", json!(32 << 20));
+    is("/ready_bytes", json!(32 << 20));
+    is("/used_bytes", json!(store.stats().used_bytes));
+    is("/blocks/total", json!(2));
+    is("/blocks/payload_bytes", json!(205_000));
+    is("/blocks/prefix", json!({ "blocks": 1, "payload_bytes": 200_000 }));
+    is("/blocks/verified", json!(2));
+    is("/slots/states/sealed", json!(2));
+    is("/slots/used", json!(2));
+    is("/regions/large", json!(1));
+    is("/counters/put_bytes", json!(205_000));
+    is("/quarantine/blocks", json!(0));
+    is("/owners/0/pid", json!(std::process::id()));
+    is("/owners/0/alive", json!(true));
+    is("/owners/0/pins", json!(1));
+    assert_eq!(arena["owners"].as_array().unwrap().len(), 1);
+    drop(lease);
+    drop(store);
+    assert_eq!(place.json(&["stat"]).1["arenas"][0]["owners"], json!([]), "the arena outlives its owners");
+}
+
+#[test]
+fn the_page_has_sizes_for_people() {
+    let place = Place::new();
+    let store = place.store("n1");
+    put(&store, "block", &[1; 8 << 20]);
+    let page = text(&place.run(&["stat"]));
+    for part in ["8MiB used of 32MiB (25.0 %), 32MiB ready", "1 block (8MiB)", "alive", "node n1, format"] {
+        assert!(page.contains(part), "{part:?} in {page}");
+    }
+    assert!(!page.contains("NOT USABLE"));
+}
+
+#[test]
+fn what_is_not_usable_is_shown_with_the_reason_and_the_rest_too() {
+    let place = Place::new();
+    drop(place.store("n1"));
+    std::fs::write(place.path("n2"), b"not an arena").unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(place.path("n2"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let (code, document) = place.json(&["stat"]);
+    let arenas = document["arenas"].as_array().unwrap();
+    assert_eq!((code, arenas.len()), (0, 2));
+    assert_eq!(arenas[0]["is_usable"], json!(true));
+    assert_eq!((&arenas[1]["is_usable"], &arenas[1]["problem"]), (&json!(false), &json!("foreign")));
+    assert!(arenas[1]["error"].as_str().unwrap().contains("arena.n2"));
+    assert!(text(&place.run(&["stat"])).contains("NOT USABLE (foreign)"));
+}
+
+#[test]
+fn watching_gives_a_line_for_each_tick_with_rates_and_ends_at_ctrl_c() {
+    let place = Place::new();
+    let store = place.store("n1");
+    let mut command = place.command(&["stat", "--watch", "0.1", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(next()["arenas"][0]["rates"], Value::Null, "there was no tick before the first");
+    put(&store, "block", &[1; 1 << 20]);
+    // The put falls between two ticks, whichever they are.
+    let rates: Vec<f64> =
+        (0..3).map(|_| next()["arenas"][0]["rates"]["put_bytes_per_s"].as_f64().unwrap()).collect();
+    assert!(rates.iter().any(|rate| *rate > 0.0), "{rates:?}");
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_reader_that_goes_ends_the_watch_without_a_word() {
+    let place = Place::new();
+    drop(place.store("n1"));
+    let mut command = place.command(&["stat", "--watch", "0.1"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("arena.n1"));
+    drop(lines);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output));
+}
+
+#[test]
+fn the_place_is_found_as_the_store_finds_it() {
+    let place = Place::new();
+    drop(place.store("n1"));
+    let file = place.root().join("cascade.toml");
+    std::fs::write(&file, format!("shm_path = {:?}\nnode = \"from-file\"\n", place.root().join("elsewhere")))
+        .unwrap();
+    let file = file.to_str().unwrap();
+    let dir_of = |arguments: &[&str]| place.json(arguments).1["dir"].clone();
+    assert_eq!(dir_of(&["stat", "--config", file]), json!(place.dir()), "environment over file");
+    let elsewhere = place.root().join("third");
+    let over = ["stat", "--dir", elsewhere.to_str().unwrap()];
+    assert_eq!(dir_of(&over), json!(elsewhere), "option over environment");
+    let output = place.command(&["stat", "--config", file, "--json"]).env_remove("CASCADE_SHM_PATH").output();
+    let document: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    assert_eq!(document["dir"], json!(place.root().join("elsewhere")));
+    let missing = place.run(&["stat", "--config", "/no/such/file"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(text(&missing).contains("/no/such/file"), "{}", text(&missing));
+}
