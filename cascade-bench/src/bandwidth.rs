@@ -118,7 +118,7 @@ impl Bench<'_> {
         let mut ways = candidates(Direction::Put, drive.threads, shape.callers);
         let mut is_right = true;
         for _ in 0..self.reps {
-            let tier = (self.open)(&shape.wanted(false))?;
+            let tier = (self.open)(&shape.wanted(false))?.tier;
             let ids = self.ids.lap(shape);
             puts.add(lap::put(tier.as_ref(), &mut self.buffers, shape, &ids)?);
             self.restore(tier.as_ref(), shape, &ids)?;

@@ -1,19 +1,22 @@
 //! Leases and lookups: no payload moves, so time counts, at more and more stored blocks.
 
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cascade_core::batch::Outcome;
 use cascade_core::id::BlockId;
 use cascade_core::tier::{Addressable, Lookup, MissReason};
+use cascade_core::{Error, ErrorKind};
 
 use crate::lap::{FreshIds, unexpected};
-use crate::memory::{self, Region, store};
+use crate::memory::{self, Part, Region, store};
 use crate::report::Row;
+use crate::run::Stored;
 use crate::stats::Latency;
 use crate::team::timed;
-use crate::tiers::{Open, Wanted};
+use crate::tiers::{Open, Opened, Wanted, check_room};
 
 /// Small blocks: the index is what is measured.
 pub(crate) const BLOCK_BYTES: u64 = 4096;
@@ -24,43 +27,81 @@ const SINGLES: usize = 20_000;
 /// Batches of a repetition.
 const BATCHES: usize = 100;
 /// Different buffers that the blocks are filled from.
-const PLACES: usize = 4096;
+pub(crate) const PLACES: usize = 4096;
 /// Blocks stored by one batch.
 const STORE_BATCH: usize = 256;
+/// Blocks asked for at once when it is looked which of them are stored.
+const ASKED: usize = 1 << 16;
 
-/// The tier for `blocks` blocks: a quarter more room, because hashing fills no index evenly.
-pub(crate) fn wanted(blocks: u64) -> Wanted {
-    let capacity_bytes = (blocks * BLOCK_BYTES * 5 / 4).next_multiple_of(64 << 20).max(256 << 20);
-    Wanted { capacity_bytes, slots: Some((blocks * 2).max(1 << 16)), touched: true }
+/// Slots for each three blocks: as full as two buckets of eight for each id can be without pushing a block out.
+const SLOTS_FOR_THREE: u64 = 4;
+/// Memory that a measurement leaves to others.
+const SPARE_BYTES: u64 = 1 << 30;
+/// Bytes of this process for each block: its id in two lists.
+const LIST_BYTES: u64 = 80;
+
+/// The tier for these blocks: a little more room than they take, in whole regions.
+pub(crate) fn wanted(stored: Stored) -> Wanted {
+    let bytes = stored.blocks * BLOCK_BYTES / 32 * 33 + (1 << 20);
+    let region = 1 << (bytes / 16).max(1).ilog2().clamp(20, 26);
+    Wanted {
+        capacity_bytes: bytes.next_multiple_of(2 * region),
+        slots: Some(stored.blocks * SLOTS_FOR_THREE / 3),
+        touched: true,
+        index_only: stored.is_index_only.then_some(stored.blocks),
+    }
+}
+
+/// Makes sure that the machine has the memory.
+///
+/// # Errors
+/// `NoSpace`, with what is needed and what there is.
+pub(crate) fn check_fits(folder: &Path, stored: Stored) -> cascade_core::Result<()> {
+    let wanted = wanted(stored);
+    let data = if stored.is_index_only { 0 } else { wanted.capacity_bytes };
+    // A slot with its tag, and what each page of data has in bitmap, residents and digests.
+    let index = wanted.slots.unwrap_or(0) * 65 + wanted.capacity_bytes / BLOCK_BYTES * 5;
+    check_room(folder, data + index, stored.blocks * LIST_BYTES + SPARE_BYTES)
 }
 
 /// A full tier to ask.
 pub(crate) struct Filled {
     tier: Arc<dyn Addressable>,
+    index_bytes: Option<u64>,
+    is_index_only: bool,
     /// The blocks that are stored, with the place of their bytes.
     stored: Vec<(BlockId, usize)>,
     source: Region,
 }
 
 impl Filled {
-    /// A tier with up to `blocks` blocks (fewer when it had to evict some of them).
-    pub(crate) fn new(open: Open<'_>, ids: &mut FreshIds, blocks: u64) -> cascade_core::Result<Self> {
-        let tier = open(&wanted(blocks))?;
+    /// A tier with up to these blocks (fewer when it had to evict some of them).
+    pub(crate) fn new(
+        open: Open<'_>,
+        ids: &mut FreshIds,
+        wanted_blocks: Stored,
+    ) -> cascade_core::Result<Self> {
+        let Opened { tier, index_bytes } = open(&wanted(wanted_blocks))?;
         let mut source = memory::random(PLACES * BLOCK_BYTES as usize, 77)?;
-        let ids = ids.take(blocks as usize);
-        let part = &source.split(1)[0];
-        for (number, batch) in ids.chunks(STORE_BATCH).enumerate() {
-            let first = number * STORE_BATCH;
-            let outcomes = store(tier.as_ref(), batch, part, first, PLACES, BLOCK_BYTES as usize);
-            if let Some(refused) = outcomes.iter().find(|outcome| **outcome != Outcome::Stored) {
-                return Err(unexpected("put", BLOCK_BYTES as usize, &[*refused]));
-            }
+        let ids = ids.take(wanted_blocks.blocks as usize);
+        if wanted_blocks.is_index_only {
+            source.split(1)[0].fill(0);
+        } else {
+            put(tier.as_ref(), &ids, &source.split(1)[0])?;
         }
-        let mut answers = vec![Lookup::Miss(MissReason::Absent); ids.len()];
-        tier.lookup(&ids, &mut answers);
-        let is_hit = |(index, id): (usize, BlockId)| answers[index].is_hit().then_some((id, index % PLACES));
-        let stored = ids.into_iter().enumerate().filter_map(is_hit).collect();
-        Ok(Self { tier, stored, source })
+        let mut answers = vec![Lookup::Miss(MissReason::Absent); ASKED];
+        let mut stored = Vec::with_capacity(ids.len());
+        for (first, ids) in (0..).step_by(ASKED).zip(ids.chunks(ASKED)) {
+            tier.lookup(ids, &mut answers[..ids.len()]);
+            let is_hit = |(index, id): (usize, &BlockId)| {
+                answers[index].is_hit().then_some((*id, (first + index) % PLACES))
+            };
+            stored.extend(ids.iter().enumerate().filter_map(is_hit));
+        }
+        if stored.is_empty() {
+            return Err(Error::new(ErrorKind::Unsupported, "the tier kept none of the blocks put"));
+        }
+        Ok(Self { tier, index_bytes, is_index_only: wanted_blocks.is_index_only, stored, source })
     }
 
     /// Blocks that are stored.
@@ -81,6 +122,10 @@ impl Filled {
                     let mut row = Row::new(tier_name, op, &path, BLOCK_BYTES);
                     row.latency_us = Latency::of(times_us);
                     row.blocks = Some(self.len());
+                    row.index_bytes = self.index_bytes.map(|bytes| bytes as f64 / self.len() as f64);
+                    if self.is_index_only {
+                        "index_only".clone_into(&mut row.state);
+                    }
                     row.threads = threads;
                     row.n = reps;
                     row.verified = Some(samples.all_hit && is_right);
@@ -131,6 +176,17 @@ impl Filled {
                 && source.holds(place * bytes.len(), &bytes)
         })
     }
+}
+
+/// Stores `ids` side by side.
+pub(crate) fn put(tier: &dyn Addressable, ids: &[BlockId], source: &Part<'_>) -> cascade_core::Result<()> {
+    for (number, batch) in ids.chunks(STORE_BATCH).enumerate() {
+        let outcomes = store(tier, batch, source, number * STORE_BATCH, PLACES, BLOCK_BYTES as usize);
+        if let Some(refused) = outcomes.iter().find(|outcome| **outcome != Outcome::Stored) {
+            return Err(unexpected("put", BLOCK_BYTES as usize, &[*refused]));
+        }
+    }
+    Ok(())
 }
 
 /// Times in microseconds, one for each call.

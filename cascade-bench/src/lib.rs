@@ -4,15 +4,18 @@
 //! repetition, with the best plain copy between the same kinds of memory, and reported as a share of it.
 //!
 //! * [`mod@run`]: a whole run over any [`Addressable`](cascade_core::tier::Addressable) tier; [`tiers`]: how it gets one;
+//! * [`mod@space`]: what the arena makes of its data area; [`contention`]: leases by many processes at once;
 //! * [`mod@shm`]: the arena as that tier; [`cli`]: the command line;
 //! * [`report`]: the JSON document, the table, the comparison with an older run;
 //! * [`mod@plot`]: SVG; [`units`], [`stats`]: sizes, rates, medians and percentiles.
 
 pub mod cli;
+pub mod contention;
 pub mod plot;
 pub mod report;
 pub mod run;
 pub mod shm;
+pub mod space;
 pub mod stats;
 pub mod tiers;
 pub mod units;
@@ -21,8 +24,10 @@ mod bandwidth;
 mod baseline;
 mod buffers;
 mod ceiling;
+mod draw;
 mod lap;
 mod latency;
 mod memory;
+mod prefill;
 mod shape;
 mod team;

@@ -1,23 +1,25 @@
 //! `cascade-bench`: see `--help`.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Arc;
 
-use cascade_bench::cli::{Arguments, TierName, pass_text};
+use cascade_bench::cli::{Arguments, Part, RowKind, TierName};
 use cascade_bench::report::{Report, compare, table};
 use cascade_bench::run::{LAP_BYTES, Options, Pass, Results, run};
 use cascade_bench::tiers::{Scratch, Wanted};
-use cascade_bench::{plot, shm};
-use cascade_core::tier::Addressable;
+use cascade_bench::{contention, plot, shm, space};
 use cascade_core::{Error, ErrorKind, Result};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
+/// Length of each repetition of leases by many at once.
+const CONTENTION_MS: u64 = 500;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.pass {
-        Some(pass) => part(&arguments, pass),
+        Some(part) => here(&arguments, part),
         None => whole(&arguments),
     };
     done.unwrap_or_else(|error| {
@@ -26,16 +28,20 @@ fn main() -> ExitCode {
     })
 }
 
-/// The whole run: each pass in a process of its own, then the table and the files.
+/// The whole run: each part in a process of its own, then the table and the files.
 fn whole(arguments: &Arguments) -> Result<ExitCode> {
     // Before anything is measured: a wrong file is an error now, not after minutes.
     let older = arguments.against.as_deref().map(Report::load).transpose()?;
+    if arguments.plot.is_some() && !arguments.wants(RowKind::Bandwidth) {
+        let what = "--plot draws rates, and --rows leaves them out: add bandwidth";
+        return Err(Error::new(ErrorKind::InvalidArgument, what));
+    }
     let mut report = Report::here(Vec::new(), Vec::new());
     let host = &report.host;
     eprintln!("{} x {}, Linux {}; {}", host.cores, host.cpu, host.kernel, host.copy_plan);
     let mut failures = 0;
-    for pass in arguments.passes() {
-        let results = in_a_process(&pass)?;
+    for part in arguments.parts() {
+        let results = in_a_process(&part)?;
         report.results.extend(results.rows);
         report.notes.extend(results.notes);
         failures += results.failures;
@@ -59,14 +65,12 @@ fn whole(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs this program again for one pass: how many threads share a copy is read from the environment once a process.
-fn in_a_process(pass: &Pass) -> Result<Results> {
-    let name = pass_text(pass);
-    let failed = || Error::new(ErrorKind::System, format!("the part {name} of the run failed"));
-    let program = std::env::current_exe().map_err(|error| failed().with_source(error))?;
-    let mut command = Command::new(program);
-    command.args(std::env::args_os().skip(1)).args(["--pass", &name]).stderr(Stdio::inherit());
-    command.env("CASCADE_COPY_THREADS", pass.copy_threads().to_string());
+/// Runs this program again for one part: how many threads share a copy is read from the environment once a process.
+fn in_a_process(part: &Part) -> Result<Results> {
+    let failed = || Error::new(ErrorKind::System, format!("the part {part} of the run failed"));
+    let mut command = Command::new(program()?);
+    command.args(std::env::args_os().skip(1)).args(["--pass", &part.to_string()]).stderr(Stdio::inherit());
+    command.env("CASCADE_COPY_THREADS", part.copy_threads().to_string());
     let output = command.output().map_err(|error| failed().with_source(error))?;
     if !output.status.success() {
         return Err(failed());
@@ -74,19 +78,21 @@ fn in_a_process(pass: &Pass) -> Result<Results> {
     serde_json::from_slice(&output.stdout).map_err(|error| failed().with_source(error))
 }
 
-/// One pass, in this process.
-fn part(arguments: &Arguments, pass: &Pass) -> Result<ExitCode> {
+fn program() -> Result<PathBuf> {
+    let unknown =
+        |error| Error::new(ErrorKind::System, "where this program is, is unknown").with_source(error);
+    std::env::current_exe().map_err(unknown)
+}
+
+/// One part, in this process.
+fn here(arguments: &Arguments, part: &Part) -> Result<ExitCode> {
+    if *part == Part::Worker {
+        contention::work(std::io::stdin().lock(), std::io::stdout().lock())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let TierName::Shm = arguments.tier;
     let scratch = Scratch::new(&arguments.dir)?;
-    let options = Options {
-        blocks: arguments.block.0.clone(),
-        reps: arguments.reps as usize,
-        lap_bytes: LAP_BYTES,
-        dir: scratch.path().to_owned(),
-        capacity_bytes: arguments.capacity,
-        baseline: !arguments.no_baseline,
-        stored_blocks: None,
-    };
+    let dir = scratch.path().to_owned();
     let bar = progress_bar();
     let mut progress = |done: usize, steps: usize, next: &str| {
         bar.set_length(steps as u64);
@@ -96,16 +102,48 @@ fn part(arguments: &Arguments, pass: &Pass) -> Result<ExitCode> {
             eprintln!("[{}/{steps}] {next}", done + 1);
         }
     };
-    let open = |wanted: &Wanted| -> Result<Arc<dyn Addressable>> { shm::open(scratch.path(), wanted) };
-    let mut results = run(&options, pass, "shm", &open, &mut progress)?;
+    let reps = arguments.reps as usize;
+    let mut results = match part {
+        Part::Tier(pass) => tier(arguments, pass, dir, &mut progress)?,
+        Part::Space(threads) => {
+            let (capacity_bytes, cycles, threads) = (arguments.capacity, arguments.cycles, threads.clone());
+            let options = space::Options { dir, capacity_bytes, cycles, threads };
+            space::measure(&options, "shm", &mut progress)?
+        }
+        Part::Contention | Part::Worker => {
+            let options = contention::Options { dir, program: program()?, reps, milliseconds: CONTENTION_MS };
+            contention::measure(&options, "shm", &mut progress)?
+        }
+    };
     // Each process calibrates its own copies; what it found belongs to its figures.
-    results.notes.push(format!("{}: {}", pass_text(pass), cascade_core::copy::plan()));
+    results.notes.push(format!("{part}: {}", cascade_core::copy::plan()));
     bar.finish_and_clear();
     let text = serde_json::to_string(&results).map_err(|error| {
         Error::new(ErrorKind::System, "the results cannot be written as JSON").with_source(error)
     })?;
     println!("{text}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Rates, lookups and leases, as far as they are wanted.
+fn tier(
+    arguments: &Arguments,
+    pass: &Pass,
+    dir: PathBuf,
+    progress: &mut dyn FnMut(usize, usize, &str),
+) -> Result<Results> {
+    let if_wanted = |kind| arguments.wants(kind);
+    let options = Options {
+        blocks: if if_wanted(RowKind::Bandwidth) { arguments.block.0.clone() } else { Vec::new() },
+        reps: arguments.reps as usize,
+        lap_bytes: LAP_BYTES,
+        dir: dir.clone(),
+        capacity_bytes: arguments.capacity,
+        baseline: !arguments.no_baseline,
+        stored_blocks: if if_wanted(RowKind::Latency) { arguments.blocks.clone() } else { Vec::new() },
+    };
+    let open = |wanted: &Wanted| shm::open(&dir, wanted);
+    run(&options, pass, "shm", &open, progress)
 }
 
 fn progress_bar() -> ProgressBar {

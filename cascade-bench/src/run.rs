@@ -18,9 +18,6 @@ use crate::units::format_size;
 /// Bytes that a repetition should move at least: small blocks are repeated, so that starting and timing do not count.
 pub const LAP_BYTES: u64 = 256 << 20;
 
-/// Stored blocks at which lookups and leases are timed.
-const STORED_BLOCKS: [u64; 4] = [1_000, 10_000, 100_000, 1_000_000];
-
 /// An arena must hold so many repetitions, or what was put would be gone before it is got.
 const LEAST_LAPS: u64 = 2;
 
@@ -45,6 +42,15 @@ impl Pass {
     }
 }
 
+/// Stored blocks at which lookups and leases are timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// How many.
+    pub blocks: u64,
+    /// Whether they share their data, so that only the index is as large as it would be.
+    pub is_index_only: bool,
+}
+
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -60,8 +66,8 @@ pub struct Options {
     pub capacity_bytes: Option<u64>,
     /// Whether Python's file I/O is measured beside it.
     pub baseline: bool,
-    /// Numbers of stored blocks for lookups and leases; `None`: from 1e3 to 1e6.
-    pub stored_blocks: Option<Vec<u64>>,
+    /// Stored blocks for lookups and leases.
+    pub stored_blocks: Vec<Stored>,
 }
 
 /// Is told what is about to be measured: steps done, steps in all, and the name of the next.
@@ -91,7 +97,7 @@ pub fn run(
 ) -> Result<Results> {
     let mut results = Results::default();
     let plans = plans(options, pass, &mut results.notes)?;
-    let stored = stored_blocks(options, pass, &mut results.notes)?;
+    let stored = stored_blocks(options, pass, &mut results.notes);
     let steps = plans.len() * 2 + stored.len();
     let mut run = Run { options, tier_name, open, progress, done: 0, steps, results };
     run.bandwidth(&plans)?;
@@ -100,8 +106,8 @@ pub fn run(
             format!("reading the clock takes {:.3} us of each single lookup, lease and release", clock_us());
         run.results.notes.push(note);
     }
-    for blocks in stored {
-        run.latency(pass, blocks)?;
+    for stored in stored {
+        run.latency(pass, stored)?;
     }
     run.step("");
     Ok(run.results)
@@ -167,23 +173,24 @@ fn room(options: &Options, plans: &[Plan]) -> Result<()> {
 fn wanted(options: &Options, plans: &[Plan]) -> Wanted {
     let largest = plans.iter().map(|plan| plan.hot.wanted(true).capacity_bytes).max().unwrap_or(0);
     let capacity_bytes = options.capacity_bytes.unwrap_or(largest);
-    Wanted { capacity_bytes, slots: None, touched: true }
+    Wanted { capacity_bytes, slots: None, touched: true, index_only: None }
 }
 
 /// Numbers of stored blocks that fit. The pool takes no part in lookups.
-fn stored_blocks(options: &Options, pass: &Pass, notes: &mut Vec<String>) -> Result<Vec<u64>> {
+fn stored_blocks(options: &Options, pass: &Pass, notes: &mut Vec<String>) -> Vec<Stored> {
     if matches!(pass, Pass::Pool(_)) {
-        return Ok(Vec::new());
+        return Vec::new();
     }
-    let asked = options.stored_blocks.as_deref().unwrap_or(&STORED_BLOCKS);
     let mut fitting = Vec::new();
-    for blocks in asked {
-        match check_room(&options.dir, latency::wanted(*blocks).capacity_bytes, 0) {
-            Ok(()) => fitting.push(*blocks),
-            Err(error) => notes.push(format!("lookup and lease at {blocks} blocks left out: {error}")),
+    for stored in &options.stored_blocks {
+        match latency::check_fits(&options.dir, *stored) {
+            Ok(()) => fitting.push(*stored),
+            Err(error) => {
+                notes.push(format!("lookup and lease at {} blocks not run: {error}", stored.blocks))
+            }
         }
     }
-    Ok(fitting)
+    fitting
 }
 
 struct Run<'a> {
@@ -217,7 +224,7 @@ impl Run<'_> {
             notes: Vec::new(),
         };
         self.step(&format!("touching the arena, then {}", name(&plans[0])));
-        let tier = (self.open)(&wanted(self.options, plans))?;
+        let tier = (self.open)(&wanted(self.options, plans))?.tier;
         for (index, plan) in plans.iter().enumerate() {
             if index > 0 {
                 self.step(&name(plan));
@@ -260,13 +267,13 @@ impl Run<'_> {
         }
     }
 
-    fn latency(&mut self, pass: &Pass, blocks: u64) -> Result<()> {
+    fn latency(&mut self, pass: &Pass, stored: Stored) -> Result<()> {
         let Pass::Callers(callers) = pass else { return Ok(()) };
-        self.step(&format!("lookup and lease at {blocks} blocks"));
-        let mut filled = Filled::new(self.open, &mut FreshIds::default(), blocks)?;
-        if filled.len() < blocks {
-            let note =
-                format!("of {blocks} blocks for lookup and lease {} stayed in the index", filled.len());
+        self.step(&format!("lookup and lease at {} blocks", stored.blocks));
+        let mut filled = Filled::new(self.open, &mut FreshIds::default(), stored)?;
+        if filled.len() < stored.blocks {
+            let asked = stored.blocks;
+            let note = format!("of {asked} blocks for lookup and lease {} stayed in the index", filled.len());
             self.results.notes.push(note);
         }
         for threads in callers {

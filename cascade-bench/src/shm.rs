@@ -13,11 +13,15 @@ use cascade_core::metrics::TierStats;
 use cascade_core::reservation::Reserve;
 use cascade_core::tier::{Addressable, Capability, Lookup, MissReason, PutMeta, Tier};
 use cascade_core::{Error, ErrorKind, Result};
+use cascade_shm::layout::{CHUNK_BYTES, Geometry};
 use cascade_shm::{Arena, ArenaConfig};
 
-use crate::tiers::Wanted;
+use crate::prefill;
+use crate::tiers::{Opened, Wanted};
 use crate::units::format_size;
 
+/// Data that the blocks of an arena share when its index alone counts.
+const INDEX_ONLY_BYTES: u64 = 64 << 20;
 static ARENAS: AtomicU64 = AtomicU64::new(0);
 /// Slowest touching of pages that is waited for.
 const LEAST_TOUCH_BYTES_PER_SECOND: u64 = 50 << 20;
@@ -29,33 +33,52 @@ const LEASES_OF_A_THREAD: usize = 2048;
 ///
 /// # Errors
 /// What opening it gives; `Deadline` when its pages could not be touched in time.
-pub fn open(parent: &Path, wanted: &Wanted) -> Result<Arc<dyn Addressable>> {
+pub fn open(parent: &Path, wanted: &Wanted) -> Result<Opened> {
+    let arena = make(parent, wanted)?;
+    let geometry = arena.arena.superblock().geometry;
+    if let Some(blocks) = wanted.index_only {
+        prefill::fill(&arena.arena, blocks)?;
+    }
+    // What belongs to blocks and data; owners and their ledgers are there for processes.
+    let full = Geometry {
+        data_bytes: wanted.capacity_bytes / geometry.region_bytes * geometry.region_bytes,
+        ..geometry
+    };
+    let offsets = full.offsets();
+    let index_bytes = offsets.digests + full.data_bytes / CHUNK_BYTES * 8 - offsets.tags;
+    Ok(Opened { tier: Arc::new(arena), index_bytes: Some(index_bytes) })
+}
+
+/// As [`open`], as an arena.
+pub(crate) fn make(parent: &Path, wanted: &Wanted) -> Result<Temporary> {
     let number = ARENAS.fetch_add(1, Ordering::Relaxed);
     let folder = parent.join(format!("arena-{number}"));
+    let capacity_bytes = if wanted.index_only.is_some() { INDEX_ONLY_BYTES } else { wanted.capacity_bytes };
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let mut config = ArenaConfig::new(&folder).capacity(wanted.capacity_bytes);
+    let mut config = ArenaConfig::new(&folder).capacity(capacity_bytes);
     config.slots = wanted.slots;
     config.leases = u32::try_from((threads * LEASES_OF_A_THREAD).max(LEASES)).ok();
     let arena = Temporary { arena: Arena::open(&config)?, folder };
-    let patience = Duration::from_secs(10 + wanted.capacity_bytes / LEAST_TOUCH_BYTES_PER_SECOND);
+    let patience = Duration::from_secs(10 + capacity_bytes / LEAST_TOUCH_BYTES_PER_SECOND);
     if wanted.touched && !arena.arena.wait_ready(Instant::now() + patience) {
         let what = format!(
             "{} of {} of the arena in {} were touched within {} s: the machine is too busy to measure",
             format_size(arena.arena.ready_bytes()),
-            format_size(wanted.capacity_bytes),
+            format_size(capacity_bytes),
             parent.display(),
             patience.as_secs()
         );
         return Err(Error::new(ErrorKind::Deadline, what));
     }
-    Ok(Arc::new(arena))
+    Ok(arena)
 }
 
 /// An arena and its folder.
 #[derive(Debug)]
-struct Temporary {
-    arena: Arena,
-    folder: PathBuf,
+pub(crate) struct Temporary {
+    pub(crate) arena: Arena,
+    /// Where it is; opened by other processes as well.
+    pub(crate) folder: PathBuf,
 }
 
 impl Drop for Temporary {

@@ -19,10 +19,22 @@ pub struct Wanted {
     pub slots: Option<u64>,
     /// Whether every page must have been touched before it is handed out.
     pub touched: bool,
+    /// Blocks of zeros, of 4 KiB, that its index is to name already, all with the same few pages of data: the index is as large as
+    /// with data of their own. Their ids are the first ones of a run, in order.
+    pub index_only: Option<u64>,
 }
 
-/// Makes an empty tier.
-pub type Open<'a> = &'a dyn Fn(&Wanted) -> Result<Arc<dyn Addressable>>;
+/// A tier to measure.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The tier.
+    pub tier: Arc<dyn Addressable>,
+    /// Bytes of its index, for data of [`Wanted::capacity_bytes`]; `None` where that is not known.
+    pub index_bytes: Option<u64>,
+}
+
+/// Makes a tier, empty but for [`Wanted::index_only`].
+pub type Open<'a> = &'a dyn Fn(&Wanted) -> Result<Opened>;
 
 const PREFIX: &str = "cascade-bench-";
 
@@ -94,7 +106,7 @@ pub fn free_bytes(folder: &Path) -> Result<u64> {
 pub fn check_room(folder: &Path, shared: u64, private: u64) -> Result<()> {
     let free = free_bytes(folder)?;
     let complain = |needed, place: String, free| {
-        let advice = "free some, or ask for smaller blocks (--block), less --capacity, fewer --threads or another --dir";
+        let advice = "free some, or ask for smaller blocks (--block), fewer --blocks, less --capacity, fewer --threads or another --dir";
         let context =
             format!("{} needed {place}, {} free there: {advice}", format_size(needed), format_size(free));
         Err(Error::new(ErrorKind::NoSpace, context))

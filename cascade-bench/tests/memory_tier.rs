@@ -9,10 +9,9 @@
 use std::sync::Arc;
 
 use cascade_bench::report::{Report, Row, compare, table};
-use cascade_bench::run::{Options, Pass, run};
-use cascade_bench::tiers::Wanted;
+use cascade_bench::run::{Options, Pass, Stored, run};
+use cascade_bench::tiers::{Opened, Wanted};
 use cascade_core::memory_tier::MemoryTier;
-use cascade_core::tier::Addressable;
 
 fn measure(pass: &Pass, block: u64) -> Report {
     let folder = tempfile::tempdir().unwrap();
@@ -23,10 +22,10 @@ fn measure(pass: &Pass, block: u64) -> Report {
         lap_bytes: 4 << 20,
         capacity_bytes: Some(48 << 20),
         baseline: true,
-        stored_blocks: Some(vec![1000]),
+        stored_blocks: vec![Stored { blocks: 1000, is_index_only: false }],
     };
-    let open = |wanted: &Wanted| -> cascade_core::Result<Arc<dyn Addressable>> {
-        Ok(Arc::new(MemoryTier::new(wanted.capacity_bytes)))
+    let open = |wanted: &Wanted| -> cascade_core::Result<Opened> {
+        Ok(Opened { tier: Arc::new(MemoryTier::new(wanted.capacity_bytes)), index_bytes: None })
     };
     let mut steps = Vec::new();
     let mut progress = |done, all, _: &str| steps.push((done, all));

@@ -1,6 +1,6 @@
 //! The document's form is a contract: this is what readers of other languages see.
 
-use cascade_bench::report::{Ceiling, Host, Report, Row};
+use cascade_bench::report::{Ceiling, Census, Host, Report, Row, Space, Throughput};
 use cascade_bench::stats::{Latency, Spread};
 
 const GOLDEN: &str = r#"{
@@ -58,13 +58,118 @@ const GOLDEN: &str = r#"{
       "latency_us": null,
       "ceiling": null,
       "efficiency": null,
-      "verified": null
+      "verified": null,
+      "index_bytes": 91.5
+    },
+    {
+      "system": "cascade",
+      "tier": "shm",
+      "op": "lease",
+      "path": "processes8 hot",
+      "block_bytes": 4096,
+      "threads": 8,
+      "ranks": 8,
+      "state": "hot",
+      "n": 5,
+      "gbps": null,
+      "latency_us": null,
+      "ceiling": null,
+      "efficiency": null,
+      "verified": true,
+      "throughput": {
+        "per_second": {
+          "min": 18.0,
+          "median": 19.0,
+          "max": 21.0
+        },
+        "member_per_second": {
+          "min": 18.0,
+          "median": 19.0,
+          "max": 21.0
+        },
+        "of_one": 1.5
+      }
+    },
+    {
+      "system": "cascade",
+      "tier": "shm",
+      "op": "put",
+      "path": "churn",
+      "block_bytes": 65536,
+      "threads": 1,
+      "ranks": 1,
+      "state": "hot",
+      "n": 40,
+      "gbps": null,
+      "latency_us": null,
+      "ceiling": null,
+      "efficiency": null,
+      "verified": true,
+      "space": {
+        "sizes": "log-normal, median 64KiB, sigma 1.5, 4KiB to 64MiB",
+        "data_bytes": 4294967296,
+        "puts": 1000000,
+        "used_share": {
+          "min": 18.0,
+          "median": 19.0,
+          "max": 21.0
+        },
+        "payload_share": {
+          "min": 18.0,
+          "median": 19.0,
+          "max": 21.0
+        },
+        "evictions_per_put": 1.25,
+        "refused": 2,
+        "puts_per_second": 14000.5,
+        "before": {
+          "private_bytes": 1,
+          "fds": 2,
+          "blocks": 3,
+          "odd_slots": 4,
+          "retired_slots": 5,
+          "ledger_entries": 6,
+          "disagreements": 7
+        },
+        "after": {
+          "private_bytes": 0,
+          "fds": 0,
+          "blocks": 0,
+          "odd_slots": 0,
+          "retired_slots": 0,
+          "ledger_entries": 0,
+          "disagreements": 0
+        }
+      }
     }
   ],
   "notes": [
     "something was left out"
   ]
 }"#;
+
+fn space(share: Spread) -> Space {
+    Space {
+        sizes: "log-normal, median 64KiB, sigma 1.5, 4KiB to 64MiB".to_owned(),
+        data_bytes: 4 << 30,
+        puts: 1_000_000,
+        used_share: share,
+        payload_share: share,
+        evictions_per_put: 1.25,
+        refused: 2,
+        puts_per_second: 14_000.5,
+        before: Census {
+            private_bytes: 1,
+            fds: 2,
+            blocks: 3,
+            odd_slots: 4,
+            retired_slots: 5,
+            ledger_entries: 6,
+            disagreements: 7,
+        },
+        after: Census::default(),
+    }
+}
 
 #[test]
 fn the_document_is_written_as_agreed() {
@@ -75,7 +180,12 @@ fn the_document_is_written_as_agreed() {
     put.latency_us = Some(Latency { p50: 3.0, p99: 4.0, p999: 9.0 });
     put.verified = Some(true);
     let mut lookup = Row::new("shm", "lookup", "batch1000", 4096);
-    (lookup.blocks, lookup.n) = (Some(1000), 5);
+    (lookup.blocks, lookup.n, lookup.index_bytes) = (Some(1000), 5, Some(91.5));
+    let mut lease = Row::new("shm", "lease", "processes8 hot", 4096);
+    (lease.threads, lease.ranks, lease.n, lease.verified) = (8, 8, 5, Some(true));
+    lease.throughput = Some(Throughput { per_second: spread, member_per_second: spread, of_one: 1.5 });
+    let mut churn = Row::new("shm", "put", "churn", 65_536);
+    (churn.n, churn.verified, churn.space) = (40, Some(true), Some(space(spread)));
     let report = Report {
         schema: 1,
         commit: Some("0123456789abcdef".to_owned()),
@@ -88,7 +198,7 @@ fn the_document_is_written_as_agreed() {
             copy_plan: "copy kernel avx512".to_owned(),
             load_before: Some(0.5),
         },
-        results: vec![put, lookup],
+        results: vec![put, lookup, lease, churn],
         notes: vec!["something was left out".to_owned()],
     };
     assert_eq!(serde_json::to_string_pretty(&report).unwrap(), GOLDEN);

@@ -92,6 +92,11 @@ impl Region {
 }
 
 impl Part<'_> {
+    /// Bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     fn check(&self, at: usize, len: usize) {
         assert!(
             at.checked_add(len).is_some_and(|end| end <= self.len),
@@ -195,6 +200,14 @@ pub(crate) fn store(
         Op::Store { id: *id, from: SgList::from(piece), meta: PutMeta::default() }
     };
     complete(tier, ids.iter().enumerate().map(op).collect())
+}
+
+/// Stores one block of the `len` bytes from `at` on; returns when it is complete.
+pub(crate) fn store_run(tier: &dyn Tier, id: &BlockId, source: &Part<'_>, at: usize, len: usize) -> Outcome {
+    // SAFETY: as in `store`.
+    let piece = unsafe { Piece::host_read(source.at(at, len), len) };
+    let op = Op::Store { id: *id, from: SgList::from(piece), meta: PutMeta::default() };
+    complete(tier, vec![op]).first().copied().unwrap_or(Outcome::Cancelled)
 }
 
 /// Fetches one block into `target` at `at`; returns when that is complete.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{Report, Row};
 use crate::units::format_size;
 
-/// A table of ratios, new over old: of the median rate, or where there is none of the p50 latency. Rows that only one
+/// A table of ratios, new over old: of the median rate or share of space, or where there is none of the p50 latency. Rows that only one
 /// of the reports has are named at the end.
 #[must_use]
 pub fn compare(new: &Report, old: &Report) -> String {
@@ -34,7 +34,7 @@ pub fn compare(new: &Report, old: &Report) -> String {
 
 fn key(row: &Row) -> impl PartialEq + '_ {
     let words = [&row.system, &row.tier, &row.op, &row.path, &row.state];
-    (words, row.block_bytes, row.threads, row.ranks, row.blocks)
+    (words, row.block_bytes, row.threads, row.ranks, row.blocks.filter(|_| row.space.is_none()))
 }
 
 fn name(row: &Row) -> String {
@@ -47,6 +47,19 @@ fn ratio(new: &Row, old: &Row) -> String {
     if let (Some(now), Some(then)) = (new.gbps, old.gbps) {
         let ratio = now.median / then.median;
         return format!("{ratio:.2}x rate   ({:.2} against {:.2} GB/s)", now.median, then.median);
+    }
+    if let (Some(now), Some(then)) = (new.throughput, old.throughput) {
+        let (now, then) = (now.per_second.median, then.per_second.median);
+        return format!(
+            "{:.2}x rate   ({:.3} against {:.3} million a second)",
+            now / then,
+            now / 1e6,
+            then / 1e6
+        );
+    }
+    if let (Some(now), Some(then)) = (&new.space, &old.space) {
+        let (now, then) = (now.used_share.median, then.used_share.median);
+        return format!("{:.2}x used   ({:.1}% against {:.1}%)", now / then, now * 100.0, then * 100.0);
     }
     if let (Some(now), Some(then)) = (new.latency_us, old.latency_us) {
         let ratio = now.p50 / then.p50;

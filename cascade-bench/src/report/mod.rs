@@ -1,6 +1,7 @@
 //! The benchmark document: what was measured, on what, by which commit. One JSON document, schema 1.
 
 mod compare;
+mod extra;
 mod host;
 mod table;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::stats::{Latency, Spread};
 
 pub use compare::compare;
+pub use extra::{Census, Space, Throughput};
 pub use host::{Host, available_memory_bytes, source_state};
 pub use table::table;
 
@@ -80,6 +82,15 @@ pub struct Row {
     pub efficiency: Option<f64>,
     /// Whether the bytes were right; `None` where none were checked.
     pub verified: Option<bool>,
+    /// Bytes of tags, slots, bitmaps, residents and digests for each block stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index_bytes: Option<f64>,
+    /// Operations by many at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throughput: Option<Throughput>,
+    /// The space that was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<Space>,
 }
 
 impl Row {
@@ -102,6 +113,9 @@ impl Row {
             ceiling: None,
             efficiency: None,
             verified: None,
+            index_bytes: None,
+            throughput: None,
+            space: None,
         }
     }
 

@@ -1,0 +1,68 @@
+//! What rows of some kinds say beside rates and times: the space that an arena used, and operations by many at once.
+
+use serde::{Deserialize, Serialize};
+
+use crate::stats::Spread;
+
+/// Operations by several processes or threads at once, counted in the same stretch of time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Throughput {
+    /// Operations of all together each second.
+    pub per_second: Spread,
+    /// Operations of one process (or thread) each second: the slowest, the middle and the fastest of all repetitions.
+    pub member_per_second: Spread,
+    /// Median of all together over that of one process alone with the same keys, measured in turns.
+    pub of_one: f64,
+}
+
+/// How an arena used its data area while blocks came and went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Space {
+    /// Distribution of the sizes, with its parameters.
+    pub sizes: String,
+    /// Bytes of the data area.
+    pub data_bytes: u64,
+    /// Blocks put, after the arena was full.
+    pub puts: u64,
+    /// Share of the data area that blocks occupy, allocation rounding included, sampled while it churned.
+    pub used_share: Spread,
+    /// Share of the data area that is payload, sampled at the same moments.
+    pub payload_share: Spread,
+    /// Blocks evicted for each one put.
+    pub evictions_per_put: f64,
+    /// Puts that were refused: one without room among what is pinned or being filled.
+    pub refused: u64,
+    /// Blocks put each second, by all threads together.
+    pub puts_per_second: f64,
+    /// The process and the arena when it had just been filled.
+    pub before: Census,
+    /// The same after the last put.
+    pub after: Census,
+}
+
+/// What must not grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Census {
+    /// Private memory of the process in bytes.
+    pub private_bytes: u64,
+    /// Open file descriptors of the process.
+    pub fds: u64,
+    /// Visible blocks.
+    pub blocks: u64,
+    /// Slots that are being claimed, filled, evicted or freed, though nobody is at work.
+    pub odd_slots: u64,
+    /// Slots with a block that was deleted or replaced under a lease, though there is no lease.
+    pub retired_slots: u64,
+    /// Ledger entries in use, though nothing is held.
+    pub ledger_entries: u64,
+    /// Units of the data area that bitmaps or residents and the slots disagree on.
+    pub disagreements: u64,
+}
+
+impl Census {
+    /// Whether nothing is left over and the tables agree.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        [self.odd_slots, self.retired_slots, self.ledger_entries, self.disagreements] == [0; 4]
+    }
+}
