@@ -5,6 +5,8 @@
 pub struct TierStats {
     /// Payload bytes that the tier may hold now.
     pub capacity_bytes: u64,
+    /// Bytes of the data area that can be used at once: less than the capacity while memory is still being touched.
+    pub ready_bytes: u64,
     /// Bytes of the data area in use, allocation rounding included.
     pub used_bytes: u64,
     /// Blocks stored.
@@ -34,9 +36,10 @@ pub struct TierStats {
 impl TierStats {
     /// Name and value of every field, in a fixed order, for reports and exporters.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, u64); 13] {
+    pub fn fields(&self) -> [(&'static str, u64); 14] {
         [
             ("capacity_bytes", self.capacity_bytes),
+            ("ready_bytes", self.ready_bytes),
             ("used_bytes", self.used_bytes),
             ("blocks", self.blocks),
             ("puts", self.puts),

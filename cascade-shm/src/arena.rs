@@ -23,6 +23,7 @@ use crate::file;
 use crate::grow;
 use crate::janitor::Janitor;
 use crate::layout::Superblock;
+use crate::numa::Nodes;
 use crate::process::fork_epoch;
 use crate::raw::Map;
 use crate::session::{Session, Stripe};
@@ -78,6 +79,21 @@ impl Joined {
         let janitor = if has_janitor { file.try_clone().ok().and_then(start) } else { None };
         Ok(Self { _janitor: janitor, session })
     }
+}
+
+/// How far an arena has grown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Growth {
+    /// Bytes of the data area whose pages exist.
+    pub ready_bytes: u64,
+    /// Bytes that growth may still reach: less than `data_bytes` after memory ran out.
+    pub limit_bytes: u64,
+    /// Bytes that the arena was made for.
+    pub data_bytes: u64,
+    /// Times that growth stopped for want of memory, since the arena was made.
+    pub shortfalls: u64,
+    /// Memory nodes that regions are spread over in turn, as this process may use them.
+    pub nodes: usize,
 }
 
 /// Which stripe of which handle a thread uses.
@@ -182,6 +198,20 @@ impl Arena {
         ready.min(self.inner.map.geometry().regions() as u64) * self.inner.map.geometry().region_bytes
     }
 
+    /// How far the arena has grown.
+    #[must_use]
+    pub fn growth(&self) -> Growth {
+        let (control, geometry) = (self.inner.map.control(), self.inner.map.geometry());
+        let limit = control.limit_regions.load(Ordering::Acquire).min(geometry.regions() as u64);
+        Growth {
+            ready_bytes: self.ready_bytes(),
+            limit_bytes: limit * geometry.region_bytes,
+            data_bytes: geometry.data_bytes,
+            shortfalls: control.shortfalls.load(Ordering::Relaxed),
+            nodes: Nodes::of_machine().count(),
+        }
+    }
+
     /// Waits until all pages exist; `false` when `deadline` passed first.
     #[must_use]
     pub fn wait_ready(&self, deadline: Instant) -> bool {
@@ -195,7 +225,7 @@ impl Arena {
                 return false;
             }
             if !self.inner.has_janitor && !self.inner.visits {
-                grow::step(session.core(), &self.inner.file);
+                grow::step(session.core(), &self.inner.file, grow::ready(session.core()));
             } else {
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -257,6 +287,7 @@ impl Arena {
         }
         let core = session.core();
         stats.capacity_bytes = grow::limit(core) * map.geometry().region_bytes;
+        stats.ready_bytes = self.ready_bytes();
         stats.used_bytes = core.with_regions(|regions| regions.used_bytes());
         let sealed =
             |slot: &&crate::slot::Slot| matches!(slot.word().state(), State::Sealed | State::Evicting);

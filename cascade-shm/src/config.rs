@@ -153,14 +153,30 @@ fn ledger_entries(leases: u64) -> u64 {
     leases.div_ceil(STRIPE_LEASES as u64).max(1) * STRIPE_ENTRIES as u64
 }
 
-/// Bytes that an arena may take: what the file system, the machine's memory and the memory cgroup have free.
+/// Memory that growth leaves to others.
+const LEFT_TO_OTHERS: u64 = 64 * MIB;
+
+/// Bytes that an arena in `dir` may take: what the file system, the machine's memory and the memory cgroup have free.
 fn free_bytes(dir: &Path) -> Result<u64> {
     let stat = nix::sys::statvfs::statvfs(dir).map_err(|error| {
         Error::new(ErrorKind::System, format!("cannot stat {}", dir.display())).with_source(error)
     })?;
-    let filesystem = stat.blocks_available() as u64 * stat.fragment_size() as u64;
-    let bounds = [memory_available(), cgroup_available()];
-    Ok(bounds.into_iter().flatten().fold(filesystem, u64::min))
+    Ok(memory_free().fold(file_system_free(&stat), u64::min))
+}
+
+/// Bytes that the arena `file` may still take; `None` when the system does not say.
+pub(crate) fn room(file: &std::fs::File) -> Option<u64> {
+    let stat = nix::sys::statvfs::fstatvfs(file).ok()?;
+    let memory = memory_free().map(|free| free.saturating_sub(LEFT_TO_OTHERS));
+    Some(memory.fold(file_system_free(&stat), u64::min))
+}
+
+fn file_system_free(stat: &nix::sys::statvfs::Statvfs) -> u64 {
+    stat.blocks_available() * stat.fragment_size()
+}
+
+fn memory_free() -> impl Iterator<Item = u64> {
+    [memory_available(), cgroup_available()].into_iter().flatten()
 }
 
 fn memory_available() -> Option<u64> {

@@ -38,6 +38,8 @@ pub mod inspect;
 #[cfg(not(loom))]
 mod janitor;
 #[cfg(not(loom))]
+mod numa;
+#[cfg(not(loom))]
 mod process;
 #[cfg(not(loom))]
 mod recover;
@@ -51,6 +53,6 @@ mod seal;
 mod session;
 
 #[cfg(not(loom))]
-pub use arena::{Arena, Audit, Scrub, Scrubbed};
+pub use arena::{Arena, Audit, Growth, Scrub, Scrubbed};
 #[cfg(not(loom))]
 pub use config::ArenaConfig;

@@ -59,6 +59,8 @@ mod mapped {
         pub put_bytes: AtomicU64,
         /// Blocks ever evicted, by anyone.
         pub evictions: AtomicU64,
+        /// Times that growth stopped for want of memory.
+        pub shortfalls: AtomicU64,
         /// Guards growth.
         pub grow: Lock,
         /// Guards the recovery of dead owners.
@@ -192,19 +194,27 @@ mod mapped {
             Some(unsafe { BlockMemory::new(ptr, extent.len as usize) })
         }
 
-        /// Touches the pages of `bytes` bytes of data from `offset` on, which the file already has.
+        /// Makes the pages of `bytes` bytes of data from `offset` on exist, in the file and in this mapping.
         ///
         /// # Errors
         /// `NoSpace` when the system has no memory for them.
-        pub fn populate(&self, offset: u64, bytes: u64) -> Result<()> {
+        pub fn populate(&self, file: &File, offset: u64, bytes: u64) -> Result<()> {
             let start = (self.offsets.data + offset) as usize;
-            match self.raw.advise_range(Advice::PopulateWrite, start, bytes as usize) {
-                Ok(()) => Ok(()),
-                // Kernels before 5.14 do not know it: the pages exist (fallocate), only their first use is slower.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
-                Err(error) => {
-                    Err(Error::new(ErrorKind::NoSpace, "cannot touch the arena's pages").with_source(error))
-                }
+            let full = |error: std::io::Error| {
+                Error::new(ErrorKind::NoSpace, "cannot touch the arena's pages").with_source(error)
+            };
+            loop {
+                let done = self.raw.advise_range(Advice::PopulateWrite, start, bytes as usize);
+                return match done.as_ref().err().and_then(std::io::Error::raw_os_error) {
+                    Some(libc::EINTR) => continue,
+                    // Kernels before 5.14 do not know it: then the file gets its pages, and only their first use is slower.
+                    Some(libc::EINVAL) => {
+                        let none = nix::fcntl::FallocateFlags::empty();
+                        nix::fcntl::fallocate(file, none, start as i64, bytes as i64)
+                            .map_err(|error| full(error.into()))
+                    }
+                    _ => done.map_err(full),
+                };
             }
         }
     }

@@ -439,7 +439,7 @@ fn the_janitors_role_goes_from_one_to_the_next_with_all_its_work() {
             let first = Holder { row: 9, generation: 1 };
             // Lock; whether the first is dead; work done under the role.
             let world = Arc::new((Lock::default(), AtomicU64::new(0), AtomicU64::new(0)));
-            let tend = |world: &(Lock, AtomicU64, AtomicU64), row| {
+            let tend = move |world: &(Lock, AtomicU64, AtomicU64), row| {
                 let is_dead = |holder| holder == first && world.1.load(Ordering::Acquire) == 1;
                 let mut role = Role::new(&world.0, Holder { row, generation: 1 });
                 if !matches!(role.tend(&is_dead), Standing::Held(_)) {

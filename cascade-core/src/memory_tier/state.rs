@@ -186,6 +186,7 @@ impl State {
     pub(super) fn snapshot(&self) -> TierStats {
         TierStats {
             capacity_bytes: self.capacity_bytes,
+            ready_bytes: self.capacity_bytes,
             used_bytes: self.used_bytes(),
             blocks: self.stored.len() as u64,
             quarantined_bytes: self.quarantine.bytes(),

@@ -247,7 +247,9 @@ impl Arena {
     fn allocate(&self, stripe: &Stripe, len: u64, whose: Tenancy) -> Option<BlockMemory> {
         let core = stripe.core();
         let mut start = stripe.hint.load(Local::Relaxed);
-        for _ in 0..ATTEMPTS {
+        let mut evictions = 0..ATTEMPTS;
+        loop {
+            let seen = grow::ready(core);
             let found = core.with_regions(|regions| {
                 let ready = regions.ready().max(1);
                 regions.allocate(len, whose, start % ready)
@@ -258,11 +260,11 @@ impl Arena {
                 return core.map().block(extent);
             }
             // While pages are missing, wait for them rather than drop a block.
-            if !grow::step(core, &self.inner.file) {
+            if !grow::step(core, &self.inner.file, seen) {
+                evictions.next()?;
                 start = evict::make_room(stripe, len)?;
             }
         }
-        None
     }
 
     /// Runs `work` on this thread's stripe, and on the others while it answers that all entries are in use.
