@@ -31,6 +31,8 @@ pub struct TierStats {
     pub bytes_out: u64,
     /// Bytes that hardware may still write and that are therefore not reused.
     pub quarantined_bytes: u64,
+    /// Blocks that are gone, and whose space waits for a process that was stopped while it held a lock.
+    pub waiting_blocks: u64,
 }
 
 impl TierStats {
@@ -52,6 +54,7 @@ impl TierStats {
             ("bytes_in", self.bytes_in),
             ("bytes_out", self.bytes_out),
             ("quarantined_bytes", self.quarantined_bytes),
+            ("waiting_blocks", self.waiting_blocks),
         ]
     }
 }

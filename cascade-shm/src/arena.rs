@@ -124,9 +124,11 @@ impl Arena {
                 }
             }
             let (file, superblock) = file::create(config)?;
+            crate::kill::point("create.tables");
             let map = Map::new(&file, superblock.geometry)?;
             map.control().limit_regions.store(superblock.geometry.regions() as u64, Ordering::Release);
             if file::publish(&file, &path)? {
+                crate::kill::point("create.named");
                 return Self::start(config, file, superblock, Start::Made);
             }
         }
@@ -293,6 +295,7 @@ impl Arena {
             |slot: &&crate::slot::Slot| matches!(slot.word().state(), State::Sealed | State::Evicting);
         stats.blocks = map.slots().iter().filter(sealed).count() as u64;
         stats.quarantined_bytes = core.quarantine.lock().bytes();
+        stats.waiting_blocks = core.waiting.len() as u64;
         stats
     }
 }

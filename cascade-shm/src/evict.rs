@@ -116,11 +116,12 @@ fn evict_some(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned)
     (tried, gone)
 }
 
-/// Gives extent and slot back. If a stopped process keeps the region locked, the entry stays in the ledger for recovery.
+/// Gives extent and slot back. If a stopped process keeps the region locked, the entry stays in the ledger, and the slot
+/// waits: until a later put or recovery finds the region open, or until we die and are recovered.
 pub fn finish_free(stripe: &Stripe, slot: u32, freeing: Word, cell: Cell<'_>) {
     let core = stripe.core();
     if !core.with_regions(|regions| regions.free(&core.index(), slot, freeing)) {
-        cell.keep();
+        core.waiting.push(stripe.number(), cell.keep() as u32);
     }
 }
 

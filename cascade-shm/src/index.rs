@@ -241,6 +241,7 @@ impl<'a> Index<'a> {
         let freeing = claiming.with(State::Freeing, owner);
         let given_up = mine.advance(claiming, freeing);
         assert!(given_up, "only a slot's owner moves it out of Claiming");
+        crate::kill::point("claim.given_up");
         self.release(slot, freeing);
         claim
     }
@@ -270,6 +271,7 @@ impl<'a> Index<'a> {
     /// Ends the life of a slot that the caller owns in state `Freeing` and that has no extent.
     pub fn release(&self, slot: u32, freeing: Word) {
         self.set_tag(slot, 0);
+        crate::kill::point("free.untagged");
         let step = u64::from(!planted::is(Bug::NoGenerationBump));
         let free = Word::new(State::Free, Class::Ordinary, 0, freeing.generation() + step);
         let freed = self.slots[slot as usize].advance(freeing, free);

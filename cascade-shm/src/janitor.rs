@@ -94,6 +94,7 @@ impl Worker {
                 Standing::Elsewhere(holder) => watch.only(core, holder),
             }
             seal::release_quarantine(core, &self.stripes);
+            (0..core.waiting.len()).for_each(|_| seal::free_waiting(core, &self.stripes));
             ended = self.wait(&watch);
         }
     }

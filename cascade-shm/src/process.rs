@@ -19,9 +19,14 @@ pub fn current() -> Process {
     Process { pid, started: stat(pid).map_or(0, |stat| stat.started), pid_namespace: pid_namespace() }
 }
 
+/// Inode of our pid namespace; 0 where /proc is missing or shows the processes of another namespace (`unshare --pid` without
+/// `--mount-proc`): process ids then say nothing, neither ours to others nor theirs to us.
 fn pid_namespace() -> u64 {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino())
+    let shown = std::fs::read_link("/proc/self").ok();
+    let is_ours = shown.is_some_and(|shown| shown.as_os_str() == std::process::id().to_string().as_str());
+    let inode = || std::fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino());
+    if is_ours { inode() } else { 0 }
 }
 
 struct Stat {
@@ -41,10 +46,16 @@ fn stat(pid: u64) -> Option<Stat> {
     })
 }
 
-/// Whether `process` is certainly gone. A process of another pid namespace cannot be seen, and counts as there.
+/// Whether `process` can be looked for by its id: not in another pid namespace, nor where /proc shows another one.
+#[must_use]
+pub fn is_visible(process: Process) -> bool {
+    process.pid_namespace != 0 && process.pid_namespace == pid_namespace()
+}
+
+/// Whether `process` is certainly gone. One that cannot be looked for counts as there.
 #[must_use]
 pub fn is_gone(process: Process) -> bool {
-    if process.pid_namespace != pid_namespace() {
+    if !is_visible(process) {
         return false;
     }
     match stat(process.pid) {
@@ -59,7 +70,7 @@ pub fn is_gone(process: Process) -> bool {
 /// Whether `process` is still to be seen, so that its kernel objects (open transfers of devices) may be, too.
 #[must_use]
 pub fn is_seen(process: Process) -> bool {
-    process.pid_namespace == pid_namespace() && !is_gone(process)
+    is_visible(process) && !is_gone(process)
 }
 
 /// When `process` started, by the wall clock; `None` when it cannot be seen from here.
@@ -145,6 +156,8 @@ mod tests {
         assert!(!is_gone(me));
         assert!(is_gone(Process { started: me.started + 1, ..me }));
         assert!(!is_gone(Process { pid_namespace: me.pid_namespace + 1, pid: u64::MAX, started: 0 }));
+        // An owner whose /proc showed another namespace: its process id means nothing.
+        assert!(!is_gone(Process { pid_namespace: 0, ..me }) && !is_seen(Process { pid_namespace: 0, ..me }));
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub enum Pin {
 #[inline]
 pub fn pin(index: &Index<'_>, slot: u32, word: Word, cell: &AtomicU64) -> Pin {
     announce_pin(cell, slot);
+    crate::kill::point("lease.announced");
     confirm(index, slot, word, cell)
 }
 
@@ -48,6 +49,7 @@ pub fn stands(slot: &Slot, word: Word) -> bool {
 #[inline]
 pub fn unpin(index: &Index<'_>, slot: u32, cell: &AtomicU64) -> Option<Word> {
     Entry::intent(slot).store(cell);
+    crate::kill::point("unpin.intent");
     // Pairs with the fence between retiring and the last scan: either that scan sees the pin gone, or we see it retired.
     fence(Ordering::SeqCst);
     let retired = index.slot(slot).map(|slot| slot.word()).filter(|word| word.state() == State::Retired);
@@ -126,6 +128,7 @@ where
     let mut word = retired;
     loop {
         let begun = begin_evict(index, slot, word, owner)?;
+        crate::kill::point("reclaim.begun");
         let is_pinned = pinned(&[slot], cells()).contains(&true);
         word = decide(index, slot, begun, is_pinned, WhenPinned::Retire);
         if !is_pinned {

@@ -32,7 +32,7 @@ pub fn owners(core: &Core, dead: &[Holder]) {
     let Some(_guard) = control.reap.acquire(core.holder(), &|holder| core.is_dead(holder), PATIENCE) else {
         return;
     };
-    crate::kill::point("attach.reaping");
+    crate::kill::point("recover.locked");
     for holder in dead {
         let row = &core.map().owners()[holder.row as usize];
         // Another recovery may have been here while we waited for the lock.
@@ -43,9 +43,12 @@ pub fn owners(core: &Core, dead: &[Holder]) {
         if !process::is_seen(row.process()) && !planted::is(Bug::NoEpochBump) {
             next_epoch(core);
         }
+        crate::kill::point("recover.epoch");
         core.with_regions(|regions| regions.repair(*holder));
+        crate::kill::point("recover.repaired");
         // A row with entries left stays: the next recovery goes on.
         if recover(core, *holder) {
+            crate::kill::point("recover.leaving");
             row.leave(holder.generation);
         }
     }
@@ -87,9 +90,10 @@ fn recover(core: &Core, dead: Holder) -> bool {
         if planted::is(Bug::EntryBeforeSlot) {
             Entry::EMPTY.store(cell);
         }
-        crate::kill::point("reap.entry");
+        crate::kill::point("recover.entry");
         let ignored = planted::is(Bug::IgnoreIntents) && !entry.is_pin();
         if ignored || finish(core, dead.row, slot) {
+            crate::kill::point("recover.finished");
             Entry::EMPTY.store(cell);
         } else {
             whole = false;

@@ -14,10 +14,12 @@ use crate::index::Index;
 use crate::layout::{CHUNK_BYTES, PAGE_BYTES};
 use crate::lock::{Guard, Holder};
 use crate::raw::Map;
+use crate::session::Waiting;
 use crate::slot::{Extent, State, Word};
 
-/// How long to wait for a region: far longer than a running owner ever holds its lock.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long to wait for a region: far longer than a running owner holds its lock, and short enough to go elsewhere when the
+/// owner is stopped.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// What the units of a region are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +74,7 @@ pub struct Regions<'a> {
     map: &'a Map,
     me: Holder,
     is_dead: &'a dyn Fn(Holder) -> bool,
+    waiting: &'a Waiting,
 }
 
 /// Whom an extent is for.
@@ -88,8 +91,13 @@ pub struct Tenancy {
 impl<'a> Regions<'a> {
     /// The allocator of `map`, used by `me`.
     #[must_use]
-    pub fn new(map: &'a Map, me: Holder, is_dead: &'a dyn Fn(Holder) -> bool) -> Self {
-        Self { map, me, is_dead }
+    pub fn new(
+        map: &'a Map,
+        me: Holder,
+        is_dead: &'a dyn Fn(Holder) -> bool,
+        waiting: &'a Waiting,
+    ) -> Self {
+        Self { map, me, is_dead, waiting }
     }
 
     /// Number of regions whose pages exist.
@@ -183,6 +191,18 @@ impl<'a> Regions<'a> {
 
     /// Takes the lock of `region`, rebuilding it if its holder died; `None` if a living holder keeps it.
     fn lock(&self, region: usize) -> Option<Guard<'a>> {
+        if self.waiting.is_shunned(region) {
+            // Who shuns it does not ask whether its holder is dead either: that is for the next who waits, and for recovery.
+            return self.map.region_locks()[region].try_acquire(self.me);
+        }
+        let guard = self.lock_patiently(region);
+        if guard.is_none() {
+            self.waiting.shun(region);
+        }
+        guard
+    }
+
+    fn lock_patiently(&self, region: usize) -> Option<Guard<'a>> {
         let guard = self.map.region_locks()[region].acquire(self.me, self.is_dead, PATIENCE)?;
         if guard.recovered() && !planted::is(Bug::NoRebuild) {
             self.rebuild(region);
@@ -195,7 +215,7 @@ impl<'a> Regions<'a> {
         for (region, lock) in self.map.region_locks().iter().enumerate() {
             if lock.holder() == Some(dead) {
                 // Taking it rebuilds the region; someone else may be at it already.
-                drop(self.lock(region));
+                drop(self.lock_patiently(region));
             }
         }
     }
@@ -209,6 +229,7 @@ impl<'a> Regions<'a> {
         for resident in &self.map.residents(region)[unit..unit + units] {
             resident.store(slot + 1, Ordering::Relaxed);
         }
+        crate::kill::point("alloc.half");
         bits::set(self.map.bitmap(region), unit, units, true);
         // What is left is at most what was the longest run: keep the bound.
         let longest = match self.kind(region) {
@@ -220,6 +241,7 @@ impl<'a> Regions<'a> {
 
     fn unmark(&self, region: usize, kind: Kind, unit: usize, units: usize) {
         bits::set(self.map.bitmap(region), unit, units, planted::is(Bug::LostBitmapClear));
+        crate::kill::point("free.half");
         for resident in &self.map.residents(region)[unit..unit + units] {
             resident.store(0, Ordering::Relaxed);
         }
@@ -276,6 +298,7 @@ impl<'a> Regions<'a> {
             resident.store(0, Ordering::Relaxed);
         }
         self.set_summary(region, Kind::Empty, self.units(Kind::Small));
+        crate::kill::point("rebuild.cleared");
         for (number, slot) in self.map.slots().iter().enumerate() {
             if matches!(slot.word().state(), State::Free | State::Writing) {
                 continue;

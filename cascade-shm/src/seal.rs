@@ -129,6 +129,7 @@ fn replace(stripe: &Stripe, number: u32, word: Word, root: u64, len: u64) -> Rep
         let Some(begun) = protocol::begin_evict(&index, old, old_word, core.row()) else { continue };
         crate::kill::point("replace.hidden");
         let done = mine.advance(word, word.with(State::Sealed, 0));
+        crate::kill::point("replace.sealed");
         retire(stripe, old, begun, cell);
         return if done { Replaced::Done } else { Replaced::Failed };
     }
@@ -173,14 +174,25 @@ pub(crate) fn quarantine(stripe: &Stripe, token: u64) {
     }
     let len = slot.extent().map_or(0, |extent| extent.len);
     if slot.advance(word, word.with(State::Freeing, word.owner())) {
+        crate::kill::point("quarantine.freeing");
         let now = cascade_core::clock::Clock::now(&stripe.core().clock);
         stripe.core().quarantine.lock().push(now, len, (stripe.number(), cell.number()));
         cell.keep();
+        crate::kill::point("quarantine.kept");
     }
 }
 
-/// Gives back what transfers that were abandoned a grace period ago held.
+/// Tries once more to free the slot that has waited for longest for a region that a stopped process keeps locked.
+pub(crate) fn free_waiting(core: &Core, stripes: &[Arc<Stripe>]) {
+    let Some((home, cell)) = core.waiting.pop() else { return };
+    if let Some(home) = stripes.get(home) {
+        end_quarantine(home, u64::from(cell));
+    }
+}
+
+/// Gives back what transfers that were abandoned a grace period ago held, and one slot that waits for a region.
 pub(crate) fn release_quarantine(core: &Core, stripes: &[Arc<Stripe>]) {
+    free_waiting(core, stripes);
     let now = cascade_core::clock::Clock::now(&core.clock);
     loop {
         let expired = core.quarantine.lock().pop_expired(now);
@@ -197,6 +209,7 @@ fn end_quarantine(stripe: &Stripe, token: u64) {
     let Some(number) = Entry::load(cell.entry()).slot() else { return };
     let Some(word) = stripe.core().index().slot(number).map(Slot::word) else { return };
     if (word.state(), word.owner()) == (State::Freeing, stripe.core().row()) {
+        crate::kill::point("quarantine.ended");
         crate::evict::finish_free(stripe, number, word, cell);
     }
 }

@@ -2,6 +2,7 @@
 
 mod counters;
 mod stripe;
+mod waiting;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::region::Regions;
 
 pub use counters::{Counters, Event};
 pub use stripe::{Cell, Held, Stripe};
+pub use waiting::Waiting;
 
 /// What a session's stripes share.
 #[derive(Debug)]
@@ -29,7 +31,9 @@ pub struct Core {
     map: Arc<Map>,
     lock: ForkGuard,
     holder: Holder,
-    /// Slots whose freeing could not be finished, because a stopped process kept a region locked.
+    /// Slots that could not be freed, because a stopped process keeps a region locked.
+    pub(crate) waiting: Waiting,
+    /// Slots that hardware may still write to.
     pub(crate) quarantine: Mutex<cascade_core::quarantine::Quarantine<(usize, u32)>>,
     pub(crate) clock: cascade_core::clock::SystemClock,
 }
@@ -67,8 +71,9 @@ impl Session {
         let generation = map.owners()[row as usize].join(process::current());
         let stripes = map.geometry().ledger_entries as usize / STRIPE_ENTRIES;
         let limit_bytes = map.geometry().data_bytes / 4;
-        let grace = std::time::Duration::from_secs(30);
+        let grace = crate::kill::QUARANTINE;
         let core = Arc::new(Core {
+            waiting: Waiting::new(map.geometry().regions()),
             map,
             lock,
             holder: Holder { row, generation },
@@ -82,6 +87,7 @@ impl Session {
     /// Recovers what dead owners left. Cheap when there are none.
     pub fn recover(&self) {
         recover::dead_owners(&self.core);
+        (0..self.core.waiting.len()).for_each(|_| crate::seal::free_waiting(&self.core, &self.stripes));
     }
 
     /// The stripes.
@@ -107,6 +113,7 @@ fn take_row(map: &Map, lock: &ForkGuard, rows: std::ops::Range<u16>) -> Option<u
     for row in rows {
         let is_free = || map.owners()[row as usize].state().0 == RowState::Free;
         if is_free() && process::lock_row(lock, row) {
+            crate::kill::point("attach.locked");
             if is_free() {
                 return Some(row);
             }
@@ -126,6 +133,7 @@ fn recover_with_last_row(map: &Arc<Map>, open: &dyn Fn() -> Result<File>, last: 
         }
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
+    crate::kill::point("attach.last_row");
     Session::new(Arc::clone(map), lock, last).recover();
     Ok(())
 }
@@ -173,7 +181,7 @@ impl Core {
     /// Runs `work` with the allocator.
     pub fn with_regions<T>(&self, work: impl FnOnce(&Regions<'_>) -> T) -> T {
         let is_dead = |holder| self.is_dead(holder);
-        work(&Regions::new(&self.map, self.holder, &is_dead))
+        work(&Regions::new(&self.map, self.holder, &is_dead, &self.waiting))
     }
 
     /// Every ledger entry in use by any owner. Dead owners' entries are in it until they are recovered.
@@ -210,6 +218,7 @@ impl Drop for Core {
         // What could not be given back (memory that hardware may still write) is left to recovery, which sees an owner that
         // does not live but never left.
         if !holds {
+            crate::kill::point("leave.emptied");
             self.map.owners()[self.row() as usize].leave(self.holder.generation);
         }
     }

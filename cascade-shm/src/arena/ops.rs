@@ -136,6 +136,7 @@ fn grant(stripe: &Arc<Stripe>, id: &BlockId, pinned: Pinned<'_>) -> std::result:
         return Err(MissReason::Corrupt);
     }
     stripe.counters.count(Event::Hit(1));
+    crate::kill::point("lease.held");
     let home = Arc::clone(stripe) as Arc<dyn LeaseHome>;
     Ok(Lease::new(pinned.memory, pinned.meta, home, pinned.cell.keep()))
 }
@@ -194,18 +195,23 @@ fn look(index: &Index<'_>, key: &Key) -> Lookup {
     Lookup::Miss(MissReason::Evicting)
 }
 
-fn delete(stripe: &Stripe, id: &BlockId) -> bool {
+fn delete(stripe: &Stripe, id: &BlockId) -> Outcome {
     let index = stripe.core().index();
     let key = index.key(id);
     for _ in 0..ATTEMPTS {
-        let Found::Sealed(number, word) = find_decided(stripe.core(), &key) else { return false };
+        let (number, word) = match find_decided(stripe.core(), &key) {
+            Found::Sealed(number, word) => (number, word),
+            // Its owner is stopped over it: the block may yet come back, so it is not absent.
+            Found::Evicting(..) => return Outcome::Miss(MissReason::Evicting),
+            Found::Pending | Found::Absent => return Outcome::Miss(MissReason::Absent),
+        };
         evict::evict(stripe, &[(number, word)], WhenPinned::Retire);
         let gone = index.slot(number).map(Slot::word);
         if gone.is_some_and(|now| now.generation() != word.generation() || now.state() != State::Sealed) {
-            return true;
+            return Outcome::Deleted;
         }
     }
-    false
+    Outcome::Miss(MissReason::Evicting)
 }
 
 impl Arena {
@@ -317,10 +323,9 @@ impl Arena {
                     Err(why) => self.missed(why),
                 }
             }
-            Op::Delete { id } => match self.stripe().is_some_and(|stripe| delete(&stripe, id)) {
-                true => Outcome::Deleted,
-                false => Outcome::Miss(MissReason::Absent),
-            },
+            Op::Delete { id } => self
+                .stripe()
+                .map_or(Outcome::Miss(MissReason::Unavailable), |stripe| delete(&stripe, id)),
         }
     }
 

@@ -44,7 +44,7 @@ impl Watch {
         let owner = row.process();
         let me = process::current();
         // Our own process ends with us, and a pid of another namespace names somebody else here.
-        if owner.pid == me.pid || owner.pid_namespace != me.pid_namespace {
+        if owner.pid == me.pid || !process::is_visible(owner) {
             return;
         }
         if let Some(descriptor) = raw::pidfd(owner.pid)

@@ -268,10 +268,12 @@ impl ReservationHome for Stripe {
 
     fn transfer_started(&self, token: u64) {
         self.move_reserved(token, State::Reserved, State::InFlight);
+        crate::kill::point("flight.started");
     }
 
     fn transfer_completed(&self, token: u64) {
         self.move_reserved(token, State::InFlight, State::Reserved);
+        crate::kill::point("flight.completed");
     }
 
     fn quarantine(&self, token: u64) {

@@ -60,6 +60,7 @@ impl Tier for TwoOwners {
             bytes_in: one.bytes_in + two.bytes_in,
             bytes_out: one.bytes_out + two.bytes_out,
             quarantined_bytes: one.quarantined_bytes + two.quarantined_bytes,
+            waiting_blocks: one.waiting_blocks + two.waiting_blocks,
             ..one
         }
     }

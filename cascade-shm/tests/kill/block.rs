@@ -48,3 +48,8 @@ pub fn verify(number: u64, found: &[u8]) {
     assert!(found.len() >= 16 && word(0) == number, "block {number}: another block's bytes");
     assert!(found == bytes(number, word(8)), "block {number}: wrong bytes in version {}", word(8));
 }
+
+/// Bytes that a block of `len` bytes takes in the arena.
+pub fn rounded(len: u64) -> u64 {
+    len.next_multiple_of(if len <= 64 * 1024 { 4096 } else { 64 * 1024 })
+}

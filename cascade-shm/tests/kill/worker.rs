@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cascade_core::batch::{Batch, Op, Outcome, Refusal};
 use cascade_core::lease::Lease;
@@ -15,28 +15,38 @@ use cascade_shm::{Arena, ArenaConfig};
 use crate::block::{self, IDS, MOST_BYTES, Random};
 use crate::raw;
 
-/// What a process did, as it writes it down for its parent: blocks stored, and blocks verified byte for byte.
+/// What a process did, as it writes it down for its parent: steps, blocks stored, and blocks verified byte for byte.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Progress {
+    pub steps: u64,
     pub stored: u64,
     pub verified: u64,
 }
 
 impl Progress {
     pub fn read(path: &Path) -> Self {
-        let mut bytes = [0; 16];
+        let mut bytes = [0; 24];
         let read = std::fs::File::open(path).and_then(|file| file.read_exact_at(&mut bytes, 0));
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
-        if read.is_ok() { Self { stored: word(0), verified: word(8) } } else { Self::default() }
+        if read.is_ok() { Self { steps: word(0), stored: word(8), verified: word(16) } } else { Self::default() }
     }
 
     fn write(self, file: &std::fs::File) {
-        let bytes = [self.stored.to_le_bytes(), self.verified.to_le_bytes()].concat();
-        file.write_all_at(&bytes, 0).unwrap();
+        let words = [self.steps, self.stored, self.verified];
+        file.write_all_at(&words.map(u64::to_le_bytes).concat(), 0).unwrap();
     }
 }
 
+/// Owner rows of an arena in which every process needs its one.
+pub const FEW_ROWS: u16 = 3;
+
+/// Open descriptors of this process.
+pub fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
 pub struct Worker {
+    config: ArenaConfig,
     arena: Arena,
     random: Random,
     leases: Vec<(u64, Lease)>,
@@ -48,7 +58,15 @@ impl Worker {
     pub fn open(config: &ArenaConfig, seed: u64) -> Self {
         let arena = Arena::open(config).unwrap();
         let buffer = HostBuffer::zeroed(MOST_BYTES);
-        Self { arena, random: Random(seed | 1), leases: Vec::new(), buffer, progress: Progress::default() }
+        let config = config.clone();
+        Self {
+            config,
+            arena,
+            random: Random(seed | 1),
+            leases: Vec::new(),
+            buffer,
+            progress: Progress::default(),
+        }
     }
 
     pub fn arena(&self) -> &Arena {
@@ -70,6 +88,8 @@ impl Worker {
             Outcome::Exists => {}
             // Others hold the id, or everything that was looked at is pinned: worth asking again.
             Outcome::Refused(Refusal::Pending | Refusal::Full | Refusal::Unavailable) => {}
+            // So much is in quarantine that no more may be filled.
+            Outcome::Refused(Refusal::Throttled) => {}
             other => panic!("a put answers {other:?}"),
         }
     }
@@ -87,6 +107,30 @@ impl Worker {
         cascade_shm::kill::point("put.half_copied");
         assert!(place.write_at(half, &data[half..]));
         self.progress.stored += u64::from(matches!(place.seal(), Sealed::Stored(_)));
+    }
+
+    /// A put by hardware, given up in a third of the cases.
+    fn put_by_transfer(&mut self, number: u64) {
+        let data = block::bytes(number, self.random.next() >> 32);
+        let reserved = self.arena.reserve(&block::id(number), data.len() as u64, PutMeta::default());
+        let Reserve::Reserved(place) = reserved else { return };
+        let flight = place.start_transfer().unwrap();
+        if self.random.below(3) == 0 {
+            return;
+        }
+        let mut place = flight.complete().unwrap();
+        assert!(place.write_at(0, &data));
+        self.progress.stored += u64::from(matches!(place.seal(), Sealed::Stored(_)));
+    }
+
+    /// Two puts at once that replace one block: the second finds the first at it.
+    fn put_twice(&mut self, number: u64) {
+        self.put(number);
+        let meta = PutMeta { on_existing: OnExisting::Replace, ..PutMeta::default() };
+        let first = self.arena.reserve(&block::id(number), 100, meta);
+        let second = self.arena.reserve(&block::id(number), 100, meta);
+        let both = matches!((&first, &second), (Reserve::Reserved(_), Reserve::Reserved(_)));
+        assert!(!both, "two reservations of one id");
     }
 
     fn get(&mut self, number: u64) {
@@ -109,6 +153,45 @@ impl Worker {
         }
     }
 
+    fn lease_batch(&mut self, first: u64) {
+        let numbers: Vec<u64> = (0..8).map(|step| (first + step) % IDS).collect();
+        let ids: Vec<_> = numbers.iter().map(|number| block::id(*number)).collect();
+        for (number, lease) in numbers.into_iter().zip(self.arena.lease_batch(&ids)) {
+            match lease {
+                Ok(lease) => self.leases.push((number, lease)),
+                Err(MissReason::Absent | MissReason::Evicting) => {}
+                Err(why) => panic!("a lease of a batch answers {why:?}"),
+            }
+        }
+    }
+
+    /// Ends all that it holds. What is in quarantine would stay in its owner row until the process ends.
+    pub fn let_go(&mut self) {
+        while !self.leases.is_empty() {
+            self.release();
+        }
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.arena.stats().quarantined_bytes > 0 {
+            assert!(Instant::now() < deadline, "quarantine does not end");
+            std::thread::sleep(Duration::from_millis(5));
+            // Each put looks whether something has been kept for long enough.
+            drop(self.arena.reserve(&block::id(IDS), 1, PutMeta::default()));
+        }
+    }
+
+    /// Leaves the arena and joins it again.
+    fn reopen(&mut self) {
+        self.let_go();
+        let before = open_files();
+        self.arena = Arena::open(&self.config).unwrap();
+        // Threads of the arena may have some for a moment.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while open_files() > before {
+            assert!(Instant::now() < deadline, "{before} descriptors became {}: they leak", open_files());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Ends the oldest lease: the block under it is as it was, whatever happened to its name.
     fn release(&mut self) {
         let (number, lease) = self.leases.remove(0);
@@ -119,13 +202,18 @@ impl Worker {
     }
 
     pub fn step(&mut self) {
+        self.progress.steps += 1;
         let number = self.random.below(IDS);
-        match self.random.below(16) {
-            0..=5 => self.put(number),
-            6..=7 => self.put_by_halves(number),
-            8..=11 => self.get(number),
-            12..=13 => self.lease(number),
-            14 => {
+        match self.random.below(64) {
+            0..=21 => self.put(number),
+            22..=29 => self.put_by_halves(number),
+            30..=33 => self.put_by_transfer(number),
+            34..=35 => self.put_twice(number),
+            36..=45 => self.get(number),
+            46..=52 => self.lease(number),
+            53..=54 => self.lease_batch(number),
+            55 if self.config.owners > Some(FEW_ROWS) => self.reopen(),
+            56..=59 => {
                 self.run(Op::Delete { id: block::id(number) });
             }
             _ => {
@@ -136,7 +224,7 @@ impl Worker {
                 self.leases.rotate_right(held.min(1));
             }
         }
-        if self.leases.len() > self.random.below(6) as usize {
+        while self.leases.len() > 6 || self.leases.len() > self.random.below(6) as usize {
             self.release();
         }
     }
@@ -156,7 +244,7 @@ pub fn work(config: &ArenaConfig, progress: &Path, seed: u64, forks: bool) {
         worker.step();
         worker.progress.write(&file);
         if step == 3 && forks {
-            let child = raw::sleeping_child();
+            let child = raw::sleeping_child(&config.dir);
             std::fs::write(progress.with_extension("child"), child.to_string()).unwrap();
         }
         if std::os::unix::process::parent_id() != parent {

@@ -9,7 +9,7 @@ use crate::tier::Tier;
 
 /// Counters never go back, and what is in use never exceeds what there is.
 fn grew(before: &TierStats, after: &TierStats, when: &str) -> Verdict {
-    let gauges = ["capacity_bytes", "used_bytes", "blocks", "quarantined_bytes"];
+    let gauges = ["capacity_bytes", "used_bytes", "blocks", "quarantined_bytes", "waiting_blocks"];
     for ((name, old), (_, new)) in before.fields().into_iter().zip(after.fields()) {
         rule!(gauges.contains(&name) || new >= old, "{when}: counter {name} went back from {old} to {new}");
     }

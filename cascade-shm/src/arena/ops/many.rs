@@ -74,6 +74,7 @@ pub(super) fn lease(arena: &Arena, ids: &[BlockId]) -> Vec<Answer> {
         for (step, key) in steps.iter_mut().zip(ahead.step()) {
             *step = announce(&index, key, &mut supply);
         }
+        crate::kill::point("batch.announced");
         // As in `announce_pin`, once for all of them.
         fence(Ordering::SeqCst);
         for (step, id) in steps.iter().zip(ids) {
