@@ -54,6 +54,7 @@ pub fn step(core: &Core, file: &File, seen: u64) -> bool {
 
 /// Touches regions up to `end`; `false` when there is not even one more. Only under the growth lock.
 fn extend(core: &Core, file: &File, end: u64, stop: &AtomicBool) -> bool {
+    crate::kill::point("grow.locked");
     let (start, region_bytes) = (ready(core), core.map().geometry().region_bytes);
     let room = config::room(file).unwrap_or(u64::MAX) / region_bytes;
     let possible = end.min(start + room);

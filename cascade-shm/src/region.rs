@@ -91,12 +91,7 @@ pub struct Tenancy {
 impl<'a> Regions<'a> {
     /// The allocator of `map`, used by `me`.
     #[must_use]
-    pub fn new(
-        map: &'a Map,
-        me: Holder,
-        is_dead: &'a dyn Fn(Holder) -> bool,
-        waiting: &'a Waiting,
-    ) -> Self {
+    pub fn new(map: &'a Map, me: Holder, is_dead: &'a dyn Fn(Holder) -> bool, waiting: &'a Waiting) -> Self {
         Self { map, me, is_dead, waiting }
     }
 

@@ -64,11 +64,10 @@ fn every_dead_owner_is_reclaimed_whole() {
         Some(why) => println!("owners in a pid namespace of their own: not run, {why}"),
     }
     let rig = Rig::new();
-    let (mut times, mut files) = (Vec::new(), None);
+    let (mut times, files) = (Vec::new(), report::open_files());
     while times.len() < deaths || Instant::now() < until {
         times.push(one_death(&rig, kinds[times.len() % kinds.len()]));
-        let now = std::fs::read_dir("/proc/self/fd").unwrap().count();
-        assert!(*files.get_or_insert(now) >= now, "descriptors leak: {files:?}, then {now}");
+        report::wait_for_files(files);
     }
     let count = times.len() as u64;
     let times = Times::new(times);
@@ -87,7 +86,11 @@ fn one_death(rig: &Rig, kind: &str) -> Duration {
     let child: i32 = owner.hear("ready ").parse().unwrap();
     // It does hold what is to be reclaimed.
     let (held, _) = rig.now();
-    assert_eq!((held.live_owners, held.filling_slots, held.retired_slots), (3, RESERVED + FLYING, 2), "{held:?}");
+    assert_eq!(
+        (held.live_owners, held.filling_slots, held.retired_slots),
+        (3, RESERVED + FLYING, 2),
+        "{held:?}"
+    );
     let least = if kind == "full" { 1000 } else { BASE + SEALED + 2 + RESERVED + FLYING };
     assert!(held.ledger_entries >= least && held.leaving_slots == 1, "{held:?}");
     let since = Instant::now();

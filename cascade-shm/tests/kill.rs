@@ -27,9 +27,8 @@ use std::time::{Duration, Instant};
 use cascade_shm::kill::POINTS;
 
 use crate::block::Random;
-use crate::report::number;
+use crate::report::{number, open_files, wait_for_files};
 use crate::round::{Count, Round, config};
-use crate::worker::open_files;
 
 /// The body of a worker process; in a normal run of the tests there is nothing to do.
 #[test]
@@ -49,12 +48,11 @@ fn whoever_is_killed_the_others_go_on_and_nothing_is_left() {
     let mut random = Random(seed | 1);
     let mut count = Count::default();
     let until = Instant::now() + Duration::from_secs(number("CASCADE_SECONDS", 0));
-    let mut files = None;
+    let files = open_files();
     loop {
         for points in points::rounds(&mut random, times) {
             run_round(&mut random, &mut count, &points);
-            let now = open_files();
-            assert!(*files.get_or_insert(now) >= now, "descriptors leak: {files:?}, then {now}");
+            wait_for_files(files);
         }
         if Instant::now() >= until {
             break;

@@ -323,9 +323,9 @@ impl Arena {
                     Err(why) => self.missed(why),
                 }
             }
-            Op::Delete { id } => self
-                .stripe()
-                .map_or(Outcome::Miss(MissReason::Unavailable), |stripe| delete(&stripe, id)),
+            Op::Delete { id } => {
+                self.stripe().map_or(Outcome::Miss(MissReason::Unavailable), |stripe| delete(&stripe, id))
+            }
         }
     }
 

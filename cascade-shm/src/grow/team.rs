@@ -127,8 +127,10 @@ impl Team<'_> {
         };
         while is_whole(*published) {
             self.core.with_regions(|regions| regions.open(*published as usize));
+            crate::kill::point("grow.opened");
             *published += 1;
             self.core.map().control().ready_regions.store(*published, Ordering::Release);
+            crate::kill::point("grow.counted");
         }
     }
 }

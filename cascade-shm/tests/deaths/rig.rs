@@ -71,19 +71,24 @@ impl Owner {
 /// Two handles that survive, and what the arena holds when nobody else is there.
 pub struct Rig {
     pub folder: tempfile::TempDir,
-    pub survivors: [Arena; 2],
+    pub survivors: Vec<Arena>,
     pub before: (Audit, u64),
 }
 
 impl Rig {
     pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("cascade-deaths-").tempdir_in("/dev/shm").unwrap();
-        let survivors = [(); 2].map(|()| Arena::open(&owner::config(folder.path())).unwrap());
-        assert!(survivors[0].wait_ready(Instant::now() + PATIENCE));
-        (0..BASE).for_each(|number| assert_eq!(owner::put(&survivors[0], number), Outcome::Stored));
-        let mut rig = Self { folder, survivors, before: (Audit::default(), 0) };
+        let mut rig = Self { folder, survivors: Vec::new(), before: (Audit::default(), 0) };
+        rig.join();
+        assert!(rig.survivors[0].wait_ready(Instant::now() + PATIENCE));
+        (0..BASE).for_each(|number| assert_eq!(owner::put(&rig.survivors[0], number), Outcome::Stored));
         rig.before = rig.now();
         rig
+    }
+
+    /// Opens the survivors' handles.
+    pub fn join(&mut self) {
+        self.survivors = (0..2).map(|_| Arena::open(&owner::config(self.folder.path())).unwrap()).collect();
     }
 
     pub fn path(&self) -> PathBuf {
@@ -95,12 +100,9 @@ impl Rig {
         (self.survivors[0].audit().unwrap(), self.survivors[0].stats().used_bytes)
     }
 
-    /// Lets the survivors recover until only they are left; how long that took.
+    /// Waits until the survivors have noticed by themselves who is dead, and only they are left; how long that took.
     pub fn reclaimed(&self, since: Instant) -> Duration {
         loop {
-            for survivor in &self.survivors {
-                survivor.recover();
-            }
             let audit = self.survivors[1].audit().unwrap();
             if audit.live_owners == 2 && audit.ledger_entries == 0 {
                 return since.elapsed();

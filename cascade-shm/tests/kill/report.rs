@@ -1,8 +1,24 @@
 //! What a lane says at its end: for people, and one line for `cargo xtask soak`.
 
+use std::time::{Duration, Instant};
+
 /// A number from the environment.
 pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |value| value.parse().unwrap())
+}
+
+/// Open descriptors of this process.
+pub fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// No more descriptors are open than `before`, once the threads of the arena have noticed who is gone.
+pub fn wait_for_files(before: usize) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while open_files() > before {
+        assert!(Instant::now() < deadline, "{before} descriptors became {}: they leak", open_files());
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Prints what a lane did without any failure: a failed one ends by a panic.

@@ -224,7 +224,10 @@ impl<'a> Round<'a> {
         let passage = 1 + self.random.below(4);
         self.kill_at_passage(last, passage);
         let mut last = Worker::open(&self.config, 1);
-        assert!(last.arena().wait_ready(Instant::now() + PATIENCE), "the arena stays smaller than it was made");
+        assert!(
+            last.arena().wait_ready(Instant::now() + PATIENCE),
+            "the arena stays smaller than it was made"
+        );
         check_tables(&last);
         last.read_all();
         self.count.verified += last.progress.verified;

@@ -26,6 +26,9 @@ impl Times {
     pub fn print(&self, what: &str) {
         let [p50, p90, p99] = [0.5, 0.9, 0.99].map(|share| self.quantile(share));
         let n = self.0.len();
-        println!("{what}: n {n}, p50 {p50:.2} ms, p90 {p90:.2} ms, p99 {p99:.2} ms, max {:.2} ms", self.max());
+        println!(
+            "{what}: n {n}, p50 {p50:.2} ms, p90 {p90:.2} ms, p99 {p99:.2} ms, max {:.2} ms",
+            self.max()
+        );
     }
 }

@@ -14,6 +14,7 @@ use cascade_shm::{Arena, ArenaConfig};
 
 use crate::block::{self, IDS, MOST_BYTES, Random};
 use crate::raw;
+use crate::report::{open_files, wait_for_files};
 
 /// What a process did, as it writes it down for its parent: steps, blocks stored, and blocks verified byte for byte.
 #[derive(Clone, Copy, Default, Debug)]
@@ -28,7 +29,11 @@ impl Progress {
         let mut bytes = [0; 24];
         let read = std::fs::File::open(path).and_then(|file| file.read_exact_at(&mut bytes, 0));
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
-        if read.is_ok() { Self { steps: word(0), stored: word(8), verified: word(16) } } else { Self::default() }
+        if read.is_ok() {
+            Self { steps: word(0), stored: word(8), verified: word(16) }
+        } else {
+            Self::default()
+        }
     }
 
     fn write(self, file: &std::fs::File) {
@@ -37,17 +42,14 @@ impl Progress {
     }
 }
 
-/// Owner rows of an arena in which every process needs its one.
+/// Owner rows of an arena whose rows are to be all taken.
 pub const FEW_ROWS: u16 = 3;
-
-/// Open descriptors of this process.
-pub fn open_files() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
 
 pub struct Worker {
     config: ArenaConfig,
-    arena: Arena,
+    /// Open descriptors before the arena was opened.
+    files: usize,
+    arena: Option<Arena>,
     random: Random,
     leases: Vec<(u64, Lease)>,
     buffer: HostBuffer,
@@ -56,11 +58,13 @@ pub struct Worker {
 
 impl Worker {
     pub fn open(config: &ArenaConfig, seed: u64) -> Self {
-        let arena = Arena::open(config).unwrap();
+        let files = open_files();
+        let arena = Some(Arena::open(config).unwrap());
         let buffer = HostBuffer::zeroed(MOST_BYTES);
         let config = config.clone();
         Self {
             config,
+            files,
             arena,
             random: Random(seed | 1),
             leases: Vec::new(),
@@ -70,11 +74,11 @@ impl Worker {
     }
 
     pub fn arena(&self) -> &Arena {
-        &self.arena
+        self.arena.as_ref().unwrap()
     }
 
     fn run(&self, op: Op) -> Outcome {
-        self.arena.submit(Batch::new(vec![op])).wait(Instant::now()).unwrap()[0]
+        self.arena().submit(Batch::new(vec![op])).wait(Instant::now()).unwrap()[0]
     }
 
     fn put(&mut self, number: u64) {
@@ -98,7 +102,7 @@ impl Worker {
     fn put_by_halves(&mut self, number: u64) {
         let data = block::bytes(number, self.random.next() >> 32);
         let meta = PutMeta { on_existing: OnExisting::Replace, ..PutMeta::default() };
-        let Reserve::Reserved(mut place) = self.arena.reserve(&block::id(number), data.len() as u64, meta)
+        let Reserve::Reserved(mut place) = self.arena().reserve(&block::id(number), data.len() as u64, meta)
         else {
             return;
         };
@@ -112,7 +116,7 @@ impl Worker {
     /// A put by hardware, given up in a third of the cases.
     fn put_by_transfer(&mut self, number: u64) {
         let data = block::bytes(number, self.random.next() >> 32);
-        let reserved = self.arena.reserve(&block::id(number), data.len() as u64, PutMeta::default());
+        let reserved = self.arena().reserve(&block::id(number), data.len() as u64, PutMeta::default());
         let Reserve::Reserved(place) = reserved else { return };
         let flight = place.start_transfer().unwrap();
         if self.random.below(3) == 0 {
@@ -127,8 +131,8 @@ impl Worker {
     fn put_twice(&mut self, number: u64) {
         self.put(number);
         let meta = PutMeta { on_existing: OnExisting::Replace, ..PutMeta::default() };
-        let first = self.arena.reserve(&block::id(number), 100, meta);
-        let second = self.arena.reserve(&block::id(number), 100, meta);
+        let first = self.arena().reserve(&block::id(number), 100, meta);
+        let second = self.arena().reserve(&block::id(number), 100, meta);
         let both = matches!((&first, &second), (Reserve::Reserved(_), Reserve::Reserved(_)));
         assert!(!both, "two reservations of one id");
     }
@@ -146,7 +150,7 @@ impl Worker {
     }
 
     fn lease(&mut self, number: u64) {
-        match self.arena.lease(&block::id(number)) {
+        match self.arena().lease(&block::id(number)) {
             Ok(lease) => self.leases.push((number, lease)),
             Err(MissReason::Absent | MissReason::Evicting) => {}
             Err(why) => panic!("a lease answers {why:?}"),
@@ -156,7 +160,7 @@ impl Worker {
     fn lease_batch(&mut self, first: u64) {
         let numbers: Vec<u64> = (0..8).map(|step| (first + step) % IDS).collect();
         let ids: Vec<_> = numbers.iter().map(|number| block::id(*number)).collect();
-        for (number, lease) in numbers.into_iter().zip(self.arena.lease_batch(&ids)) {
+        for (number, lease) in numbers.into_iter().zip(self.arena().lease_batch(&ids)) {
             match lease {
                 Ok(lease) => self.leases.push((number, lease)),
                 Err(MissReason::Absent | MissReason::Evicting) => {}
@@ -171,25 +175,20 @@ impl Worker {
             self.release();
         }
         let deadline = Instant::now() + Duration::from_secs(5);
-        while self.arena.stats().quarantined_bytes > 0 {
+        while self.arena().stats().quarantined_bytes > 0 {
             assert!(Instant::now() < deadline, "quarantine does not end");
             std::thread::sleep(Duration::from_millis(5));
             // Each put looks whether something has been kept for long enough.
-            drop(self.arena.reserve(&block::id(IDS), 1, PutMeta::default()));
+            drop(self.arena().reserve(&block::id(IDS), 1, PutMeta::default()));
         }
     }
 
-    /// Leaves the arena and joins it again.
+    /// Leaves the arena, with nothing left of it in this process, and joins it again.
     fn reopen(&mut self) {
         self.let_go();
-        let before = open_files();
-        self.arena = Arena::open(&self.config).unwrap();
-        // Threads of the arena may have some for a moment.
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while open_files() > before {
-            assert!(Instant::now() < deadline, "{before} descriptors became {}: they leak", open_files());
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        self.arena = None;
+        wait_for_files(self.files);
+        self.arena = Some(Arena::open(&self.config).unwrap());
     }
 
     /// Ends the oldest lease: the block under it is as it was, whatever happened to its name.
@@ -212,6 +211,7 @@ impl Worker {
             36..=45 => self.get(number),
             46..=52 => self.lease(number),
             53..=54 => self.lease_batch(number),
+            // Where rows are few, each must keep its own.
             55 if self.config.owners > Some(FEW_ROWS) => self.reopen(),
             56..=59 => {
                 self.run(Op::Delete { id: block::id(number) });

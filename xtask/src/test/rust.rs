@@ -19,9 +19,11 @@ pub(super) fn add_unit_steps(steps: &mut Steps) {
 pub(super) fn add_lanes(steps: &mut Steps, metadata: &Metadata, quick: bool) {
     for package in metadata.members() {
         if package.has_tests("kill") && package.features.contains_key("kill-points") {
-            lane(steps, quick, &format!("kill lane of {}", package.name), || {
-                run_tests("kill", &["-p", &package.name, "--features", "kill-points", "--test", "kill*"])
-            });
+            let mut selection = vec!["-p", &package.name, "--features", "kill-points", "--test", "kill*"];
+            if package.has_tests("deaths") {
+                selection.extend(["--test", "deaths*"]);
+            }
+            lane(steps, quick, &format!("kill lanes of {}", package.name), || run_tests("kill", &selection));
         }
     }
     for package in loom::packages(metadata) {
