@@ -199,18 +199,25 @@ impl<'a> Regions<'a> {
 
     fn lock_patiently(&self, region: usize) -> Option<Guard<'a>> {
         let guard = self.map.region_locks()[region].acquire(self.me, self.is_dead, PATIENCE)?;
+        Some(self.whole(region, guard))
+    }
+
+    /// `region`, just locked, as the slots say it is.
+    fn whole(&self, region: usize, guard: Guard<'a>) -> Guard<'a> {
         if guard.recovered() && !planted::is(Bug::NoRebuild) {
             self.rebuild(region);
         }
-        Some(guard)
+        guard
     }
 
     /// Rebuilds the regions whose lock `dead` holds.
     pub fn repair(&self, dead: Holder) {
         for (region, lock) in self.map.region_locks().iter().enumerate() {
-            if lock.holder() == Some(dead) {
-                // Taking it rebuilds the region; someone else may be at it already.
-                drop(self.lock_patiently(region));
+            // Taking it rebuilds the region; if we cannot, someone else is at it already.
+            if lock.holder() == Some(dead)
+                && let Ok(guard) = lock.try_take(self.me, &|holder| holder == dead)
+            {
+                drop(self.whole(region, guard));
             }
         }
     }
