@@ -38,7 +38,7 @@ pub struct TierStats {
 impl TierStats {
     /// Name and value of every field, in a fixed order, for reports and exporters.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, u64); 14] {
+    pub fn fields(&self) -> [(&'static str, u64); 15] {
         [
             ("capacity_bytes", self.capacity_bytes),
             ("ready_bytes", self.ready_bytes),
