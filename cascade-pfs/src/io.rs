@@ -7,24 +7,10 @@ use cascade_core::memory::Piece;
 use crate::buffer::Buffer;
 use crate::fs::File;
 use crate::layout::PAGE_BYTES;
+use crate::pieces::{rest, total};
 
 /// Calls in a row that may move nothing, or be interrupted, before an operation is given up.
 const MOST_IDLE_CALLS: u32 = 64;
-
-/// What is left of `pieces` after their first `done` bytes.
-fn rest(pieces: &[Piece], mut done: usize) -> Vec<Piece> {
-    let mut left = Vec::with_capacity(pieces.len());
-    for piece in pieces {
-        let skip = done.min(piece.len());
-        done -= skip;
-        left.extend(piece.part(skip, piece.len() - skip).filter(|part| !part.is_empty()));
-    }
-    left
-}
-
-fn total(pieces: &[Piece]) -> usize {
-    pieces.iter().map(Piece::len).sum()
-}
 
 /// Repeats `call(what is left, bytes done)` until all is done, or until it moves nothing.
 fn repeat(pieces: &[Piece], direct: bool, call: impl Fn(&[Piece], u64) -> Result<usize>) -> Result<usize> {

@@ -3,15 +3,10 @@
 use std::io::{Error, Result};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-#[cfg(any(test, feature = "testing"))]
 use cascade_core::block::BlockMemory;
-#[cfg(test)]
 use cascade_core::copy;
-#[cfg(test)]
 use cascade_core::digest::{self, CHUNK_BYTES};
-#[cfg(test)]
-use cascade_core::memory::SgList;
-use cascade_core::memory::{Piece, Space};
+use cascade_core::memory::{Piece, SgList, Space};
 
 /// Pieces that one system call takes (`IOV_MAX` of Linux).
 pub(crate) const MOST_PIECES: usize = 1024;
@@ -52,7 +47,6 @@ pub(crate) fn write_at(file: BorrowedFd<'_>, from: &[Piece], offset: u64) -> Res
     })
 }
 
-#[cfg(any(test, feature = "testing"))]
 fn memory(piece: &Piece, len: usize) -> Option<BlockMemory> {
     let ptr = std::ptr::NonNull::new(piece.as_ptr())?;
     let fits = piece.space() == Space::Host && len <= piece.len();
@@ -61,21 +55,18 @@ fn memory(piece: &Piece, len: usize) -> Option<BlockMemory> {
     fits.then(|| unsafe { BlockMemory::new(ptr, len) })
 }
 
-#[cfg(test)]
 /// Copies `list` into the writable piece `into`, which is at least as long, and gives the chunk digests of what arrived.
 pub(crate) fn gather(list: &SgList, into: &Piece) -> Option<Vec<u64>> {
     let ready = list.is_host() && into.is_writable();
     memory(into, list.len()).filter(|_| ready).map(|memory| memory.gather(list))
 }
 
-#[cfg(test)]
 /// Copies the first `len` bytes of `from` to the writable `list`, which is at least as long.
 pub(crate) fn scatter(from: &Piece, len: usize, list: &SgList) -> Option<Vec<u64>> {
     let ready = list.is_host() && list.is_writable() && list.len() >= len;
     memory(from, len).filter(|_| ready).map(|memory| memory.scatter(list))
 }
 
-#[cfg(test)]
 /// The digest of each 64 KiB chunk of the first `len` bytes of `list`, read where they lie.
 pub(crate) fn digests(list: &[Piece], len: usize) -> Vec<u64> {
     let mut digests = vec![0; digest::chunk_count(len)];
@@ -91,7 +82,6 @@ pub(crate) fn digests(list: &[Piece], len: usize) -> Vec<u64> {
     digests
 }
 
-#[cfg(test)]
 /// Folds the first `len` bytes of `piece`, which stand at `at` in their block, into the digests of the block's chunks.
 fn digest_run(piece: &Piece, len: usize, at: usize, digests: &mut [u64]) {
     let mut done = 0;

@@ -10,6 +10,7 @@ use cascade_core::memory::Piece;
 use parking_lot::Mutex;
 
 use crate::fs::{Access, File, Fs};
+use crate::pieces::head;
 use crate::raw;
 
 /// A kind of call.
@@ -195,18 +196,6 @@ impl Fs for FaultFs {
         meet(&self.plan, Call::SyncDir, "")?;
         self.inner.sync_dir(dir)
     }
-}
-
-/// The first `most` bytes of `pieces`.
-fn head(pieces: &[Piece], most: usize) -> Vec<Piece> {
-    let mut left = most;
-    let mut head = Vec::new();
-    for piece in pieces {
-        let part = piece.len().min(left);
-        head.extend(piece.part(0, part).filter(|part| !part.is_empty()));
-        left -= part;
-    }
-    head
 }
 
 fn flip(bytes: &mut [u8], bit: u64) {

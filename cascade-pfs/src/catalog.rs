@@ -1,0 +1,239 @@
+//! Which blocks there are and where: derived from logs, footers and headers, kept in memory.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cascade_core::id::BlockId;
+use cascade_core::tier::{Class, Lookup, MissReason};
+
+use crate::layout::{Record, WriterId};
+use crate::names::SegmentId;
+
+/// Forgets are kept for blocks that a log read later may still name.
+const FORGET_AFTER: Duration = Duration::from_secs(600);
+/// Forgets kept before the old ones are looked for.
+const FORGETS: usize = 1 << 16;
+
+/// Sequences are multiples of this; what is added counts how often a block was moved, so that a copy is newer than what it was
+/// copied from and older than any later put or forget of its id.
+const MOVES: u64 = 1024;
+
+/// The sequence of a block with sequence `sequence` that is moved once more; `None` when it was moved too often.
+pub(crate) fn moved(sequence: u64) -> Option<u64> {
+    let next = sequence.checked_add(1)?;
+    (!next.is_multiple_of(MOVES)).then_some(next)
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[derive(Debug)]
+struct Block {
+    record: Record,
+    /// Fetches since it was written, up to 255.
+    used: AtomicU8,
+}
+
+/// What is known of a segment.
+#[derive(Debug, Default)]
+pub(crate) struct Segment {
+    ids: Vec<BlockId>,
+    /// Bytes of the records that are visible.
+    pub(crate) live_bytes: u64,
+    /// Bytes of the file; while it is being written, of the file as it is meant to become.
+    pub(crate) file_bytes: u64,
+    /// Counts against this writer's capacity, and may be reclaimed.
+    pub(crate) owned: bool,
+    /// Has its footer.
+    pub(crate) closed: bool,
+    /// Smallest sequence in it, 0 while unknown.
+    pub(crate) first: u64,
+    /// End of the records known, in bytes from the start of the file.
+    pub(crate) known_to: u64,
+}
+
+/// A block of a segment that is to be reclaimed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Resident {
+    pub(crate) record: Record,
+    pub(crate) used: u8,
+}
+
+impl Resident {
+    /// Whether it is worth being written again.
+    pub(crate) fn worthy(&self) -> bool {
+        self.used > 0 || self.record.meta.class == Class::Prefix
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    blocks: HashMap<BlockId, Block>,
+    forgotten: HashMap<BlockId, u64>,
+    pub(crate) segments: HashMap<SegmentId, Segment>,
+    dropped: HashSet<SegmentId>,
+    pending: HashSet<BlockId>,
+    sequence: u64,
+}
+
+fn home(record: &Record) -> SegmentId {
+    SegmentId { writer: record.writer, number: record.segment }
+}
+
+impl Catalog {
+    /// The next sequence of this writer: larger than any seen.
+    pub(crate) fn next_sequence(&mut self) -> u64 {
+        let next = now().max(self.sequence.saturating_add(1));
+        self.sequence = next.checked_next_multiple_of(MOVES).unwrap_or(u64::MAX);
+        self.sequence
+    }
+
+    pub(crate) fn lookup(&self, id: &BlockId) -> Lookup {
+        match self.blocks.get(id) {
+            Some(block) => Lookup::Hit(block.record.meta),
+            None if self.pending.contains(id) => Lookup::Pending,
+            None => Lookup::Miss(MissReason::Absent),
+        }
+    }
+
+    pub(crate) fn find(&self, id: &BlockId) -> Option<Record> {
+        self.blocks.get(id).map(|block| block.record)
+    }
+
+    /// Counts a fetch.
+    pub(crate) fn touch(&self, id: &BlockId) {
+        if let Some(block) = self.blocks.get(id) {
+            let more = block.used.load(Ordering::Relaxed).saturating_add(1);
+            block.used.store(more, Ordering::Relaxed);
+        }
+    }
+
+    /// Marks `id` as being written; `false` when it is already.
+    pub(crate) fn begin(&mut self, id: &BlockId) -> bool {
+        self.pending.insert(*id)
+    }
+
+    pub(crate) fn end(&mut self, id: &BlockId) {
+        self.pending.remove(id);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn leave(&mut self, record: &Record) {
+        if let Some(segment) = self.segments.get_mut(&home(record)) {
+            segment.live_bytes = segment.live_bytes.saturating_sub(record.bytes());
+        }
+    }
+
+    /// Takes note of a block. One that is forgotten, or older than what is known, changes nothing.
+    pub(crate) fn put(&mut self, record: Record) {
+        self.sequence = self.sequence.max(record.sequence);
+        let place = home(&record);
+        if self.dropped.contains(&place) {
+            return;
+        }
+        let segment = self.segments.entry(place).or_default();
+        let end = record.offset.saturating_add(record.bytes());
+        segment.known_to = segment.known_to.max(end);
+        segment.file_bytes = segment.file_bytes.max(end);
+        segment.first = if segment.first == 0 { record.sequence } else { segment.first.min(record.sequence) };
+        let forgotten = self.forgotten.get(&record.id).is_some_and(|at| *at >= record.sequence);
+        let known = self.blocks.get(&record.id).is_some_and(|block| block.record.sequence >= record.sequence);
+        if forgotten || known {
+            return;
+        }
+        segment.ids.push(record.id);
+        segment.live_bytes += record.bytes();
+        let block = Block { record, used: AtomicU8::new(0) };
+        if let Some(old) = self.blocks.insert(record.id, block) {
+            self.leave(&old.record);
+        }
+    }
+
+    /// Forgets what there is of `id` with a smaller sequence; whether something was visible.
+    pub(crate) fn forget(&mut self, id: &BlockId, sequence: u64) -> bool {
+        self.sequence = self.sequence.max(sequence);
+        let newest = self.forgotten.entry(*id).or_default();
+        *newest = sequence.max(*newest);
+        let gone =
+            self.blocks.get(id).filter(|block| block.record.sequence < sequence).map(|block| block.record);
+        if let Some(record) = gone {
+            self.blocks.remove(id);
+            self.leave(&record);
+        }
+        if self.forgotten.len() > FORGETS {
+            self.prune();
+        }
+        gone.is_some()
+    }
+
+    fn prune(&mut self) {
+        let recent = now().saturating_sub(u64::try_from(FORGET_AFTER.as_nanos()).unwrap_or(u64::MAX));
+        self.forgotten.retain(|_, sequence| *sequence > recent);
+    }
+
+    /// Whether a forget of this sequence may still hide something in a segment that exists.
+    pub(crate) fn hides(&self, sequence: u64) -> bool {
+        self.segments.values().any(|segment| segment.first < sequence)
+    }
+
+    /// Removes the block, if it still is this one.
+    pub(crate) fn remove(&mut self, record: &Record) -> bool {
+        let is_it = self.blocks.get(&record.id).is_some_and(|block| block.record == *record);
+        if is_it {
+            self.blocks.remove(&record.id);
+            self.leave(record);
+        }
+        is_it
+    }
+
+    /// The visible blocks of a segment, in the order in which they were put there.
+    pub(crate) fn residents(&self, id: SegmentId) -> Vec<Resident> {
+        let Some(segment) = self.segments.get(&id) else { return Vec::new() };
+        let of = |block: &Block| Resident { record: block.record, used: block.used.load(Ordering::Relaxed) };
+        let mut residents: Vec<Resident> = segment
+            .ids
+            .iter()
+            .filter_map(|id| self.blocks.get(id))
+            .filter(|block| home(&block.record) == id)
+            .map(of)
+            .collect();
+        // An id that came back to its segment stands there twice.
+        residents.sort_by_key(|resident| resident.record.offset);
+        residents.dedup_by_key(|resident| resident.record.offset);
+        residents
+    }
+
+    /// Forgets a segment for good; gives the blocks that went with it.
+    pub(crate) fn drop_segment(&mut self, id: SegmentId) -> u64 {
+        let gone = self.residents(id);
+        for resident in &gone {
+            self.blocks.remove(&resident.record.id);
+        }
+        self.segments.remove(&id);
+        self.dropped.insert(id);
+        gone.len() as u64
+    }
+
+    /// Segments of this writer's and those that it adopted: number and bytes of the files, bytes of the visible records.
+    pub(crate) fn owned(&self) -> (u64, u64, u64) {
+        let owned = self.segments.values().filter(|segment| segment.owned);
+        owned.fold((0, 0, 0), |(n, file, live), s| (n + 1, file + s.file_bytes, live + s.live_bytes))
+    }
+
+    /// Segments of one writer.
+    pub(crate) fn segments_of(&self, writer: WriterId) -> Vec<SegmentId> {
+        self.segments.keys().filter(|id| id.writer == writer).copied().collect()
+    }
+
+    /// Whether a segment is known to be removed.
+    pub(crate) fn is_dropped(&self, id: SegmentId) -> bool {
+        self.dropped.contains(&id)
+    }
+}

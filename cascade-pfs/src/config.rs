@@ -1,0 +1,111 @@
+//! What a tier of files is to be like.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cascade_core::digest::CHUNK_BYTES;
+use cascade_core::{Error, ErrorKind, Result};
+
+use crate::layout::PAGE_BYTES;
+
+const MIB: u64 = 1 << 20;
+const SEGMENT_LEAST: u64 = 64 << 10;
+const SEGMENT_MOST: u64 = 256 * MIB;
+/// A block takes at most this part of the capacity.
+const BLOCK_PART: u64 = 4;
+
+/// When a block that was acknowledged survives a loss of power. The death of a process it survives always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Whenever the system has written it.
+    None,
+    /// When its segment is full, or after `flush`.
+    #[default]
+    Segment,
+    /// At once. Blocks that wait together share one fdatasync.
+    Block,
+}
+
+/// How a tier of files is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PfsConfig {
+    /// Directory of the tier, made with mode 0700 if its parent exists; the same for all who are to share blocks.
+    pub dir: PathBuf,
+    /// Bytes of all segment files of this writer, and of those that it adopts.
+    pub capacity_bytes: u64,
+    /// Bytes of a segment. Default: 256 MiB, or a sixteenth of a capacity under 4 GiB.
+    pub segment_bytes: Option<u64>,
+    /// When acknowledged blocks are durable.
+    pub durability: Durability,
+    /// Whether to go past the page cache where the file system allows it.
+    pub direct: bool,
+    /// Bytes of one read or write call; a multiple of 64 KiB.
+    pub io_bytes: usize,
+    /// Bytes of puts that are under way at once; beyond, puts are refused as throttled.
+    pub in_flight_bytes: u64,
+    /// Threads that write.
+    pub write_threads: usize,
+    /// Threads that read.
+    pub read_threads: usize,
+    /// How often the logs of other writers are read.
+    pub follow_every: Duration,
+    /// A writer of another node is dead when it has not been heard of for so long.
+    pub adopt_after: Duration,
+}
+
+impl PfsConfig {
+    /// The defaults, in `dir`, with at most `capacity_bytes` of files.
+    pub fn new(dir: impl Into<PathBuf>, capacity_bytes: u64) -> Self {
+        Self {
+            dir: dir.into(),
+            capacity_bytes,
+            segment_bytes: None,
+            durability: Durability::default(),
+            direct: true,
+            io_bytes: 8 << 20,
+            in_flight_bytes: 256 * MIB,
+            write_threads: 4,
+            read_threads: 8,
+            follow_every: Duration::from_millis(250),
+            adopt_after: Duration::from_secs(600),
+        }
+    }
+
+    /// Bytes at which a segment is closed.
+    #[must_use]
+    pub fn target_bytes(&self) -> u64 {
+        let by_capacity = (self.capacity_bytes / 16).clamp(SEGMENT_LEAST, SEGMENT_MOST);
+        self.segment_bytes.unwrap_or(by_capacity) / PAGE_BYTES as u64 * PAGE_BYTES as u64
+    }
+
+    /// Payload bytes of the largest block.
+    #[must_use]
+    pub fn max_block_bytes(&self) -> u64 {
+        self.capacity_bytes / BLOCK_PART
+    }
+
+    /// Checks the numbers.
+    ///
+    /// # Errors
+    /// `Config`, naming the field and its bounds.
+    pub fn check(&self) -> Result<()> {
+        let wrong =
+            |what: String| Err(Error::new(ErrorKind::Config, format!("{}: {what}", self.dir.display())));
+        let page = PAGE_BYTES as u64;
+        if self.segment_bytes.is_some_and(|bytes| bytes < 4 * page || bytes > self.capacity_bytes / 4) {
+            return wrong(
+                "segment_bytes must be at least 16 KiB and at most a quarter of capacity_bytes".into(),
+            );
+        }
+        if self.capacity_bytes < 4 * SEGMENT_LEAST {
+            return wrong(format!("capacity_bytes must be at least {}", 4 * SEGMENT_LEAST));
+        }
+        if self.io_bytes == 0 || !self.io_bytes.is_multiple_of(CHUNK_BYTES) {
+            return wrong("io_bytes must be a multiple of 64 KiB".into());
+        }
+        if self.write_threads == 0 || self.read_threads == 0 {
+            return wrong("write_threads and read_threads must be at least 1".into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! What the threads of one tier share.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cascade_core::memory::Piece;
+use parking_lot::{Mutex, RwLock};
+
+use crate::buffer::Buffer;
+use crate::catalog::Catalog;
+use crate::config::PfsConfig;
+use crate::counters::Counters;
+use crate::fs::{Access, File, Fs};
+use crate::layout::{Identity, WriterId};
+use crate::names::{Name, SegmentId};
+use crate::pieces::{are_pages, list, total};
+use crate::queue::Queue;
+use crate::{io as whole, raw};
+
+/// Segments kept open for reading.
+const OPEN_FILES: usize = 256;
+/// Bounce buffers kept.
+const BUFFERS: usize = 16;
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: PfsConfig,
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) catalog: RwLock<Catalog>,
+    pub(crate) counters: Counters,
+    pub(crate) queue: Queue,
+    /// Who this process has been, the last of them now. Their identity files stay open, and so locked, until the end.
+    lives: Mutex<Vec<(Identity, Arc<dyn File>)>>,
+    /// Whether direct I/O is asked for: not any more once the file system has refused it.
+    direct: AtomicBool,
+    files: Mutex<HashMap<SegmentId, Arc<dyn File>>>,
+    buffers: Mutex<Vec<Buffer>>,
+}
+
+impl Core {
+    pub(crate) fn new(config: PfsConfig, fs: Arc<dyn Fs>) -> Self {
+        Self {
+            fs,
+            catalog: RwLock::default(),
+            counters: Counters::default(),
+            queue: Queue::new(config.in_flight_bytes),
+            lives: Mutex::default(),
+            direct: AtomicBool::new(config.direct),
+            files: Mutex::default(),
+            buffers: Mutex::default(),
+            config,
+        }
+    }
+
+    /// This process is `me` from now on; `life` is the identity file.
+    pub(crate) fn lives(&self, me: &Identity, life: Arc<dyn File>) {
+        self.lives.lock().push((me.clone(), life));
+    }
+
+    /// Who this process is now, with its identity file.
+    pub(crate) fn me(&self) -> Option<(Identity, Arc<dyn File>)> {
+        self.lives.lock().last().cloned()
+    }
+
+    /// Whether a writer is, or was, this process.
+    pub(crate) fn is_me(&self, writer: WriterId) -> bool {
+        self.lives.lock().iter().any(|(me, _)| me.writer == writer)
+    }
+
+    pub(crate) fn path(&self, name: Name) -> PathBuf {
+        self.config.dir.join(name.to_string())
+    }
+
+    pub(crate) fn is_direct(&self) -> bool {
+        self.direct.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn refuse_direct(&self) {
+        self.direct.store(false, Ordering::Relaxed);
+    }
+
+    /// The open file of a segment.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn segment(&self, id: SegmentId) -> io::Result<Arc<dyn File>> {
+        if let Some(file) = self.files.lock().get(&id) {
+            return Ok(Arc::clone(file));
+        }
+        let file = self.fs.open(&self.path(Name::Segment(id)), Access::Read, self.is_direct())?;
+        let mut files = self.files.lock();
+        if files.len() >= OPEN_FILES
+            && let Some(other) = files.keys().next().copied()
+        {
+            files.remove(&other);
+        }
+        files.insert(id, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Closes the file of a segment, once nobody reads it.
+    pub(crate) fn close(&self, id: SegmentId) {
+        self.files.lock().remove(&id);
+    }
+
+    /// A buffer of at least `len` bytes, for [`Core::give_back`].
+    pub(crate) fn buffer(&self, len: usize) -> Buffer {
+        let kept = self.buffers.lock().pop().filter(|buffer| buffer.len() >= len);
+        kept.unwrap_or_else(|| Buffer::new(len.max(self.config.io_bytes)))
+    }
+
+    pub(crate) fn give_back(&self, buffer: Buffer) {
+        let mut buffers = self.buffers.lock();
+        if buffers.len() < BUFFERS && buffer.len() >= self.config.io_bytes {
+            buffers.push(buffer);
+        }
+    }
+
+    /// Writes whole pages, by way of a buffer where direct I/O cannot take them from where they are.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn write(&self, file: &dyn File, pieces: &[Piece], offset: u64) -> io::Result<()> {
+        self.counters.writes.add(1);
+        if !file.is_direct() || are_pages(pieces) {
+            return whole::write_all(file, pieces, offset);
+        }
+        let len = total(pieces);
+        let buffer = self.buffer(len);
+        if raw::gather(&list(pieces.to_vec()), &buffer.part(0, len)).is_none() {
+            return Err(io::Error::from_raw_os_error(libc::EFAULT));
+        }
+        let written = whole::write_all(file, &[buffer.part(0, len)], offset);
+        self.give_back(buffer);
+        written
+    }
+}
+
+/// Whether an error says that the file system, or a quota on it, is full.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
+}
+
+/// Whether an error says that the file is not there any more.
+pub(crate) fn is_lost(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE))
+}

@@ -1,0 +1,76 @@
+//! What is counted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One counter.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters of one handle.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) puts: Counter,
+    pub(crate) exists: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) hits: Counter,
+    pub(crate) misses: Counter,
+    pub(crate) evictions: Counter,
+    pub(crate) corrupt: Counter,
+    pub(crate) bytes_in: Counter,
+    pub(crate) bytes_out: Counter,
+    pub(crate) creates: Counter,
+    pub(crate) removes: Counter,
+    pub(crate) syncs: Counter,
+    pub(crate) writes: Counter,
+    pub(crate) reads: Counter,
+    pub(crate) poisoned: Counter,
+    pub(crate) no_space: Counter,
+    pub(crate) io_errors: Counter,
+    pub(crate) lost_files: Counter,
+    pub(crate) kept: Counter,
+    pub(crate) adopted: Counter,
+}
+
+/// What a tier of files counts beyond [`TierStats`](cascade_core::metrics::TierStats).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PfsStats {
+    /// Whether data goes past the page cache.
+    pub direct: bool,
+    /// Bytes of the segment files that this writer owns, the rest of the open segment included.
+    pub file_bytes: u64,
+    /// Segment files that this writer owns.
+    pub segments: u64,
+    /// Files made.
+    pub creates: u64,
+    /// Files removed.
+    pub removes: u64,
+    /// Calls of fdatasync.
+    pub syncs: u64,
+    /// Writes to segments.
+    pub writes: u64,
+    /// Reads of blocks.
+    pub reads: u64,
+    /// Files given up after a failed fdatasync.
+    pub poisoned: u64,
+    /// Puts refused because the file system or a quota was full.
+    pub no_space: u64,
+    /// Calls that failed for another reason.
+    pub io_errors: u64,
+    /// Segments that were not there when they were to be read.
+    pub lost_files: u64,
+    /// Blocks that were written again when their segment was reclaimed.
+    pub kept: u64,
+    /// Dead writers whose segments were adopted.
+    pub adopted: u64,
+}

@@ -1,0 +1,376 @@
+//! The handle, and `Tier` for it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use cascade_core::batch::{Batch, Completer, Op, Outcome, Refusal, Ticket, ticket};
+use cascade_core::id::BlockId;
+use cascade_core::memory::SgList;
+use cascade_core::metrics::TierStats;
+use cascade_core::tier::{Capability, Lookup, MissReason, OnExisting, PutMeta, Tier};
+use cascade_core::{Error, ErrorKind, Result};
+use parking_lot::{Condvar, Mutex};
+
+use crate::adopt;
+use crate::config::PfsConfig;
+use crate::core::Core;
+use crate::counters::PfsStats;
+use crate::follow::Follow;
+use crate::fs::{Fs, RealFs};
+use crate::layout::record_bytes;
+use crate::pool::{self, Pool};
+use crate::queue::{Part, Put, Request};
+use crate::read;
+use crate::recover;
+use crate::writer::{self, Writer};
+
+/// How often a writer shows that it lives, and looks for others that do not.
+const CARE_EVERY: Duration = Duration::from_secs(5);
+/// How long closing waits for a thread that hangs in a call of the system.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Tells the following thread to end.
+#[derive(Debug, Default)]
+struct Stop {
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+struct Handle {
+    core: Arc<Core>,
+    readers: Pool,
+    writer: Option<JoinHandle<()>>,
+    follower: Option<JoinHandle<()>>,
+    stop: Arc<Stop>,
+    /// The process whose threads these are: a forked child has none of them.
+    pid: u32,
+}
+
+/// Tier 4: blocks in segment files of a directory that many processes and nodes share. Clones are the same handle.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use cascade_core::batch::{Batch, Op, Outcome};
+/// use cascade_core::{id::BlockId, memory::{HostBuffer, Piece}, tier::{PutMeta, Tier}};
+/// use cascade_pfs::{PfsConfig, PfsTier};
+///
+/// let folder = tempfile::tempdir()?;
+/// let tier = PfsTier::open(PfsConfig::new(folder.path().join("tier"), 1 << 30))?;
+/// let id = BlockId::named("greeting");
+/// let put = Op::Store { id, from: Piece::shared(b"hello"[..].into()).into(), meta: PutMeta::default() };
+/// let soon = || Instant::now() + Duration::from_secs(10);
+/// assert_eq!(tier.submit(Batch::new(vec![put])).wait(soon()), Some(vec![Outcome::Stored]));
+///
+/// let mut buffer = HostBuffer::zeroed(5);
+/// let fetch = Op::Fetch { id, into: buffer.piece().into() };
+/// assert!(matches!(tier.submit(Batch::new(vec![fetch])).wait(soon()).as_deref(), Some([Outcome::Fetched(_)])));
+/// assert_eq!(buffer.bytes_mut().map(|bytes| bytes.to_vec()), Some(b"hello".to_vec()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct PfsTier {
+    handle: Arc<Handle>,
+}
+
+impl fmt::Debug for PfsTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PfsTier({})", self.handle.core.config.dir.display())
+    }
+}
+
+fn failed(config: &PfsConfig, what: &str, error: std::io::Error) -> Error {
+    let kind = match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => ErrorKind::NotFound,
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) => ErrorKind::Permission,
+        Some(libc::ENOSPC | libc::EDQUOT | libc::EAGAIN | libc::ENOMEM) => ErrorKind::NoSpace,
+        _ => ErrorKind::System,
+    };
+    Error::new(kind, format!("cannot {what} {}", config.dir.display())).with_source(error)
+}
+
+impl PfsTier {
+    /// Opens the tier in a directory of this machine's file systems.
+    ///
+    /// # Errors
+    /// `Config` for numbers out of their bounds; `NotFound`, `Permission`, `NoSpace` or `System` when the directory cannot be
+    /// made or this writer's files cannot be made in it. What is damaged there is no error: it is left out.
+    pub fn open(config: PfsConfig) -> Result<Self> {
+        Self::open_on(config, Arc::new(RealFs))
+    }
+
+    /// Opens the tier on a file system of the caller's.
+    ///
+    /// # Errors
+    /// As [`PfsTier::open`].
+    pub fn open_on(config: PfsConfig, fs: Arc<dyn Fs>) -> Result<Self> {
+        config.check()?;
+        fs.make_dir(&config.dir).map_err(|error| failed(&config, "make the directory", error))?;
+        let core = Arc::new(Core::new(config, fs));
+        let log = writer::begin(&core).map_err(|error| failed(&core.config, "begin to write in", error))?;
+        let mut follow = Follow::default();
+        let names = recover::load(&core, &mut follow);
+        adopt::adopt_dead(&core, &follow, &names);
+        let no_thread = |error| failed(&core.config, "start threads for", error);
+        let readers = Pool::new("cascade-pfs-read", core.config.read_threads).map_err(no_thread)?;
+        let writer = Writer::new(Arc::clone(&core), log).map_err(no_thread)?;
+        let mut handle = Handle {
+            core: Arc::clone(&core),
+            readers,
+            writer: None,
+            follower: None,
+            stop: Arc::default(),
+            pid: std::process::id(),
+        };
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.to_owned()).spawn(work)
+        };
+        handle.writer = Some(spawn("cascade-pfs-log", Box::new(move || writer.work())).map_err(no_thread)?);
+        let (following, stop) = (Arc::clone(&core), Arc::clone(&handle.stop));
+        let work = Box::new(move || keep_following(&following, follow, &stop));
+        handle.follower = Some(spawn("cascade-pfs-follow", work).map_err(no_thread)?);
+        Ok(Self { handle: Arc::new(handle) })
+    }
+
+    /// Copies `into.len()` bytes of a block, from `offset` on, into `into`: one layer's rows, say. Waits for the file system.
+    /// `Miss(Destination)` when the block is shorter than that.
+    #[must_use]
+    pub fn fetch_part(&self, id: &BlockId, offset: u64, into: &SgList) -> Outcome {
+        read::fetch_part(&self.handle.core, id, offset, into)
+    }
+
+    /// Counters of files and calls.
+    #[must_use]
+    pub fn file_stats(&self) -> PfsStats {
+        let core = &self.handle.core;
+        let ((segments, file_bytes, _), counters) = (core.catalog.read().owned(), &core.counters);
+        PfsStats {
+            direct: core.is_direct(),
+            file_bytes,
+            segments,
+            creates: counters.creates.get(),
+            removes: counters.removes.get(),
+            syncs: counters.syncs.get(),
+            writes: counters.writes.get(),
+            reads: counters.reads.get(),
+            poisoned: counters.poisoned.get(),
+            no_space: counters.no_space.get(),
+            io_errors: counters.io_errors.get(),
+            lost_files: counters.lost_files.get(),
+            kept: counters.kept.get(),
+            adopted: counters.adopted.get(),
+        }
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.handle.core
+    }
+
+    fn refuse(&self, why: Refusal) -> Outcome {
+        self.core().counters.refused.add(1);
+        Outcome::Refused(why)
+    }
+
+    fn start(&self, op: Op, part: Part) {
+        match op {
+            Op::Fetch { id, into } => self.fetch(id, into, part),
+            Op::Store { id, from, meta } => self.store(id, from, meta, part),
+            Op::Delete { id } => {
+                if part.is_late() {
+                    return part.complete(Outcome::Miss(MissReason::Deadline));
+                }
+                // A request that is refused answers `Unavailable` when its part is dropped with the batch.
+                let _ = self.core().queue.push(Request::Delete { id, part }, 0);
+            }
+        }
+    }
+
+    fn fetch(&self, id: BlockId, into: SgList, part: Part) {
+        let miss = move |core: &Core, reason| {
+            core.counters.misses.add(1);
+            Outcome::Miss(reason)
+        };
+        if part.is_late() {
+            let outcome = miss(self.core(), MissReason::Deadline);
+            drop(into);
+            return part.complete(outcome);
+        }
+        let core = Arc::clone(self.core());
+        self.handle.readers.run(move || {
+            let outcome = match (part.completer.is_cancelled(), part.is_late()) {
+                (true, _) => Outcome::Cancelled,
+                (_, true) => miss(&core, MissReason::Deadline),
+                _ => read::fetch(&core, &id, &into),
+            };
+            // The memory is the caller's again before it hears of it.
+            drop(into);
+            part.complete(outcome);
+        });
+    }
+
+    fn store(&self, id: BlockId, from: SgList, meta: PutMeta, part: Part) {
+        let bytes = match self.admit(&id, &from, meta, &part) {
+            Ok(bytes) => bytes,
+            Err(outcome) => {
+                drop(from);
+                return part.complete(outcome);
+            }
+        };
+        let request = Request::Put(Put { id, from, meta, moved: None, part: Some(part) });
+        if let Err(Request::Put(Put { from, part: Some(part), .. })) = self.core().queue.push(request, bytes)
+        {
+            drop(from);
+            self.core().catalog.write().end(&id);
+            part.complete(self.refuse(Refusal::Throttled));
+        }
+    }
+
+    /// Bytes of the record of a put that may be queued, or the answer to one that may not.
+    fn admit(
+        &self,
+        id: &BlockId,
+        from: &SgList,
+        meta: PutMeta,
+        part: &Part,
+    ) -> std::result::Result<u64, Outcome> {
+        let (core, len) = (self.core(), from.len() as u64);
+        if part.is_late() {
+            return Err(self.refuse(Refusal::Deadline));
+        }
+        if len == 0 {
+            return Err(self.refuse(Refusal::Empty));
+        }
+        let bytes = record_bytes(len).filter(|_| len <= core.config.max_block_bytes());
+        let bytes = bytes.ok_or_else(|| self.refuse(Refusal::TooLarge))?;
+        if !from.is_host() {
+            return Err(self.refuse(Refusal::Memory));
+        }
+        let mut catalog = core.catalog.write();
+        if meta.on_existing == OnExisting::Keep && catalog.find(id).is_some() {
+            core.counters.exists.add(1);
+            return Err(Outcome::Exists);
+        }
+        if catalog.begin(id) { Ok(bytes) } else { Err(self.refuse(Refusal::Pending)) }
+    }
+}
+
+fn keep_following(core: &Core, mut follow: Follow, stop: &Stop) {
+    let mut cared = Instant::now();
+    loop {
+        let mut stopped = stop.stopped.lock();
+        if !*stopped {
+            stop.changed.wait_for(&mut stopped, core.config.follow_every);
+        }
+        if *stopped {
+            return;
+        }
+        drop(stopped);
+        let names = follow.poll(core);
+        if cared.elapsed() >= CARE_EVERY {
+            cared = Instant::now();
+            if let Some((_, life)) = core.me()
+                && life.touch().is_err()
+            {
+                core.counters.io_errors.add(1);
+            }
+            adopt::adopt_dead(core, &follow, &names);
+        }
+    }
+}
+
+impl Tier for PfsTier {
+    fn capability(&self) -> Capability {
+        let config = &self.core().config;
+        Capability {
+            name: "pfs",
+            capacity_bytes: config.capacity_bytes,
+            max_block_bytes: config.max_block_bytes(),
+            persistent: true,
+            shared: true,
+            device: false,
+            one_sided: true,
+        }
+    }
+
+    fn lookup(&self, ids: &[BlockId], out: &mut [Lookup]) {
+        assert_eq!(ids.len(), out.len(), "one answer for each id");
+        let catalog = self.core().catalog.read();
+        for (id, answer) in ids.iter().zip(out) {
+            *answer = catalog.lookup(id);
+        }
+    }
+
+    fn submit(&self, batch: Batch) -> Ticket {
+        let (ticket, completer): (Ticket, Completer) = ticket(batch.ops.len());
+        // The threads stayed with the parent; dropping the completer answers that nothing is to be had here.
+        if std::process::id() != self.handle.pid {
+            return ticket;
+        }
+        let completer = Arc::new(completer);
+        for (index, op) in batch.ops.into_iter().enumerate() {
+            let part = Part { completer: Arc::clone(&completer), index, deadline: batch.deadline };
+            self.start(op, part);
+        }
+        ticket
+    }
+
+    fn flush(&self, deadline: Instant) -> Result<()> {
+        let error = |kind, what: &str| {
+            Err(Error::new(kind, format!("flush of {}: {what}", self.core().config.dir.display())))
+        };
+        if std::process::id() != self.handle.pid {
+            return error(ErrorKind::Unsupported, "this process was forked; open the tier again");
+        }
+        let (ticket, completer) = ticket(1);
+        // A refused request drops the completer, which answers.
+        let _ = self.core().queue.push(Request::Flush(completer), 0);
+        match ticket.wait(deadline).as_deref() {
+            None => error(ErrorKind::Deadline, "the deadline passed"),
+            Some([Outcome::Stored]) => Ok(()),
+            Some([Outcome::Refused(Refusal::Full)]) => error(ErrorKind::NoSpace, "the file system is full"),
+            Some(_) => {
+                error(ErrorKind::System, "blocks that were acknowledged may not survive a loss of power")
+            }
+        }
+    }
+
+    fn stats(&self) -> TierStats {
+        let (core, counters) = (self.core(), &self.core().counters);
+        let (blocks, (_, _, live)) = {
+            let catalog = core.catalog.read();
+            (catalog.len() as u64, catalog.owned())
+        };
+        TierStats {
+            capacity_bytes: core.config.capacity_bytes,
+            used_bytes: live,
+            blocks,
+            puts: counters.puts.get(),
+            exists: counters.exists.get(),
+            refused: counters.refused.get(),
+            hits: counters.hits.get(),
+            misses: counters.misses.get(),
+            evictions: counters.evictions.get(),
+            corrupt: counters.corrupt.get(),
+            bytes_in: counters.bytes_in.get(),
+            bytes_out: counters.bytes_out.get(),
+            quarantined_bytes: 0,
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if std::process::id() != self.pid {
+            // The threads are not here to be waited for, and the files are the parent's.
+            return;
+        }
+        *self.stop.stopped.lock() = true;
+        self.stop.changed.notify_all();
+        self.core.queue.close();
+        let deadline = Instant::now() + CLOSE_WITHIN;
+        for thread in [self.writer.take(), self.follower.take()].into_iter().flatten() {
+            pool::join(thread, deadline);
+        }
+    }
+}

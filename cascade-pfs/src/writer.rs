@@ -1,0 +1,233 @@
+//! The one thread that writes: gathers puts to runs, acknowledges them in order, and logs what it did.
+
+mod log;
+mod room;
+mod run;
+mod segment;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use cascade_core::batch::{Completer, Outcome, Refusal};
+use cascade_core::id::BlockId;
+
+use crate::config::Durability;
+use crate::core::{Core, is_full};
+use crate::layout::{LogEvent, WriterId, record_bytes};
+use crate::names::Name;
+use crate::pool::Pool;
+use crate::queue::{Next, Part, Put, Request};
+
+pub(crate) use log::{Log, begin};
+use run::{Draft, Run};
+use segment::Open;
+
+/// Runs under way at once: one is written while the next is made ready and the one before is made durable.
+const RUNS: usize = 4;
+
+#[derive(Debug)]
+pub(crate) struct Writer {
+    core: Arc<Core>,
+    log: Log,
+    open: Option<Open>,
+    /// Number of the next segment.
+    number: u64,
+    runs: VecDeque<Run>,
+    pool: Pool,
+    /// What could not be made durable since the last flush that said so.
+    failed: Option<io::Error>,
+}
+
+/// What a failed write means for who asked for it.
+fn refusal(core: &Core, error: &io::Error) -> Refusal {
+    if is_full(error) {
+        core.counters.no_space.add(1);
+        return Refusal::Full;
+    }
+    core.counters.io_errors.add(1);
+    Refusal::Unavailable
+}
+
+impl Writer {
+    /// A writer whose identity and log are made.
+    ///
+    /// # Errors
+    /// The system's, when it gives no threads.
+    pub(crate) fn new(core: Arc<Core>, log: Log) -> io::Result<Self> {
+        let pool = Pool::new("cascade-pfs-write", core.config.write_threads)?;
+        Ok(Self { core, log, open: None, number: 0, runs: VecDeque::new(), pool, failed: None })
+    }
+
+    /// Works until the queue is closed and empty.
+    pub(crate) fn work(mut self) {
+        loop {
+            self.commit_done();
+            match self.core.queue.next(self.runs.len() < RUNS, !self.runs.is_empty()) {
+                Next::Request(request) => self.handle(request),
+                Next::Woken => {}
+                Next::Closed => break,
+            }
+        }
+        self.finish_segment();
+        self.log.note(LogEvent::End);
+        let durable = self.core.config.durability != Durability::None;
+        // Without it the writer counts as dead, and its segments are found by footers and headers.
+        if self.log.write().is_ok() && durable {
+            let _ = self.log.sync();
+        }
+    }
+
+    fn handle(&mut self, request: Request) {
+        match request {
+            Request::Put(put) => self.gather(put),
+            Request::Delete { id, part } => self.delete(&id, &part),
+            Request::Flush(completer) => self.flush(&completer),
+            Request::Bury(writer) => self.bury(writer),
+        }
+    }
+
+    /// Makes a run of `first` and what waits behind it.
+    fn gather(&mut self, first: Put) {
+        let mut draft = Draft::default();
+        self.append(&mut draft, first);
+        while draft.bytes() < self.core.config.io_bytes as u64 {
+            match self.core.queue.next_put() {
+                Some(put) => self.append(&mut draft, put),
+                None => break,
+            }
+        }
+        self.launch(draft);
+    }
+
+    /// Adds a block to the draft, in a new segment if the open one is full.
+    fn append(&mut self, draft: &mut Draft, put: Put) {
+        if let Some(outcome) = put.part.as_ref().and_then(Part::given_up) {
+            return self.give_up(put, outcome);
+        }
+        // The tier has checked the length.
+        let bytes = record_bytes(put.from.len() as u64).unwrap_or(0);
+        if !self.fits(draft, bytes) {
+            self.launch(std::mem::take(draft));
+            if let Err(error) = self.open_for(bytes) {
+                let why = refusal(&self.core, &error);
+                return self.give_up(put, Outcome::Refused(why));
+            }
+        }
+        if let Some((put, outcome)) = self.place(draft, put) {
+            self.give_up(put, outcome);
+        }
+    }
+
+    /// Answers a put that is not written.
+    fn give_up(&self, put: Put, outcome: Outcome) {
+        let Put { id, from, part, .. } = put;
+        let bytes = record_bytes(from.len() as u64).unwrap_or(0);
+        // The memory is the caller's again before it hears of it.
+        drop(from);
+        self.settle(&id, part.as_ref(), bytes, outcome);
+    }
+
+    /// Counts and answers a put that has ended.
+    fn settle(&self, id: &BlockId, part: Option<&Part>, bytes: u64, outcome: Outcome) {
+        let Some(part) = part else { return };
+        self.core.catalog.write().end(id);
+        self.core.queue.release(bytes);
+        match outcome {
+            Outcome::Exists => self.core.counters.exists.add(1),
+            Outcome::Refused(_) => self.core.counters.refused.add(1),
+            _ => {}
+        }
+        part.complete(outcome);
+    }
+
+    /// Waits until every run has ended and been answered.
+    fn drain(&mut self) {
+        loop {
+            self.commit_done();
+            if self.runs.is_empty() {
+                return;
+            }
+            let _ = self.core.queue.next(false, true);
+        }
+    }
+
+    fn delete(&mut self, id: &BlockId, part: &Part) {
+        let outcome = match part.given_up() {
+            Some(Outcome::Cancelled) => Outcome::Cancelled,
+            Some(_) => Outcome::Miss(cascade_core::tier::MissReason::Deadline),
+            None => self.forget(id),
+        };
+        part.complete(outcome);
+    }
+
+    fn forget(&mut self, id: &BlockId) -> Outcome {
+        use cascade_core::tier::MissReason;
+        let sequence = {
+            let mut catalog = self.core.catalog.write();
+            if catalog.find(id).is_none() {
+                return Outcome::Miss(MissReason::Absent);
+            }
+            catalog.next_sequence()
+        };
+        self.log.note(LogEvent::Forget { id: *id, sequence });
+        let mut logged = self.log.write();
+        if logged.is_ok() && self.core.config.durability == Durability::Block {
+            logged = self.sync_log();
+        }
+        if let Err(error) = logged {
+            self.log.unnote();
+            refusal(&self.core, &error);
+            return Outcome::Miss(MissReason::Unavailable);
+        }
+        if self.core.catalog.write().forget(id, sequence) {
+            Outcome::Deleted
+        } else {
+            Outcome::Miss(MissReason::Absent)
+        }
+    }
+
+    fn flush(&mut self, completer: &Completer) {
+        self.drain();
+        if self.core.config.durability != Durability::None {
+            let synced = self.sync_open().and_then(|()| self.log.write()).and_then(|()| self.sync_log());
+            if let Err(error) = synced {
+                self.failed = Some(error);
+            }
+        }
+        let outcome = match self.failed.take() {
+            None => Outcome::Stored,
+            Some(error) => Outcome::Refused(refusal(&self.core, &error)),
+        };
+        completer.complete(0, outcome);
+    }
+
+    /// Removes what is left of an adopted writer without segments. What it has forgotten is logged here first.
+    fn bury(&mut self, writer: WriterId) {
+        if !self.core.catalog.read().segments_of(writer).is_empty() {
+            return;
+        }
+        for event in crate::follow::forgets(&self.core, writer) {
+            self.log.note(event);
+        }
+        if self.log.write().is_err() {
+            return;
+        }
+        for name in crate::follow::names(&self.core) {
+            let of = match name {
+                Name::Writer(of) | Name::Log(of) | Name::Claim(of, _) => of,
+                Name::Segment(id) => id.writer,
+            };
+            // A segment that is still there keeps everything.
+            if of == writer && !matches!(name, Name::Segment(_)) {
+                self.remove(name);
+            }
+        }
+    }
+
+    fn remove(&self, name: Name) {
+        if self.core.fs.remove(&self.core.path(name)).is_ok() {
+            self.core.counters.removes.add(1);
+        }
+    }
+}

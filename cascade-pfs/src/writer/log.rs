@@ -1,0 +1,100 @@
+//! This writer's identity file and index log.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::buffer::Buffer;
+use crate::core::Core;
+use crate::fs::{Access, File};
+use crate::io as whole;
+use crate::layout::{Identity, LogEvent, LogHeader, LogRecord};
+use crate::names::Name;
+use crate::process;
+
+use super::Writer;
+
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) me: Identity,
+    file: Arc<dyn File>,
+    next: u64,
+    /// Events that are not in the file yet: a write that failed is tried again with the next.
+    waiting: Vec<LogEvent>,
+}
+
+/// Makes the files of a new writer.
+///
+/// # Errors
+/// The system's; nothing is left behind then.
+pub(crate) fn begin(core: &Core) -> io::Result<Log> {
+    let me = process::new_identity();
+    let names = [Name::Writer(me.writer), Name::Log(me.writer)];
+    let made = make(core, &me, names);
+    if made.is_err() {
+        for name in names {
+            let _ = core.fs.remove(&core.path(name));
+        }
+    }
+    let (life, file) = made?;
+    core.lives(&me, life);
+    Ok(Log { me, file, next: 0, waiting: Vec::new() })
+}
+
+fn make(core: &Core, me: &Identity, names: [Name; 2]) -> io::Result<(Arc<dyn File>, Arc<dyn File>)> {
+    let life = core.fs.open(&core.path(names[0]), Access::Create, false)?;
+    // Where there are no locks, pid and time of change tell who lives. The lock comes before the content, so that nobody
+    // reads of a writer that seems dead.
+    let _ = life.lock();
+    whole::write_all(life.as_ref(), &[Buffer::of(&me.to_page()).piece()], 0)?;
+    let file = core.fs.open(&core.path(names[1]), Access::Create, false)?;
+    let header = LogHeader { writer: me.writer }.to_page();
+    whole::write_all(file.as_ref(), &[Buffer::of(&header).piece()], 0)?;
+    core.counters.creates.add(2);
+    Ok((life, file))
+}
+
+impl Log {
+    pub(crate) fn note(&mut self, event: LogEvent) {
+        self.waiting.push(event);
+    }
+
+    /// Takes back the last event that was noted.
+    pub(crate) fn unnote(&mut self) {
+        self.waiting.pop();
+    }
+
+    /// Writes what waits. After an error it waits on, for the same place: a torn record is written over.
+    pub(crate) fn write(&mut self) -> io::Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = Vec::with_capacity(self.waiting.len() * crate::layout::LOG_RECORD_BYTES);
+        for (number, event) in (self.next..).zip(&self.waiting) {
+            bytes.extend(LogRecord { number, event: *event }.to_bytes(self.me.writer));
+        }
+        whole::write_all(self.file.as_ref(), &[Buffer::of(&bytes).piece()], LogRecord::at(self.next))?;
+        self.next += self.waiting.len() as u64;
+        self.waiting.clear();
+        Ok(())
+    }
+
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+}
+
+impl Writer {
+    /// Makes the log durable. One that cannot be is given up, with the segment beside it: this process goes on as a new writer.
+    pub(super) fn sync_log(&mut self) -> io::Result<()> {
+        self.core.counters.syncs.add(1);
+        let Err(error) = self.log.sync() else { return Ok(()) };
+        self.core.counters.poisoned.add(1);
+        self.drain();
+        self.finish_segment();
+        if let Ok(log) = begin(&self.core) {
+            self.log = log;
+            self.number = 0;
+        }
+        Err(error)
+    }
+}

@@ -1,0 +1,134 @@
+//! Capacity: whole segments are given up, and what is worth keeping of them is written again first.
+
+use std::io;
+
+use cascade_core::memory::SgList;
+use cascade_core::tier::{Class, OnExisting, PutMeta};
+
+use crate::buffer::Buffer;
+use crate::catalog::Resident;
+use crate::layout::{LogEvent, PAGE_BYTES};
+use crate::names::{Name, SegmentId};
+
+use super::Writer;
+use super::run::Draft;
+
+/// A segment that may go, and what of it stays.
+#[derive(Debug)]
+struct Victim {
+    id: SegmentId,
+    keep: Vec<Resident>,
+    /// Prefix blocks that would be lost.
+    lost_prefix: usize,
+    /// Gives less than a quarter of its bytes back.
+    poor: bool,
+    first: u64,
+}
+
+impl Writer {
+    /// Frees bytes until a segment of `needed` fits, beside one that what is kept can be written to.
+    pub(super) fn make_room(&mut self, needed: u64) -> io::Result<()> {
+        let (capacity, spare) = (self.core.config.capacity_bytes, self.core.config.target_bytes());
+        loop {
+            let (_, used, _) = self.core.catalog.read().owned();
+            // The segment that was opened for what is kept is the spare.
+            let spare = if self.open.is_some() { 0 } else { spare };
+            if used.saturating_add(needed).saturating_add(spare) <= capacity {
+                return Ok(());
+            }
+            match self.choose() {
+                Some(victim) => self.reclaim(victim),
+                None if used.saturating_add(needed) <= capacity => return Ok(()),
+                None => return Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+            }
+        }
+    }
+
+    /// The oldest segment that gives enough back; prefix blocks are lost last.
+    fn choose(&self) -> Option<Victim> {
+        let open = self.open.as_ref().map(|open| open.id);
+        let limit = self.core.config.target_bytes() / 4 * 3;
+        let catalog = self.core.catalog.read();
+        let owned = catalog.segments.iter().filter(|(id, segment)| segment.owned && Some(**id) != open);
+        let victims = owned.map(|(id, segment)| {
+            let mut residents = catalog.residents(*id);
+            residents.sort_by_key(|resident| {
+                (resident.record.meta.class != Class::Prefix, std::cmp::Reverse(resident.used))
+            });
+            let (mut kept_bytes, mut keep, mut lost_prefix) = (0, Vec::new(), 0);
+            for resident in residents.into_iter().filter(Resident::worthy) {
+                let bytes = resident.record.bytes();
+                if kept_bytes + bytes <= limit {
+                    kept_bytes += bytes;
+                    keep.push(resident);
+                } else if resident.record.meta.class == Class::Prefix {
+                    lost_prefix += 1;
+                }
+            }
+            let poor = segment.file_bytes.saturating_sub(kept_bytes) < segment.file_bytes / 4;
+            Victim { id: *id, keep, lost_prefix, poor, first: segment.first }
+        });
+        victims.min_by_key(|victim| (victim.lost_prefix > 0, victim.poor, victim.lost_prefix, victim.first))
+    }
+
+    fn reclaim(&mut self, victim: Victim) {
+        let mut draft = Draft::default();
+        for resident in &victim.keep {
+            if self.keep(&mut draft, resident).is_none() {
+                break;
+            }
+        }
+        self.launch(draft);
+        self.drain();
+        let lost = self.core.catalog.write().drop_segment(victim.id);
+        self.core.counters.evictions.add(lost);
+        self.core.close(victim.id);
+        self.log.note(LogEvent::Drop { writer: victim.id.writer, segment: victim.id.number });
+        // Who has not read of it finds no file, which is a miss.
+        let _ = self.log.write();
+        self.remove(Name::Segment(victim.id));
+        if victim.id.writer != self.log.me.writer {
+            self.bury(victim.id.writer);
+        }
+    }
+
+    /// Writes a block again. `None` when there is no more room to.
+    fn keep(&mut self, draft: &mut Draft, resident: &Resident) -> Option<()> {
+        let record = &resident.record;
+        let len = usize::try_from(record.meta.len).ok()?;
+        let buffer = Buffer::new(len.next_multiple_of(PAGE_BYTES));
+        let into: SgList = buffer.part(0, len).into();
+        if !self.read_back(record, &into) {
+            return Some(());
+        }
+        let meta = PutMeta {
+            class: record.meta.class,
+            tenant: record.meta.tenant,
+            on_existing: OnExisting::Replace,
+        };
+        let Some(put) = Self::move_block(record, &buffer, meta) else { return Some(()) };
+        if !self.fits(draft, record.bytes()) {
+            self.launch(std::mem::take(draft));
+            self.drain();
+            self.finish_segment();
+            let limit = self.core.config.target_bytes();
+            let (_, used, _) = self.core.catalog.read().owned();
+            if used.saturating_add(limit) > self.core.config.capacity_bytes {
+                return None;
+            }
+            self.begin_segment(limit).ok()?;
+        }
+        self.place(draft, put);
+        Some(())
+    }
+
+    /// Reads a block that is to be moved; `false` when it is not to be had, or not this one any more.
+    fn read_back(&self, record: &crate::layout::Record, into: &SgList) -> bool {
+        let core = &self.core;
+        let read = crate::read::exactly(core, record, into);
+        if !read && core.catalog.write().remove(record) {
+            core.counters.corrupt.add(1);
+        }
+        read
+    }
+}

@@ -1,0 +1,272 @@
+//! Runs: records that stand one behind the other and are written by calls of some MiB, several at a time.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cascade_core::batch::{Outcome, Refusal};
+use cascade_core::digest;
+use cascade_core::memory::{Piece, SgList};
+use cascade_core::tier::{BlockMeta, OnExisting};
+use parking_lot::Mutex;
+
+use crate::buffer::Buffer;
+use crate::catalog::moved;
+use crate::config::Durability;
+use crate::layout::{LogEvent, PAGE_BYTES, Record, header_bytes, record_bytes};
+use crate::pieces::{cut, head, list, rest, total};
+use crate::queue::{Part, Put};
+use crate::raw;
+
+use super::{Writer, refusal};
+
+/// Blocks up to this length are copied beside their header; longer ones are written from where they are.
+const COPIED_BYTES: usize = 64 << 10;
+
+/// A block on its way.
+#[derive(Debug)]
+struct Waiting {
+    record: Record,
+    part: Option<Part>,
+    from: SgList,
+}
+
+/// Records that are being gathered.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    waiting: Vec<Waiting>,
+    pieces: Vec<Piece>,
+    bytes: u64,
+}
+
+impl Draft {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// How far the writes of a run are.
+#[derive(Debug)]
+struct Progress {
+    left: AtomicUsize,
+    error: Mutex<Option<io::Error>>,
+}
+
+impl Progress {
+    fn ended(&self, result: io::Result<()>) {
+        if let Err(error) = result {
+            self.error.lock().get_or_insert(error);
+        }
+        self.left.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// A run that is being written.
+#[derive(Debug)]
+pub(super) struct Run {
+    waiting: Vec<Waiting>,
+    start: u64,
+    progress: Arc<Progress>,
+}
+
+impl Run {
+    fn is_done(&self) -> bool {
+        self.progress.left.load(Ordering::Acquire) == 0
+    }
+}
+
+/// A block's bytes made ready: a header to be filled in, the payload, zeros.
+struct Staged {
+    digests: Vec<u64>,
+    /// Header, then what was copied of the payload, then zeros.
+    buffer: Buffer,
+    header: usize,
+    /// What is written from where it is, between header and the copied rest.
+    direct: Vec<Piece>,
+}
+
+fn stage(from: &SgList) -> Option<Staged> {
+    let len = from.len();
+    let header = usize::try_from(header_bytes(len as u64)).ok()?;
+    let direct = if len <= COPIED_BYTES { 0 } else { len / PAGE_BYTES * PAGE_BYTES };
+    let tail = list(rest(from.pieces(), direct));
+    let buffer = Buffer::new(header + tail.len().next_multiple_of(PAGE_BYTES));
+    let place = buffer.part(header, tail.len());
+    let copied = if tail.is_empty() { Vec::new() } else { raw::gather(&tail, &place)? };
+    let digests = if direct == 0 { copied } else { raw::digests(from.pieces(), len) };
+    Some(Staged { digests, buffer, header, direct: head(from.pieces(), direct) })
+}
+
+impl Staged {
+    /// The whole record, once its header is known.
+    fn pieces(mut self, record: &Record) -> Option<Vec<Piece>> {
+        let header = self.header;
+        record.write(&self.digests, self.buffer.bytes_mut()?.get_mut(..header)?);
+        let rest = self.buffer.len() - header;
+        let mut pieces = vec![self.buffer.part(0, header)];
+        pieces.append(&mut self.direct);
+        pieces.push(self.buffer.part(header, rest));
+        // One piece where nothing stands between.
+        Some(if pieces.len() == 2 { vec![self.buffer.piece()] } else { pieces })
+    }
+}
+
+/// Bytes of each call that writes `bytes` in all: about `io_bytes`, in equal parts, so that none is a small rest.
+fn call_bytes(bytes: u64, io_bytes: usize) -> usize {
+    let io_bytes = io_bytes as u64;
+    let calls = ((bytes + io_bytes / 2) / io_bytes).max(1);
+    let each = bytes.div_ceil(calls).next_multiple_of(PAGE_BYTES as u64);
+    usize::try_from(each).unwrap_or(usize::MAX)
+}
+
+impl Writer {
+    /// Whether the open segment takes a record of `bytes` behind the draft.
+    pub(super) fn fits(&self, draft: &Draft, bytes: u64) -> bool {
+        self.open.as_ref().is_some_and(|open| open.fits(draft.waiting.len() + self.in_runs(), bytes))
+    }
+
+    fn in_runs(&self) -> usize {
+        self.runs.iter().map(|run| run.waiting.len()).sum()
+    }
+
+    /// Puts a block behind the draft, in the open segment; or gives it back with the answer.
+    pub(super) fn place(&mut self, draft: &mut Draft, put: Put) -> Option<(Put, Outcome)> {
+        let Some(staged) = stage(&put.from) else { return Some((put, Outcome::Refused(Refusal::Memory))) };
+        let (len, id) = (put.from.len() as u64, put.id);
+        let digest = digest::root(id.as_bytes(), len, staged.digests.iter().copied());
+        let Some(open) = self.open.as_mut() else {
+            return Some((put, Outcome::Refused(Refusal::Unavailable)));
+        };
+        let sequence = {
+            let mut catalog = self.core.catalog.write();
+            let known = catalog.find(&id).filter(|_| put.moved.is_none());
+            let keeps = put.meta.on_existing == OnExisting::Keep;
+            if known.is_some_and(|known| keeps || (known.meta.digest, known.meta.len) == (digest, len)) {
+                return Some((put, Outcome::Exists));
+            }
+            put.moved.unwrap_or_else(|| catalog.next_sequence())
+        };
+        let meta = BlockMeta { len, digest, class: put.meta.class, tenant: put.meta.tenant };
+        let record =
+            Record { writer: open.id.writer, segment: open.id.number, offset: open.end, sequence, id, meta };
+        let Some(mut pieces) = staged.pieces(&record) else {
+            return Some((put, Outcome::Refused(Refusal::Memory)));
+        };
+        open.end += record.bytes();
+        draft.bytes += total(&pieces) as u64;
+        draft.pieces.append(&mut pieces);
+        draft.waiting.push(Waiting { record, part: put.part, from: put.from });
+        None
+    }
+
+    /// Starts the writes of a draft.
+    pub(super) fn launch(&mut self, draft: Draft) {
+        let Some(open) = self.open.as_ref().filter(|_| !draft.waiting.is_empty()) else { return };
+        let start = open.end - draft.bytes;
+        let groups = cut(&draft.pieces, call_bytes(draft.bytes, self.core.config.io_bytes));
+        let progress = Arc::new(Progress { left: AtomicUsize::new(groups.len()), error: Mutex::new(None) });
+        drop(draft.pieces);
+        let mut at = start;
+        for group in groups {
+            let (core, file, progress) =
+                (Arc::clone(&self.core), Arc::clone(&open.file), Arc::clone(&progress));
+            let offset = at;
+            at += total(&group) as u64;
+            self.pool.run(move || {
+                let result = core.write(file.as_ref(), &group, offset);
+                // The pieces are the caller's again once the run is answered.
+                drop(group);
+                progress.ended(result);
+                core.queue.wake();
+            });
+        }
+        self.runs.push_back(Run { waiting: draft.waiting, start, progress });
+    }
+
+    /// Answers the runs that have ended, in the order in which they stand.
+    pub(super) fn commit_done(&mut self) {
+        let mut ready = Vec::new();
+        while self.runs.front().is_some_and(Run::is_done) {
+            let Some(run) = self.runs.pop_front() else { break };
+            let error = run.progress.error.lock().take();
+            if let Some(error) = error {
+                self.commit(ready);
+                self.runs.push_front(run);
+                return self.cut_off(&error);
+            }
+            ready.push(run);
+        }
+        self.commit(ready);
+    }
+
+    fn commit(&mut self, runs: Vec<Run>) {
+        if runs.is_empty() {
+            return;
+        }
+        if self.core.config.durability == Durability::Block
+            && let Err(error) = self.sync_open()
+        {
+            // What follows in this file cannot be believed either.
+            for run in runs.into_iter().rev() {
+                self.runs.push_front(run);
+            }
+            return self.cut_off(&error);
+        }
+        let waiting: Vec<Waiting> = runs.into_iter().flat_map(|run| run.waiting).collect();
+        for waiting in &waiting {
+            self.log.note(LogEvent::Put(waiting.record));
+        }
+        // The blocks describe themselves: what is not in the log yet gets there later.
+        if let Err(error) = self.log.write() {
+            refusal(&self.core, &error);
+        }
+        if let Some(open) = self.open.as_mut() {
+            open.committed(waiting.iter().map(|waiting| waiting.record));
+        }
+        {
+            let mut catalog = self.core.catalog.write();
+            waiting.iter().for_each(|waiting| catalog.put(waiting.record));
+        }
+        for Waiting { record, part, from } in waiting {
+            if part.is_some() {
+                self.core.counters.puts.add(1);
+                self.core.counters.bytes_in.add(record.meta.len);
+            } else {
+                self.core.counters.kept.add(1);
+            }
+            drop(from);
+            self.settle(&record.id, part.as_ref(), record.bytes(), Outcome::Stored);
+        }
+    }
+
+    /// A write or sync of the open segment failed: it ends before the first run that was not answered, and those are refused.
+    fn cut_off(&mut self, error: &io::Error) {
+        let why = refusal(&self.core, error);
+        while self.runs.iter().any(|run| !run.is_done()) {
+            let _ = self.core.queue.next(false, true);
+        }
+        let runs = std::mem::take(&mut self.runs);
+        if let (Some(run), Some(open)) = (runs.front(), self.open.as_mut()) {
+            open.end = run.start;
+            // Best effort: a whole record that stays behind is right, only newer than what was answered.
+            let _ = open.file.truncate(run.start);
+        }
+        self.finish_segment();
+        for Waiting { record, part, from } in runs.into_iter().flat_map(|run| run.waiting) {
+            drop(from);
+            let bytes = record_bytes(record.meta.len).unwrap_or(0);
+            self.settle(&record.id, part.as_ref(), bytes, Outcome::Refused(why));
+        }
+    }
+
+    /// A block that is written again from its old segment.
+    pub(super) fn move_block(
+        record: &Record,
+        buffer: &Buffer,
+        class_kept: cascade_core::tier::PutMeta,
+    ) -> Option<Put> {
+        let len = usize::try_from(record.meta.len).ok()?;
+        let (from, moved) = (list(vec![buffer.part(0, len)]), moved(record.sequence)?);
+        Some(Put { id: record.id, from, meta: class_kept, moved: Some(moved), part: None })
+    }
+}

@@ -1,0 +1,166 @@
+//! The segment that is being written.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::buffer::Buffer;
+use crate::config::Durability;
+use crate::fs::{Access, File};
+use crate::io as whole;
+use crate::layout::{LogEvent, PAGE_BYTES, Page, Record, SegmentHeader, footer_bytes, write_footer};
+use crate::names::{Name, SegmentId};
+
+use super::Writer;
+
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) id: SegmentId,
+    pub(super) file: Arc<dyn File>,
+    /// Where the next record begins.
+    pub(super) end: u64,
+    /// Bytes that the file, with its footer, may have.
+    limit: u64,
+    /// What is answered, in order.
+    entries: Vec<Record>,
+    /// The name is not durable yet.
+    fresh: bool,
+    /// A sync failed: nothing that is written here is believed any more.
+    poisoned: bool,
+}
+
+impl Open {
+    /// Whether a record of `bytes` fits, behind `waiting` that are not answered yet.
+    pub(super) fn fits(&self, waiting: usize, bytes: u64) -> bool {
+        let footer = footer_bytes(self.entries.len() + waiting + 1);
+        !self.poisoned && self.end.saturating_add(bytes).saturating_add(footer) <= self.limit
+    }
+
+    pub(super) fn committed(&mut self, records: impl Iterator<Item = Record>) {
+        self.entries.extend(records);
+    }
+}
+
+impl Writer {
+    /// Opens a segment that takes a record of `bytes`, after making room for it.
+    pub(super) fn open_for(&mut self, bytes: u64) -> io::Result<()> {
+        self.drain();
+        self.finish_segment();
+        let needed = bytes.saturating_add(PAGE_BYTES as u64 + footer_bytes(1));
+        let limit = self.core.config.target_bytes().max(needed);
+        self.make_room(limit)?;
+        // Making room may have opened a segment for what was kept.
+        if self.open.as_ref().is_some_and(|open| open.fits(0, bytes)) {
+            return Ok(());
+        }
+        self.finish_segment();
+        self.begin_segment(limit)
+    }
+
+    pub(super) fn begin_segment(&mut self, limit: u64) -> io::Result<()> {
+        let id = SegmentId { writer: self.log.me.writer, number: self.number };
+        self.number += 1;
+        let header = SegmentHeader {
+            writer: id.writer,
+            number: id.number,
+            sequence: self.core.catalog.write().next_sequence(),
+            target_bytes: limit,
+        };
+        let file = self.create(id, &header.to_page())?;
+        {
+            let mut catalog = self.core.catalog.write();
+            let segment = catalog.segments.entry(id).or_default();
+            (segment.owned, segment.file_bytes) = (true, limit);
+            segment.first = header.sequence;
+        }
+        let end = PAGE_BYTES as u64;
+        self.open = Some(Open { id, file, end, limit, entries: Vec::new(), fresh: true, poisoned: false });
+        Ok(())
+    }
+
+    fn create(&self, id: SegmentId, page: &Page) -> io::Result<Arc<dyn File>> {
+        let (core, path) = (&self.core, self.core.path(Name::Segment(id)));
+        let attempt = || {
+            let file = core.fs.open(&path, Access::Create, core.is_direct())?;
+            core.counters.creates.add(1);
+            let written = whole::write_all(file.as_ref(), &[Buffer::of(page).piece()], 0);
+            written.inspect_err(|_| {
+                let _ = core.fs.remove(&path);
+            })?;
+            Ok(file)
+        };
+        match attempt() {
+            // Some file systems open a file for direct I/O and then refuse it.
+            Err(error) if is_invalid(&error) && core.is_direct() => {
+                core.refuse_direct();
+                attempt()
+            }
+            other => other,
+        }
+    }
+
+    /// Makes what is written to the open segment durable. Once only: after an error the segment is poisoned.
+    pub(super) fn sync_open(&mut self) -> io::Result<()> {
+        let Some(open) = self.open.as_mut().filter(|open| !open.poisoned) else { return Ok(()) };
+        self.core.counters.syncs.add(1);
+        let mut synced = open.file.sync();
+        if synced.is_ok() && open.fresh {
+            synced = self.core.fs.sync_dir(&self.core.config.dir);
+            open.fresh = synced.is_err();
+        }
+        if synced.is_err() {
+            open.poisoned = true;
+            self.core.counters.poisoned.add(1);
+        }
+        synced
+    }
+
+    /// Closes the open segment: with a footer, if it is good to the end.
+    pub(super) fn finish_segment(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        if open.entries.is_empty() {
+            self.core.catalog.write().drop_segment(open.id);
+            return self.remove(Name::Segment(open.id));
+        }
+        let footer = footer_bytes(open.entries.len());
+        let file_bytes = open.end + footer;
+        let closed = !open.poisoned && self.write_footer(&open, footer).is_ok();
+        let (id, file) = (open.id, Arc::clone(&open.file));
+        self.open = Some(open);
+        // The blocks were acknowledged: an error is for the next flush to tell.
+        let durable = self.core.config.durability == Durability::None || {
+            let synced = if closed { self.sync_open() } else { Ok(()) };
+            synced.map_err(|error| self.failed = Some(error)).is_ok()
+        };
+        self.open = None;
+        drop(file);
+        {
+            let mut catalog = self.core.catalog.write();
+            if let Some(segment) = catalog.segments.get_mut(&id) {
+                segment.file_bytes = file_bytes;
+                segment.closed = closed && durable;
+            }
+        }
+        if closed && durable {
+            self.log.note(LogEvent::Close { segment: id.number });
+            // It waits with the next events if it cannot be written now.
+            let _ = self.log.write();
+        }
+    }
+
+    fn write_footer(&self, open: &Open, footer: u64) -> io::Result<()> {
+        let len = usize::try_from(footer).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut buffer = Buffer::new(len);
+        if let Some(bytes) = buffer.bytes_mut() {
+            write_footer(open.id.writer, open.id.number, open.end, &open.entries, bytes);
+        }
+        let written = self.core.write(open.file.as_ref(), &[buffer.piece()], open.end);
+        written.inspect_err(|_| {
+            // Half a footer is none; the headers say the same.
+            let _ = open.file.truncate(open.end);
+        })
+    }
+}
+
+fn is_invalid(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
+}
