@@ -343,6 +343,7 @@ impl Tier for PfsTier {
         };
         TierStats {
             capacity_bytes: core.config.capacity_bytes,
+            ready_bytes: core.config.capacity_bytes,
             used_bytes: live,
             blocks,
             puts: counters.puts.get(),
@@ -354,7 +355,7 @@ impl Tier for PfsTier {
             corrupt: counters.corrupt.get(),
             bytes_in: counters.bytes_in.get(),
             bytes_out: counters.bytes_out.get(),
-            quarantined_bytes: 0,
+            ..TierStats::default()
         }
     }
 }
