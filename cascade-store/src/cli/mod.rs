@@ -3,6 +3,7 @@
 //! It is a library module so that the program of this crate and the Python package's console script are the same code.
 //! Exit status of every command: 0 all is well, 1 something was found (damaged blocks, problems), 2 it could not be done.
 
+mod doctor;
 mod gc;
 mod interrupt;
 mod out;
@@ -23,6 +24,7 @@ Examples:
   cascade stat --watch --json     one line of JSON every two seconds
   cascade verify --repair         drop blocks whose bytes are damaged
   cascade gc --dry-run            what could be removed, and why
+  cascade doctor                  what is wrong with this machine, with cures
 
 Every command looks where the store looks: --dir over CASCADE_SHM_PATH over the file of --config or CASCADE_CONFIG.
 Exit status: 0 all is well, 1 something was found, 2 it could not be done.";
@@ -44,6 +46,8 @@ enum Command {
     Verify(verify::Options),
     /// List and remove arenas that are of no use any more.
     Gc(gc::Options),
+    /// Look for what on this machine keeps an arena from working, lasting or being fast.
+    Doctor(doctor::Options),
 }
 
 /// Runs the command that `arguments` name (the first is the program), on this process's standard output. Gives the exit
@@ -63,6 +67,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Stat(options) => stat::run(options, &mut out),
         Command::Verify(options) => verify::run(options, &mut out),
         Command::Gc(options) => gc::run(options, &mut out),
+        Command::Doctor(options) => doctor::run(options, &mut out),
     };
     match done.and_then(|code| out.flush().map(|()| code)) {
         Ok(code) => code,

@@ -6,7 +6,7 @@ use std::path::Path;
 use cascade_core::id::BlockId;
 use serde_json::{Value, json};
 
-use crate::rig::{Place, put, text};
+use crate::rig::{Place, close, put, text};
 
 /// What became of each arena, by node.
 fn outcomes(document: &Value) -> Vec<(String, String, String)> {
@@ -32,7 +32,9 @@ fn write_private(path: &Path, bytes: &[u8]) {
 #[test]
 fn a_warm_arena_stays_and_goes_only_when_old_and_confirmed() {
     let place = Place::new();
-    put(&place.store("n1"), "block", &[1; 9999]);
+    let store = place.store("n1");
+    put(&store, "block", &[1; 9999]);
+    close(store);
     let (code, document) = place.json(&["gc", "--yes"]);
     assert_eq!((code, outcome(&document, "n1")), (0, pair("usable", "kept")));
     let (_, document) = place.json(&["gc", "--older-than", "1h", "--yes"]);
@@ -62,7 +64,7 @@ fn a_living_arena_is_never_removed_whatever_is_said() {
     let (_, document) = place.json(&["gc", "--older-than", "0s", "--all-nodes", "--yes"]);
     assert_eq!(outcome(&document, "n1"), pair("living", "kept"));
     assert!(place.path("n1").exists());
-    drop(store);
+    close(store);
     let (_, document) = place.json(&["gc"]);
     assert_eq!(outcome(&document, "n1"), pair("damaged", "removed"));
 }
@@ -98,8 +100,8 @@ fn the_arena_of_a_killed_process_is_warm_for_the_next_store() {
 #[test]
 fn empty_damaged_and_strange_files_are_told_apart() {
     let place = Place::new();
-    drop(place.store("n1"));
-    drop(place.store("n2"));
+    close(place.store("n1"));
+    close(place.store("n2"));
     let sound = std::fs::read(place.path("n2")).unwrap();
     write_private(&place.path("n2"), &sound[..100_000]);
     write_private(&place.path("n3"), b"notes of somebody");
@@ -125,7 +127,9 @@ fn empty_damaged_and_strange_files_are_told_apart() {
 #[test]
 fn a_page_says_what_went_and_what_it_gave_back() {
     let place = Place::new();
-    put(&place.store("n1"), "block", &[1; 9999]);
+    let store = place.store("n1");
+    put(&store, "block", &[1; 9999]);
+    close(store);
     let page = text(&place.run(&["gc", "--older-than", "0s"]));
     assert!(page.contains("kept (--yes)") && page.contains("0 items removed"), "{page}");
     let page = text(&place.run(&["gc", "--older-than", "0s", "--yes"]));

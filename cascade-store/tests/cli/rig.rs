@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use cascade_core::batch::Outcome;
 use cascade_core::id::BlockId;
@@ -34,7 +35,7 @@ impl Place {
         let builder = StoreConfig::builder().without_environment().shm_path(self.dir());
         let builder = builder.shm_capacity("32MiB").unwrap().set("node", node).unwrap();
         let store = Store::open(&builder.resolve().unwrap()).unwrap();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(30);
         assert!(store.arena().wait_ready(deadline));
         store
     }
@@ -56,6 +57,18 @@ impl Place {
         let document = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error} in {}", text(&output)));
         (output.status.code().unwrap(), document)
+    }
+}
+
+/// Closes a store and waits until nothing holds its arena: for a moment a program that another test starts has a copy of every
+/// descriptor of this process.
+pub(crate) fn close(store: Store) {
+    let path = store.arena().path().to_owned();
+    drop(store);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while cascade_shm::remove::is_in_use(&path).unwrap() == Some(true) {
+        assert!(Instant::now() < deadline, "{} stays in use", path.display());
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

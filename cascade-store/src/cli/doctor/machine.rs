@@ -1,0 +1,115 @@
+//! What the checks look at: files below a root, which tests replace by planted trees, and the few answers that no file gives.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use cascade_core::copy::{Kernel, plan};
+use cascade_shm::ArenaConfig;
+use cascade_shm::inspect::Inspection;
+
+/// Bytes of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Space {
+    pub(super) total_bytes: u64,
+    /// What this user may still take.
+    pub(super) free_bytes: u64,
+}
+
+/// One machine, as the checks see it.
+#[derive(Debug)]
+pub(super) struct Machine {
+    /// `/`, or a planted tree.
+    pub(super) root: PathBuf,
+    pub(super) environment: BTreeMap<String, String>,
+    /// Directory of the arena, without the root.
+    pub(super) dir: PathBuf,
+    /// Bytes of the arena that is there or configured.
+    pub(super) capacity_bytes: Option<u64>,
+    /// Memory that the arena which is there takes already.
+    pub(super) taken_bytes: u64,
+    /// Of the file system that the directory is, or will be, on.
+    pub(super) space: Option<Space>,
+    pub(super) kernel: Kernel,
+    /// The copy plan, and settings of it that have no effect.
+    pub(super) copy_plan: String,
+    pub(super) copy_notes: Vec<String>,
+}
+
+impl Machine {
+    /// This machine.
+    pub(super) fn here(config: &ArenaConfig) -> Self {
+        let existing = Inspection::open(&config.path()).ok().flatten();
+        let taken = existing.as_ref().and_then(|seen| seen.snapshot().ok()).map(|seen| seen.allocated_bytes);
+        let found = existing.map(|seen| seen.superblock().geometry.data_bytes);
+        let plan = plan();
+        Self {
+            root: "/".into(),
+            environment: std::env::vars().collect(),
+            dir: config.dir.clone(),
+            capacity_bytes: found.or(config.capacity_bytes),
+            taken_bytes: taken.unwrap_or(0),
+            space: config.dir.ancestors().find_map(space),
+            kernel: plan.kernel,
+            copy_plan: plan.to_string().lines().next().unwrap_or_default().to_owned(),
+            copy_notes: plan.notes.clone(),
+        }
+    }
+
+    /// Where an absolute path lies below the root.
+    pub(super) fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// The text of a file, if there is one that can be read.
+    pub(super) fn read(&self, path: impl AsRef<Path>) -> Option<String> {
+        std::fs::read(self.at(path)).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// A file that holds one number.
+    pub(super) fn number(&self, path: impl AsRef<Path>) -> Option<u64> {
+        self.read(path)?.trim().parse().ok()
+    }
+
+    /// The field `name:` of `/proc/self/status`.
+    pub(super) fn status(&self, name: &str) -> Option<String> {
+        let text = self.read("/proc/self/status")?;
+        let field = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        Some(field.trim().to_owned())
+    }
+
+    /// The effective user.
+    pub(super) fn uid(&self) -> Option<u32> {
+        self.status("Uid")?.split_whitespace().nth(1)?.parse().ok()
+    }
+
+    /// A line `name: N kB` of a file such as `/proc/meminfo`, in bytes.
+    pub(super) fn kib(&self, path: &str, name: &str) -> Option<u64> {
+        let text = self.read(path)?;
+        let line = text.lines().find_map(|line| line.split_once(name)?.1.strip_prefix(':'))?;
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+    }
+
+    pub(super) fn variable(&self, name: &str) -> Option<&str> {
+        self.environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Memory that the arena will take in all: its data, and tables of about half a percent.
+    pub(super) fn needed_bytes(&self) -> Option<u64> {
+        self.capacity_bytes.map(|bytes| bytes + bytes / 200 + (16 << 20))
+    }
+
+    /// What of it is not taken yet.
+    pub(super) fn missing_bytes(&self) -> Option<u64> {
+        Some(self.needed_bytes()?.saturating_sub(self.taken_bytes))
+    }
+}
+
+fn space(dir: &Path) -> Option<Space> {
+    let stat = nix::sys::statvfs::statvfs(dir).ok()?;
+    let unit = stat.fragment_size() as u64;
+    Some(Space {
+        total_bytes: stat.blocks() as u64 * unit,
+        free_bytes: stat.blocks_available() as u64 * unit,
+    })
+}
