@@ -54,7 +54,8 @@ fn recover_if_pinned_by_the_dead(core: &Core) {
 
 /// Evicts every block of `window`; `false` if one of them stays.
 fn empty(stripe: &Stripe, window: &Window) -> bool {
-    window.victims.chunks(BATCH).all(|victims| evict(stripe, victims, WhenPinned::Keep) == victims.len())
+    let Some(victims) = window.victims(stripe) else { return false };
+    victims.chunks(BATCH).all(|victims| evict(stripe, victims, WhenPinned::Keep) == victims.len())
 }
 
 /// Evicts the `victims` that nobody pins; gives how many are gone.

@@ -1,25 +1,27 @@
 //! Windows of the data area, and what emptying one costs.
 
-use cascade_core::sync::Ordering;
+use cascade_core::sync::{AtomicU32, Ordering};
 
 use super::score;
 use crate::region::{Kind, Regions};
 use crate::session::Stripe;
 use crate::slot::{State, Word};
 
-/// A run of units that would hold the block, and the blocks that are in its way.
+/// Residents of one region that are looked at, at most, to learn what emptying it costs.
+const MOST_LOOKED_AT: usize = 32;
+
+/// A run of units that would hold the block.
 #[derive(Debug)]
 pub struct Window {
-    /// Worth of the victims for each byte of the window.
+    /// Mean worth of what its units hold.
     pub cost: f64,
     /// The region where it begins.
     pub region: usize,
-    /// The blocks that overlap it.
-    pub victims: Vec<(u32, Word)>,
+    place: Place,
 }
 
 /// Where a window begins, counted in units of `kind` through all regions, and how long it is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Place {
     kind: Kind,
     first: usize,
@@ -107,45 +109,82 @@ fn begin(stripe: &Stripe, regions: &Regions<'_>, region: usize, unit: usize, kin
     (0..unit).rev().take_while(same).last().unwrap_or(unit)
 }
 
-/// What it costs to empty `need` units from `first` on (counted through all regions); `None` if a block there is being filled.
-fn assess(stripe: &Stripe, regions: &Regions<'_>, Place { kind, first, need }: Place) -> Option<Window> {
+/// The residents of `place`, region by region; `None` where it cannot be emptied: pages that are not there, or a part of a
+/// region of the other kind, which goes as a whole.
+fn parts<'a>(
+    stripe: &'a Stripe,
+    regions: &'a Regions<'_>,
+    Place { kind, first, need }: Place,
+) -> impl Iterator<Item = Option<&'a [AtomicU32]>> {
+    let map = stripe.core().map();
+    let in_region = regions.units(kind);
+    let end = first + need;
+    (first / in_region..end.div_ceil(in_region)).map(move |region| {
+        let units = first.max(region * in_region)..end.min((region + 1) * in_region);
+        let residents = map.residents(region);
+        match regions.kind(region) {
+            Kind::NotReady => None,
+            Kind::Empty => Some(&residents[..0]),
+            same if same == kind => Some(&residents[units.start % in_region..][..units.len()]),
+            _ => (units.len() == in_region).then_some(residents),
+        }
+    })
+}
+
+/// What it costs to empty `place`; `None` if a block there is being filled, as far as was looked. Of many residents only some
+/// are looked at, evenly spread: a whole region would cost more than the put that asks for room.
+fn assess(stripe: &Stripe, regions: &Regions<'_>, place: Place) -> Option<Window> {
     let map = stripe.core().map();
     let now = stripe.core().now();
-    let in_region = regions.units(kind);
-    let (mut worth, mut victims) = (0.0, Vec::new());
-    let mut last = None;
-    let mut at = first;
-    while at < first + need {
-        let region = at / in_region;
-        let stop = (first + need).min((region + 1) * in_region);
-        let whole = at.is_multiple_of(in_region) && stop == (region + 1) * in_region;
-        let units = match regions.kind(region) {
-            Kind::NotReady => return None,
-            Kind::Empty => 0..0,
-            same if same == kind => at % in_region..at % in_region + (stop - at),
-            // Of a region of the other kind, all goes or nothing.
-            _ if whole => 0..map.residents(region).len(),
-            _ => return None,
-        };
-        for resident in &map.residents(region)[units] {
-            let Some(slot) = resident.load(Ordering::Relaxed).checked_sub(1) else { continue };
-            if last.replace(slot) == Some(slot) {
-                continue;
-            }
+    let mut worth = 0.0;
+    let mut of_units = 0;
+    for residents in parts(stripe, regions, place) {
+        let residents = residents?;
+        let step = residents.len().div_ceil(MOST_LOOKED_AT).max(1);
+        let looked_at = || residents.iter().step_by(step).map(|resident| resident.load(Ordering::Relaxed));
+        if step > 1 {
+            looked_at()
+                .filter_map(|slot| map.slots().get(slot.checked_sub(1)? as usize))
+                .for_each(crate::raw::prefetch);
+        }
+        for slot in looked_at().filter_map(|slot| slot.checked_sub(1)) {
             let victim = map.slots().get(slot as usize)?;
             let word = victim.word();
             match word.state() {
-                State::Sealed => worth += score::worth(victim, word, now) * victim.extent()?.len as f64,
+                State::Sealed => worth += score::worth(victim, word, now) * step as f64,
                 State::Retired => {}
                 _ => return None,
             }
-            victims.push((slot, word));
         }
-        at = stop;
+        of_units += residents.len();
     }
-    Some(Window {
-        cost: worth / (need as u64 * kind.unit_bytes()) as f64,
-        region: first / in_region,
-        victims,
-    })
+    // By unit that was looked at, so that windows of either kind compare; what is empty counts as worth nothing.
+    let in_region = regions.units(place.kind);
+    let share = of_units as f64 / place.need as f64;
+    let cost = if of_units == 0 { 0.0 } else { worth / of_units as f64 * share.min(1.0) };
+    Some(Window { cost, region: place.first / in_region, place })
+}
+
+impl Window {
+    /// The blocks that overlap the window; `None` if one of them is being filled.
+    pub(super) fn victims(&self, stripe: &Stripe) -> Option<Vec<(u32, Word)>> {
+        let map = stripe.core().map();
+        stripe.core().with_regions(|regions| {
+            let (mut victims, mut last) = (Vec::new(), None);
+            for residents in parts(stripe, regions, self.place) {
+                for resident in residents? {
+                    let Some(slot) = resident.load(Ordering::Relaxed).checked_sub(1) else { continue };
+                    if last.replace(slot) == Some(slot) {
+                        continue;
+                    }
+                    let word = map.slots().get(slot as usize)?.word();
+                    if !matches!(word.state(), State::Sealed | State::Retired) {
+                        return None;
+                    }
+                    victims.push((slot, word));
+                }
+            }
+            Some(victims)
+        })
+    }
 }
