@@ -150,13 +150,36 @@ impl Arena {
     }
 
     fn start(config: &ArenaConfig, file: File, superblock: Superblock, start: Start) -> Result<Self> {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let (path, has_janitor) = (config.path(), config.janitor && start != Start::Visited);
+        let has_janitor = config.janitor && start != Start::Visited;
         let map = Arc::new(Map::new(&file, superblock.geometry)?);
-        let joined = Joined::new(&map, &file, &path, has_janitor)?;
+        let arena = Self::join(map, file, superblock, config.path(), start, has_janitor)?;
         if start != Start::Visited {
-            note_use(&file);
+            note_use(&arena.inner.file);
         }
+        Ok(arena)
+    }
+
+    /// A handle, with an owner row of its own, on the memory of a model; the file at `path` has its locks.
+    ///
+    /// # Errors
+    /// As [`Arena::open`].
+    #[cfg(any(loom, shuttle))]
+    pub fn modelled(map: Arc<Map>, path: PathBuf) -> Result<Self> {
+        let superblock = Superblock::new(*map.geometry(), 0, String::new());
+        let file = file::open(&path)?;
+        Self::join(map, file, superblock, path, Start::Found, false)
+    }
+
+    fn join(
+        map: Arc<Map>,
+        file: File,
+        superblock: Superblock,
+        path: PathBuf,
+        start: Start,
+        has_janitor: bool,
+    ) -> Result<Self> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let joined = Joined::new(&map, &file, &path, has_janitor)?;
         let inner = Inner {
             map,
             file,

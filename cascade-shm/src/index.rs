@@ -301,7 +301,7 @@ fn matching_bytes(word: u64, tag: u8) -> u64 {
     !(((differing & LOW) + LOW) | differing | LOW)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 

@@ -65,15 +65,15 @@ pub const QUARANTINE: std::time::Duration = if cfg!(feature = "kill-points") {
     std::time::Duration::from_secs(30)
 };
 
-#[cfg(all(feature = "kill-points", not(loom)))]
+#[cfg(all(feature = "kill-points", not(any(loom, shuttle))))]
 pub use reached::point;
 
 /// Passes a named point: nothing in this build.
-#[cfg(not(all(feature = "kill-points", not(loom))))]
+#[cfg(not(all(feature = "kill-points", not(any(loom, shuttle)))))]
 #[inline(always)]
 pub fn point(_name: &str) {}
 
-#[cfg(all(feature = "kill-points", not(loom)))]
+#[cfg(all(feature = "kill-points", not(any(loom, shuttle))))]
 mod reached {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};

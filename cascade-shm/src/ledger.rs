@@ -74,7 +74,7 @@ pub fn announce_pin(cell: &AtomicU64, slot: u32) {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 

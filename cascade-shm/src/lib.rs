@@ -12,6 +12,9 @@
 //! * `role`, `janitor`, `grow`: what one of all handles does in the background;
 //! * [`inspect`], [`remove`]: an arena seen from outside, and its end.
 
+// A model opens no file and starts no thread.
+#![cfg_attr(any(loom, shuttle), allow(dead_code, unused_imports))]
+
 pub mod index;
 pub mod kill;
 pub mod layout;
@@ -23,36 +26,29 @@ mod raw;
 pub mod role;
 pub mod slot;
 
-#[cfg(not(loom))]
 mod arena;
-#[cfg(not(loom))]
 mod config;
-#[cfg(not(loom))]
 mod evict;
-#[cfg(not(loom))]
 mod file;
-#[cfg(not(loom))]
 mod grow;
-#[cfg(not(loom))]
 pub mod inspect;
-#[cfg(not(loom))]
 mod janitor;
-#[cfg(not(loom))]
 mod numa;
-#[cfg(not(loom))]
 mod process;
-#[cfg(not(loom))]
 mod recover;
-#[cfg(not(loom))]
 mod region;
-#[cfg(not(loom))]
 pub mod remove;
-#[cfg(not(loom))]
 mod seal;
-#[cfg(not(loom))]
 mod session;
 
-#[cfg(not(loom))]
 pub use arena::{Arena, Audit, Growth, Scrub, Scrubbed};
-#[cfg(not(loom))]
 pub use config::ArenaConfig;
+
+/// What the models build their arenas from.
+#[cfg(any(loom, shuttle))]
+pub mod model {
+    pub use crate::raw::Map;
+    pub use crate::recover::dead_owners;
+    pub use crate::region::{Kind, Regions, Tenancy};
+    pub use crate::session::{Core, Session, Stripe};
+}

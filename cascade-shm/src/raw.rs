@@ -1,11 +1,14 @@
 //! The mapping, as typed views. Everything mutable in it is an atomic, so a view is a plain shared reference; the data area
 //! is given out as [`BlockMemory`](cascade_core::block::BlockMemory) only.
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
+mod model;
+
+#[cfg(any(loom, shuttle))]
 pub(crate) fn prefetch<T>(_place: &T) {}
 
 /// Brings the cache line of `place` in, ahead of its use.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 #[inline]
 pub(crate) fn prefetch<T>(place: &T) {
     #[cfg(target_arch = "x86_64")]
@@ -17,10 +20,8 @@ pub(crate) fn prefetch<T>(place: &T) {
     let _ = place;
 }
 
-#[cfg(not(loom))]
 pub use mapped::Map;
 
-#[cfg(not(loom))]
 mod mapped {
     use std::fs::File;
     use std::ptr::NonNull;
@@ -29,7 +30,11 @@ mod mapped {
     use cascade_core::planted::{self, Bug};
     use cascade_core::sync::{AtomicU32, AtomicU64};
     use cascade_core::{Error, ErrorKind, Result};
+    #[cfg(not(any(loom, shuttle)))]
     use memmap2::{Advice, MmapOptions, MmapRaw};
+
+    #[cfg(any(loom, shuttle))]
+    use super::model::Memory as MmapRaw;
 
     use crate::layout::{Geometry, Offsets, REGION_LINE_BYTES};
     use crate::lock::Lock;
@@ -37,7 +42,7 @@ mod mapped {
     use crate::slot::{Extent, Slot};
 
     /// Types that shared memory may hold: made of atomics alone, valid for every bit pattern.
-    trait Shared {}
+    trait Shared: 'static {}
     impl Shared for AtomicU64 {}
     impl Shared for AtomicU32 {}
     impl Shared for Slot {}
@@ -82,6 +87,7 @@ mod mapped {
         ///
         /// # Errors
         /// `Format` when the file is shorter, `System` when it cannot be mapped.
+        #[cfg(not(any(loom, shuttle)))]
         pub fn new(file: &File, geometry: Geometry) -> Result<Self> {
             let offsets = geometry.offsets();
             let system = |error| Error::new(ErrorKind::System, "cannot map the arena").with_source(error);
@@ -100,11 +106,47 @@ mod mapped {
             Ok(Self { raw, geometry, offsets })
         }
 
+        /// A model has no files.
+        ///
+        /// # Errors
+        /// `Unsupported`, always.
+        #[cfg(any(loom, shuttle))]
+        pub fn new(_file: &File, _geometry: Geometry) -> Result<Self> {
+            Err(Error::new(ErrorKind::Unsupported, "a model maps no file: see `Arena::modelled`"))
+        }
+
+        /// Memory that stands for a file of a whole arena, with no page missing.
+        #[cfg(any(loom, shuttle))]
+        #[must_use]
+        pub fn modelled(geometry: Geometry) -> Self {
+            let map = Self { raw: MmapRaw::new(&geometry), geometry, offsets: geometry.offsets() };
+            let regions = geometry.regions() as u64;
+            map.control().ready_regions.store(regions, cascade_core::sync::Ordering::Release);
+            map.control().limit_regions.store(regions, cascade_core::sync::Ordering::Release);
+            map
+        }
+
         /// The numbers of this arena.
         pub fn geometry(&self) -> &Geometry {
             &self.geometry
         }
 
+        #[cfg(any(loom, shuttle))]
+        fn view<T: Shared>(&self, offset: u64, count: usize) -> &[T] {
+            self.raw.view(offset, count)
+        }
+
+        #[cfg(any(loom, shuttle))]
+        fn data(&self) -> *mut u8 {
+            self.raw.data()
+        }
+
+        #[cfg(not(any(loom, shuttle)))]
+        fn data(&self) -> *mut u8 {
+            self.raw.as_mut_ptr().wrapping_add(self.offsets.data as usize)
+        }
+
+        #[cfg(not(any(loom, shuttle)))]
         fn view<T: Shared>(&self, offset: u64, count: usize) -> &[T] {
             let end = offset as usize + count * size_of::<T>();
             assert!(
@@ -184,21 +226,35 @@ mod mapped {
                 return None;
             }
             // SAFETY: within the data area (`end <= ready_bytes <= data_bytes`), so within the mapping, and not null.
-            let ptr = unsafe {
-                NonNull::new_unchecked(
-                    self.raw.as_mut_ptr().add((self.offsets.data + extent.offset) as usize),
-                )
-            };
+            let ptr = unsafe { NonNull::new_unchecked(self.data().add(extent.offset as usize)) };
             // SAFETY: valid for `len` bytes while the mapping lives; holders keep the arena alive. Who may read or write is the
             // protocol's: leases of sealed blocks, reservations of claimed ones.
             Some(unsafe { BlockMemory::new(ptr, extent.len as usize) })
         }
 
+<<<<<<< HEAD
         /// Makes the pages of `bytes` bytes of data from `offset` on exist, in the file and in this mapping.
         ///
         /// # Errors
         /// `NoSpace` when the system has no memory for them.
         pub fn populate(&self, file: &File, offset: u64, bytes: u64) -> Result<()> {
+=======
+        /// Does nothing: the pages of a model all exist.
+        ///
+        /// # Errors
+        /// None.
+        #[cfg(any(loom, shuttle))]
+        pub fn populate(&self, _offset: u64, _bytes: u64) -> Result<()> {
+            Ok(())
+        }
+
+        /// Touches the pages of `bytes` bytes of data from `offset` on, which the file already has.
+        ///
+        /// # Errors
+        /// `NoSpace` when the system has no memory for them.
+        #[cfg(not(any(loom, shuttle)))]
+        pub fn populate(&self, offset: u64, bytes: u64) -> Result<()> {
+>>>>>>> 23cef93 (wip)
             let start = (self.offsets.data + offset) as usize;
             let full = |error: std::io::Error| {
                 Error::new(ErrorKind::NoSpace, "cannot touch the arena's pages").with_source(error)

@@ -6,6 +6,9 @@
 // Clippy's exemption for tests reaches `#[test]` functions only, not their helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "loom/counted.rs"]
+mod counted;
+
 use std::time::Duration;
 
 use cascade_core::id::BlockId;
@@ -20,6 +23,8 @@ use cascade_shm::role::{Role, Standing};
 use cascade_shm::slot::{Extent, Slot, State, Word};
 use loom::sync::Arc;
 use loom::thread;
+
+use crate::counted::model;
 
 /// One bucket, and a ledger entry for each thread that pins.
 struct World {
@@ -102,13 +107,6 @@ impl World {
     fn count(&self, state: State) -> usize {
         self.slots.iter().filter(|slot| slot.word().state() == state).count()
     }
-}
-
-fn model(bound: usize, work: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(bound);
-    builder.max_branches = 20_000;
-    builder.check(work);
 }
 
 fn key(world: &World, name: &str) -> Key {
@@ -232,6 +230,39 @@ fn a_refilled_slot_is_not_taken_for_what_it_held() {
     });
 }
 
+/// As before, refilled with another id, and a second reader pins the new block in the same slot meanwhile.
+#[test]
+fn an_old_word_pins_nothing_once_the_slot_holds_another_id() {
+    model(2, || {
+        let world = Arc::new(World::new(2));
+        let (old, new) = (key(&world, "a"), twin_tag(&world, "a"));
+        let sealed = world.put(&old, 0, 7);
+        let readers = [(0, old), (1, new)].map(|(cell, name)| {
+            let world = Arc::clone(&world);
+            thread::spawn(move || {
+                let index = world.index();
+                // The first looked long ago; the second looks now.
+                let seen = if cell == 0 { Found::Sealed(0, sealed) } else { index.find(&name) };
+                let Found::Sealed(slot, word) = seen else { return };
+                if protocol::pin(&index, slot, word, &world.cells[cell]) == Pin::Held {
+                    world.check(slot, 7 + cell as u64);
+                    assert_eq!(world.word(slot).generation(), cell as u64);
+                    assert!(protocol::unpin(&index, slot, &world.cells[cell]).is_none());
+                }
+            })
+        });
+        if let Some(freeing) =
+            world.evict(0, sealed, 1, WhenPinned::Keep).filter(|w| w.state() == State::Freeing)
+        {
+            world.free(0, freeing);
+            world.put(&new, 0, 8);
+        }
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+}
+
 /// Fails without the fence in `word_if_id`, or without its second look at the generation.
 #[test]
 fn a_slot_that_changes_hands_is_not_found_under_the_wrong_id() {
@@ -335,6 +366,35 @@ fn a_retired_block_goes_with_its_last_pin() {
         retire(&world, sealed);
         reader.join().unwrap();
         assert_eq!(world.word(0).state(), State::Free);
+    });
+}
+
+/// Two hold it when it is retired: whoever is last reclaims it, and nobody does so twice. Fails as the one before.
+#[test]
+fn of_two_last_pins_exactly_one_reclaims() {
+    model(2, || {
+        let world = Arc::new(World::new(2));
+        let name = key(&world, "a");
+        let sealed = world.put(&name, 0, 7);
+        for cell in &world.cells {
+            assert_eq!(protocol::pin(&world.index(), 0, sealed, cell), Pin::Held);
+        }
+        let readers = [0, 1].map(|cell| {
+            let world = Arc::clone(&world);
+            thread::spawn(move || {
+                world.check(0, 7);
+                let retired = protocol::unpin(&world.index(), 0, &world.cells[cell]);
+                if let Some(freeing) = retired.and_then(|word| world.reclaim(0, word, 2 + cell as u16)) {
+                    world.free(0, freeing);
+                }
+            })
+        });
+        retire(&world, sealed);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+        // Exactly one freed it: the generation moved on by one.
+        assert_eq!((world.word(0).state(), world.word(0).generation()), (State::Free, 1));
     });
 }
 

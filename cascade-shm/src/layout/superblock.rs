@@ -169,7 +169,7 @@ fn text(bytes: &[u8], at: usize, most: usize) -> String {
     String::from_utf8_lossy(bytes.get(at + 8..at + 8 + len).unwrap_or_default()).into_owned()
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 
