@@ -159,14 +159,13 @@ impl Arena {
         Ok(arena)
     }
 
-    /// A handle, with an owner row of its own, on the memory of a model; the file at `path` has its locks.
+    /// A handle, with an owner row of its own, on the memory of a model; `file`, which is at `path`, has its locks.
     ///
     /// # Errors
     /// As [`Arena::open`].
     #[cfg(any(loom, shuttle))]
-    pub fn modelled(map: Arc<Map>, path: PathBuf) -> Result<Self> {
+    pub fn modelled(map: Arc<Map>, file: File, path: PathBuf) -> Result<Self> {
         let superblock = Superblock::new(*map.geometry(), 0, String::new());
-        let file = file::open(&path)?;
         Self::join(map, file, superblock, path, Start::Found, false)
     }
 

@@ -10,8 +10,14 @@ mod counted;
 mod node;
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use cascade_core::sync::Ordering;
+use cascade_core::batch::{Batch, Op, Outcome};
+use cascade_core::id::BlockId;
+use cascade_core::memory::Piece;
+use cascade_core::sync::{AtomicU64, Ordering};
+use cascade_core::tier::{Addressable, PutMeta, Tier};
+use cascade_shm::Arena;
 use cascade_shm::ledger::Entry;
 use cascade_shm::lock::Holder;
 use cascade_shm::model::{Core, dead_owners};
@@ -58,7 +64,7 @@ fn units_are_given_out_once_while_others_are_given_back() {
 /// A block that crosses regions against one that lies in the second of them. Fails when `take_span` does not look again.
 #[test]
 fn a_span_and_a_block_do_not_share_units() {
-    model(2, || {
+    model(3, || {
         let node = Node::new();
         let sessions = [node.join(), node.join()];
         let slots = [0, 1]
@@ -79,7 +85,7 @@ fn a_span_and_a_block_do_not_share_units() {
 /// Fails without the rebuild.
 #[test]
 fn a_region_whose_holder_died_is_rebuilt_before_it_is_used() {
-    model(2, || {
+    model(3, || {
         let node = Node::new();
         let sessions = [node.join(), node.join()];
         let slots = [0, 1]
@@ -118,7 +124,7 @@ fn leave_remains(node: &Node, core: &Core) -> (Holder, [u32; 2]) {
 /// intents.
 #[test]
 fn a_dead_owner_is_recovered_once_by_two_survivors() {
-    model(2, || {
+    model(3, || {
         let node = Node::new();
         let [first, second] = [node.join(), node.join()];
         let (_, slots) = leave_remains(&node, first.core());
@@ -144,7 +150,7 @@ fn a_dead_owner_is_recovered_once_by_two_survivors() {
 /// can be left in the name of another generation.
 #[test]
 fn who_takes_a_dead_owners_row_keeps_what_it_then_holds() {
-    model(2, || {
+    model(3, || {
         let node = Arc::new(Node::new());
         let [first, second] = [node.join(), node.join()];
         let (dead, _) = leave_remains(&node, first.core());
@@ -168,11 +174,50 @@ fn who_takes_a_dead_owners_row_keeps_what_it_then_holds() {
     });
 }
 
+fn put(arena: &Arena, name: &str, data: &[u8]) -> Outcome {
+    let from = Piece::shared(Arc::from(data)).into();
+    let op = Op::Store { id: BlockId::named(name), from, meta: PutMeta::default() };
+    arena.submit(Batch::new(vec![op])).wait(Instant::now()).unwrap()[0]
+}
+
+/// The dead could write what others had sealed: once they are recovered, nothing is leased that was not verified since. Fails
+/// when recovery does not count the epoch up.
+#[test]
+fn what_the_dead_damaged_is_not_leased_once_they_are_recovered() {
+    model(3, || {
+        let node = Node::new();
+        let (survivor, arena) = (node.join(), node.arena());
+        assert_eq!(put(&arena, "a", &[7; 100]), Outcome::Stored);
+        assert!(arena.lease(&BlockId::named("a")).is_ok());
+        node.dead(2);
+        let slot = node.map.slots().iter().find(|slot| slot.word().state() == State::Sealed).unwrap();
+        let memory = node.map.block(slot.extent().unwrap()).unwrap();
+        assert!(memory.write_at(50, &[8]));
+        let is_recovered = Arc::new(AtomicU64::new(0));
+        let recovery = {
+            let is_recovered = Arc::clone(&is_recovered);
+            thread::spawn(move || {
+                dead_owners(survivor.core());
+                is_recovered.store(1, Ordering::Release);
+                survivor
+            })
+        };
+        for _ in 0..2 {
+            let after = is_recovered.load(Ordering::Acquire) == 1;
+            // Before, nobody could know.
+            assert!(arena.lease(&BlockId::named("a")).is_err() || !after);
+        }
+        let survivor = recovery.join().unwrap();
+        assert!(arena.lease(&BlockId::named("a")).is_err());
+        assert_eq!(tables(survivor.core()), (0, 0));
+    });
+}
+
 /// Space kept from use after a transfer that was given up is given back, while its id is put again. Fails when the end of the
 /// quarantine frees without the region's lock.
 #[test]
 fn the_end_of_a_quarantine_frees_once_beside_a_new_put() {
-    model(2, || {
+    model(3, || {
         let node = Arc::new(Node::new());
         let [first, second] = [node.join(), node.join()];
         let (old, word) = node.reserve(first.core(), 0, 0, "a");

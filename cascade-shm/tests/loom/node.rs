@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use cascade_core::id::BlockId;
 use cascade_core::tier::Class;
+use cascade_shm::Arena;
 use cascade_shm::index::Claim;
 use cascade_shm::layout::Geometry;
 use cascade_shm::ledger::Entry;
@@ -39,8 +40,16 @@ impl Node {
 
     /// An owner.
     pub(crate) fn join(&self) -> Session {
-        Session::join(&self.map, &|| Ok(File::options().read(true).write(true).open(&self.locks).unwrap()))
-            .unwrap()
+        Session::join(&self.map, &|| Ok(self.file())).unwrap()
+    }
+
+    fn file(&self) -> File {
+        File::options().read(true).write(true).open(&self.locks).unwrap()
+    }
+
+    /// An owner with a whole handle.
+    pub(crate) fn arena(&self) -> Arena {
+        Arena::modelled(Arc::clone(&self.map), self.file(), self.locks.to_path_buf()).unwrap()
     }
 
     /// An owner that is dead: its process is gone, and nobody has its file lock.
