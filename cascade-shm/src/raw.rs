@@ -232,29 +232,21 @@ mod mapped {
             Some(unsafe { BlockMemory::new(ptr, extent.len as usize) })
         }
 
-<<<<<<< HEAD
-        /// Makes the pages of `bytes` bytes of data from `offset` on exist, in the file and in this mapping.
-        ///
-        /// # Errors
-        /// `NoSpace` when the system has no memory for them.
-        pub fn populate(&self, file: &File, offset: u64, bytes: u64) -> Result<()> {
-=======
         /// Does nothing: the pages of a model all exist.
         ///
         /// # Errors
         /// None.
         #[cfg(any(loom, shuttle))]
-        pub fn populate(&self, _offset: u64, _bytes: u64) -> Result<()> {
+        pub fn populate(&self, _file: &File, _offset: u64, _bytes: u64) -> Result<()> {
             Ok(())
         }
 
-        /// Touches the pages of `bytes` bytes of data from `offset` on, which the file already has.
+        /// Makes the pages of `bytes` bytes of data from `offset` on exist, in the file and in this mapping.
         ///
         /// # Errors
         /// `NoSpace` when the system has no memory for them.
         #[cfg(not(any(loom, shuttle)))]
-        pub fn populate(&self, offset: u64, bytes: u64) -> Result<()> {
->>>>>>> 23cef93 (wip)
+        pub fn populate(&self, file: &File, offset: u64, bytes: u64) -> Result<()> {
             let start = (self.offsets.data + offset) as usize;
             let full = |error: std::io::Error| {
                 Error::new(ErrorKind::NoSpace, "cannot touch the arena's pages").with_source(error)
