@@ -7,6 +7,7 @@ use cascade_core::planted::{self, Bug};
 use cascade_core::sync::{AtomicU64, Ordering, Wait, fence};
 use cascade_core::tier::Class;
 
+use crate::protocol::held;
 use crate::slot::{Slot, State, Word};
 
 /// Slots of a bucket, and tags of a tag word.
@@ -225,8 +226,9 @@ impl<'a> Index<'a> {
         mine.clear_extent();
         self.set_tag(slot, key.tag);
         let claiming = writing.with(State::Claiming, owner);
-        let published = mine.advance(writing, claiming);
-        assert!(published, "only a slot's owner moves it out of Writing");
+        if !held(mine.advance(writing, claiming), "only a slot's owner moves it out of Writing") {
+            return None;
+        }
         // Of two claims on one id, at least one sees the other after this.
         fence(Ordering::SeqCst);
         crate::kill::point("claim.claiming");
@@ -235,14 +237,14 @@ impl<'a> Index<'a> {
         if claim.is_none() {
             let reserved = claiming.with(State::Reserved, owner);
             let confirmed = mine.advance(claiming, reserved);
-            assert!(confirmed, "only a slot's owner moves it out of Claiming");
-            return Some(Claim::Ours(reserved));
+            return held(confirmed, "only a slot's owner moves it out of Claiming")
+                .then_some(Claim::Ours(reserved));
         }
         let freeing = claiming.with(State::Freeing, owner);
-        let given_up = mine.advance(claiming, freeing);
-        assert!(given_up, "only a slot's owner moves it out of Claiming");
-        crate::kill::point("claim.given_up");
-        self.release(slot, freeing);
+        if held(mine.advance(claiming, freeing), "only a slot's owner moves it out of Claiming") {
+            crate::kill::point("claim.given_up");
+            self.release(slot, freeing);
+        }
         claim
     }
 
@@ -275,7 +277,7 @@ impl<'a> Index<'a> {
         let step = u64::from(!planted::is(Bug::NoGenerationBump));
         let free = Word::new(State::Free, Class::Ordinary, 0, freeing.generation() + step);
         let freed = self.slots[slot as usize].advance(freeing, free);
-        assert!(freed, "only a slot's owner moves it out of Freeing");
+        held(freed, "only a slot's owner moves it out of Freeing");
     }
 
     fn set_tag(&self, slot: u32, tag: u8) {

@@ -187,7 +187,7 @@ impl Inspection {
             used_bytes,
             put_bytes: word(3),
             evictions: word(4),
-            unclean_deaths: word(2),
+            unclean_deaths: word(6),
             slots: self.count_slots((word(2) % 63) as u8 + 1)?,
             regions,
             owners: self.owners()?,

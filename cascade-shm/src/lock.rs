@@ -23,6 +23,11 @@ impl Holder {
         Self { row: (word >> 8) as u16, generation: (word >> 32) as u32 }
     }
 
+    /// Whether somebody could have written `word` into a lock. Nobody holds it if not: it was damaged.
+    fn is_word(word: u64) -> bool {
+        word & 0xff00_00ff == 1
+    }
+
     /// Who holds a lock whose word is `word`.
     #[must_use]
     pub fn of_lock(word: u64) -> Option<Self> {
@@ -57,7 +62,7 @@ impl Lock {
     /// Its holder, or who was faster than we.
     pub fn try_take(&self, me: Holder, is_dead: &dyn Fn(Holder) -> bool) -> Result<Guard<'_>, Holder> {
         let word = self.word.load(Ordering::Relaxed);
-        if word != 0 && !is_dead(Holder::from_word(word)) {
+        if Holder::is_word(word) && !is_dead(Holder::from_word(word)) {
             return Err(Holder::from_word(word));
         }
         self.exchange(word, me, word != 0).ok_or_else(|| self.holder().unwrap_or(me))
@@ -75,7 +80,7 @@ impl Lock {
             let word = self.word.load(Ordering::Relaxed);
             let free = word == 0;
             let is_dead = |holder| planted::is(Bug::LockFromTheLiving) || is_dead(holder);
-            if (free || wait.is_long() && is_dead(Holder::from_word(word)))
+            if (free || wait.is_long() && (!Holder::is_word(word) || is_dead(Holder::from_word(word))))
                 && let Some(guard) = self.exchange(word, me, !free)
             {
                 return Some(guard);
@@ -129,6 +134,15 @@ mod tests {
         assert!(lock.try_acquire(ME).is_none());
         drop(guard);
         assert!(lock.try_acquire(ME).is_some());
+    }
+
+    #[test]
+    fn a_word_that_nobody_wrote_holds_nothing() {
+        for damage in [1 << 40, 2, 1 << 8 | 1 << 24 | 1, u64::MAX] {
+            let lock = Lock { word: AtomicU64::new(damage) };
+            let guard = lock.acquire(ME, &|_| false, Duration::from_millis(50)).unwrap();
+            assert!(guard.recovered());
+        }
     }
 
     #[test]

@@ -70,8 +70,11 @@ impl OwnerRow {
 
     /// Ends the life of owner `generation`; `false` if it had ended already.
     pub fn leave(&self, generation: u32) -> bool {
-        let (live, free) = (1 | u64::from(generation) << 32, u64::from(generation) << 32);
-        self.state.compare_exchange(live, free, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        // As it stands: bits that mean nothing may be set by damage, and must not keep the row for ever.
+        let live = self.state.load(Ordering::Acquire);
+        let is_it = live & 1 == 1 && (live >> 32) as u32 == generation;
+        let free = u64::from(generation) << 32;
+        is_it && self.state.compare_exchange(live, free, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// The process that joined last.

@@ -101,7 +101,17 @@ pub enum WhenPinned {
     Retire,
 }
 
-/// Decides a begun block: on to `Freeing` when it is not pinned, else back or retired. Gives the word it now has.
+/// Whether a transition that nobody else may make was made. It always is, unless the slot was written over by something that
+/// knows nothing of owners; then it is left alone, and no content of shared memory ends the process. In the models it is a proof.
+pub(crate) fn held(moved: bool, what: &str) -> bool {
+    if cfg!(loom) {
+        assert!(moved, "{what}");
+    }
+    moved
+}
+
+/// Decides a begun block: on to `Freeing` when it is not pinned, else back or retired. Gives the word it now has, which is
+/// in none of these states if the slot was damaged meanwhile: it is not the caller's any more.
 pub fn decide(index: &Index<'_>, slot: u32, begun: Word, is_pinned: bool, when_pinned: WhenPinned) -> Word {
     let to = match (is_pinned, begun.state(), when_pinned) {
         (false, _, _) => begun.with(State::Freeing, begun.owner()),
@@ -109,8 +119,11 @@ pub fn decide(index: &Index<'_>, slot: u32, begun: Word, is_pinned: bool, when_p
         (true, _, _) => begun.with(State::Retired, 0),
     };
     let moved = index.slot(slot).is_some_and(|slot| slot.advance(begun, to));
-    assert!(moved, "only the owner of a begun eviction decides it");
-    to
+    if held(moved, "only the owner of a begun eviction decides it") {
+        to
+    } else {
+        begun.with(State::Sealed, 0)
+    }
 }
 
 /// Takes a retired block for freeing, if its last pin is gone; the caller's ledger already says so. `None`: somebody holds a
@@ -131,8 +144,10 @@ where
         crate::kill::point("reclaim.begun");
         let is_pinned = pinned(&[slot], cells()).contains(&true);
         word = decide(index, slot, begun, is_pinned, WhenPinned::Retire);
-        if !is_pinned {
-            return Some(word);
+        match word.state() {
+            State::Freeing => return Some(word),
+            State::Retired => {}
+            _ => return None,
         }
         // Who unpinned while it was not to be seen as retired did not reclaim it. Who does so from now on will.
         if planted::is(Bug::NoScanAfterRetire) || pinned(&[slot], cells()).contains(&true) {

@@ -58,7 +58,8 @@ mod mapped {
         pub ready_regions: AtomicU64,
         /// Regions that growth may still reach: fewer than the geometry's after it ran out of memory.
         pub limit_regions: AtomicU64,
-        /// Counts unclean deaths: blocks verified in another epoch are verified again before they are leased.
+        /// Counted up when bytes were not watched over: blocks verified in another epoch are verified again before they are
+        /// leased.
         pub epoch: AtomicU64,
         /// Payload bytes ever put: the clock of eviction.
         pub put_bytes: AtomicU64,
@@ -66,6 +67,8 @@ mod mapped {
         pub evictions: AtomicU64,
         /// Times that growth stopped for want of memory.
         pub shortfalls: AtomicU64,
+        /// Owners that died without leaving.
+        pub deaths: AtomicU64,
         /// Guards growth.
         pub grow: Lock,
         /// Guards the recovery of dead owners.

@@ -4,11 +4,12 @@
 mod audit;
 mod bits;
 mod span;
+mod vet;
 
 use std::time::Duration;
 
 use cascade_core::planted::{self, Bug};
-use cascade_core::sync::Ordering;
+use cascade_core::sync::{AtomicU32, Ordering};
 
 use crate::index::Index;
 use crate::layout::{CHUNK_BYTES, PAGE_BYTES};
@@ -16,6 +17,9 @@ use crate::lock::{Guard, Holder};
 use crate::raw::Map;
 use crate::session::Waiting;
 use crate::slot::{Extent, State, Word};
+use span::Piece;
+
+pub use vet::Vetted;
 
 /// How long to wait for a region: far longer than a running owner holds its lock, and short enough to go elsewhere when the
 /// owner is stopped.
@@ -75,6 +79,7 @@ pub struct Regions<'a> {
     me: Holder,
     is_dead: &'a dyn Fn(Holder) -> bool,
     waiting: &'a Waiting,
+    vetted: &'a Vetted,
 }
 
 /// Whom an extent is for.
@@ -89,10 +94,16 @@ pub struct Tenancy {
 }
 
 impl<'a> Regions<'a> {
-    /// The allocator of `map`, used by `me`.
+    /// The allocator of `map`, used by `me`, who knows of its tables what `vetted` says.
     #[must_use]
-    pub fn new(map: &'a Map, me: Holder, is_dead: &'a dyn Fn(Holder) -> bool, waiting: &'a Waiting) -> Self {
-        Self { map, me, is_dead, waiting }
+    pub fn new(
+        map: &'a Map,
+        me: Holder,
+        is_dead: &'a dyn Fn(Holder) -> bool,
+        waiting: &'a Waiting,
+        vetted: &'a Vetted,
+    ) -> Self {
+        Self { map, me, is_dead, waiting, vetted }
     }
 
     /// Number of regions whose pages exist.
@@ -154,6 +165,9 @@ impl<'a> Regions<'a> {
     ) -> Option<Extent> {
         let guard = self.lock(region)?;
         crate::kill::point("alloc.locked");
+        if !self.is_usable(region) {
+            return None;
+        }
         let now = self.kind(region);
         if now != kind && now != Kind::Empty {
             return None;
@@ -241,14 +255,26 @@ impl<'a> Regions<'a> {
         self.set_summary(region, kind, longest);
     }
 
-    fn unmark(&self, region: usize, kind: Kind, unit: usize, units: usize) {
-        bits::set(self.map.bitmap(region), unit, units, planted::is(Bug::LostBitmapClear));
-        crate::kill::point("free.half");
-        for resident in &self.map.residents(region)[unit..unit + units] {
-            resident.store(0, Ordering::Relaxed);
+    /// Clears the units of a piece that are those of `slot`: where a damaged slot names units of another block, that one
+    /// keeps them.
+    fn unmark(&self, piece: Piece, kind: Kind, slot: u32) {
+        let (bitmap, residents) = (self.map.bitmap(piece.region), self.map.residents(piece.region));
+        let run = &residents[piece.unit..piece.unit + piece.units];
+        let is_its = |resident: &AtomicU32| resident.load(Ordering::Relaxed) == slot + 1;
+        let left = planted::is(Bug::LostBitmapClear);
+        if run.iter().all(is_its) {
+            bits::set(bitmap, piece.unit, piece.units, left);
+        } else {
+            let its = (piece.unit..).zip(run).filter(|(_, resident)| is_its(resident));
+            its.for_each(|(unit, _)| bits::set(bitmap, unit, 1, left));
         }
-        let empty = self.map.bitmap(region).iter().all(|word| word.load(Ordering::Relaxed) == 0);
-        self.set_summary(region, if empty { Kind::Empty } else { kind }, self.units(kind));
+        crate::kill::point("free.half");
+        run.iter()
+            .filter(|resident| is_its(resident))
+            .for_each(|resident| resident.store(0, Ordering::Relaxed));
+        let empty = bitmap.iter().all(|word| word.load(Ordering::Relaxed) == 0);
+        self.set_summary(piece.region, if empty { Kind::Empty } else { kind }, self.units(kind));
+        self.vetted.look_again(piece.region);
     }
 
     /// Takes the extent of a slot that the caller owns in state `Freeing`, and ends the slot's life. `false` when a region
@@ -263,7 +289,7 @@ impl<'a> Regions<'a> {
             crate::kill::point("free.cleared");
             // A rebuild just done for a dead holder saw the extent; taking it out again is the same work either way.
             for piece in self.pieces(extent) {
-                self.unmark(piece.region, Kind::of(extent.len), piece.unit, piece.units);
+                self.unmark(piece, Kind::of(extent.len), slot);
             }
             drop(guards);
             crate::kill::point("free.unlocked");

@@ -142,10 +142,10 @@ fn retire(stripe: &Stripe, old: u32, begun: Word, cell: Cell<'_>) {
     let pinned = protocol::pinned(&[old], core.ledger_cells().map(|(_, cell)| cell)).contains(&true);
     let decided = protocol::decide(&index, old, begun, pinned, WhenPinned::Retire);
     crate::kill::point("retire.decided");
-    if pinned {
-        crate::evict::reclaim_retired(stripe, old, decided, cell);
-    } else {
-        crate::evict::finish_free(stripe, old, decided, cell);
+    match decided.state() {
+        State::Retired => crate::evict::reclaim_retired(stripe, old, decided, cell),
+        State::Freeing => crate::evict::finish_free(stripe, old, decided, cell),
+        _ => drop(cell),
     }
 }
 

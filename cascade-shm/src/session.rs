@@ -14,12 +14,13 @@ use parking_lot::Mutex;
 
 use crate::index::Index;
 use crate::layout::STRIPE_ENTRIES;
+use crate::ledger::Entry;
 use crate::lock::Holder;
 use crate::owner::RowState;
 use crate::process::{self, ForkGuard};
 use crate::raw::Map;
 use crate::recover;
-use crate::region::Regions;
+use crate::region::{Regions, Vetted};
 
 pub use counters::{Counters, Event};
 pub use stripe::{Cell, Held, Stripe};
@@ -36,6 +37,7 @@ pub struct Core {
     /// Slots that hardware may still write to.
     pub(crate) quarantine: Mutex<cascade_core::quarantine::Quarantine<(usize, u32)>>,
     pub(crate) clock: cascade_core::clock::SystemClock,
+    vetted: Vetted,
 }
 
 /// An owner row in use by this process.
@@ -54,6 +56,10 @@ impl Session {
         crate::kill::point("attach.before_row");
         let lock = ForkGuard::new(open()?);
         let last = (map.geometry().owners - 1) as u16;
+        // Nobody has watched over the bytes since the last owner went: each is verified before it is leased.
+        if map.owners().iter().all(|owner| owner.state().0 == RowState::Free) {
+            recover::next_epoch(map);
+        }
         let row = match take_row(map, &lock, 0..last) {
             Some(row) => row,
             None => {
@@ -68,7 +74,12 @@ impl Session {
     }
 
     fn new(map: Arc<Map>, lock: ForkGuard, row: u16) -> Self {
+        // A free row's ledger is empty, unless it was damaged: pins that nobody holds would keep blocks for ever.
+        for cell in map.ledger(row).iter().filter(|cell| Entry::load(cell) != Entry::EMPTY) {
+            Entry::EMPTY.store(cell);
+        }
         let generation = map.owners()[row as usize].join(process::current());
+        let vetted = Vetted::none(map.geometry().regions());
         let stripes = map.geometry().ledger_entries as usize / STRIPE_ENTRIES;
         let limit_bytes = map.geometry().data_bytes / 4;
         let grace = crate::kill::QUARANTINE;
@@ -79,6 +90,7 @@ impl Session {
             holder: Holder { row, generation },
             quarantine: Mutex::new(cascade_core::quarantine::Quarantine::new(grace, limit_bytes)),
             clock: cascade_core::clock::SystemClock::default(),
+            vetted,
         });
         let stripes = (0..stripes).map(|number| Arc::new(Stripe::new(Arc::clone(&core), number))).collect();
         Self { core, stripes }
@@ -181,14 +193,18 @@ impl Core {
     /// Runs `work` with the allocator.
     pub fn with_regions<T>(&self, work: impl FnOnce(&Regions<'_>) -> T) -> T {
         let is_dead = |holder| self.is_dead(holder);
-        work(&Regions::new(&self.map, self.holder, &is_dead, &self.waiting))
+        work(&Regions::new(&self.map, self.holder, &is_dead, &self.waiting, &self.vetted))
     }
 
     /// Every ledger entry in use by any owner. Dead owners' entries are in it until they are recovered.
     pub fn ledger_cells(&self) -> impl Iterator<Item = (u16, &AtomicU64)> {
         let limit = self.map.geometry().ledger_entries as usize;
         self.map.owners().iter().enumerate().flat_map(move |(row, owner)| {
-            let used = if owner.state().0 == RowState::Live { owner.stripes() * STRIPE_ENTRIES } else { 0 };
+            let used = if owner.state().0 == RowState::Live {
+                owner.stripes().saturating_mul(STRIPE_ENTRIES)
+            } else {
+                0
+            };
             let row = row as u16;
             self.map.ledger(row)[..used.min(limit)].iter().map(move |cell| (row, cell))
         })
@@ -214,7 +230,7 @@ impl Drop for Core {
             return;
         }
         let ledger = self.map.ledger(self.row());
-        let holds = ledger.iter().any(|cell| crate::ledger::Entry::load(cell) != crate::ledger::Entry::EMPTY);
+        let holds = ledger.iter().any(|cell| Entry::load(cell) != Entry::EMPTY);
         // What could not be given back (memory that hardware may still write) is left to recovery, which sees an owner that
         // does not live but never left.
         if !holds {

@@ -76,6 +76,9 @@ impl Regions<'_> {
         let extent = Extent { offset: first_unit as u64 * kind.unit_bytes(), len };
         let guards = self.lock_extent(extent)?;
         crate::kill::point("alloc.locked");
+        if !self.pieces(extent).all(|piece| self.is_usable(piece.region)) {
+            return None;
+        }
         let free = self.pieces(extent).all(|piece| match self.kind(piece.region) {
             Kind::Empty => true,
             Kind::Large => bits::free_runs(self.map.bitmap(piece.region), self.units(kind))

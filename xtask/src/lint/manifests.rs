@@ -7,8 +7,13 @@ pub(super) fn check(files: &[TextFile]) -> Vec<Violation> {
     let manifests =
         files.iter().filter(|file| file.path == "Cargo.toml" || file.path.ends_with("/Cargo.toml"));
     manifests
-        .flat_map(|file| if file.path == "Cargo.toml" { check_root(file) } else { check_member(file) })
+        .flat_map(|file| if is_root(file) { check_root(file) } else { check_member(file) })
         .collect()
+}
+
+/// The root, or that of a workspace of its own, such as the fuzz targets.
+fn is_root(file: &TextFile) -> bool {
+    file.path == "Cargo.toml" || file.text.lines().any(|line| line == "[workspace]")
 }
 
 /// A dependency needs a comment on the line above; crates of the workspace explain themselves.

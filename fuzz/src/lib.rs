@@ -1,0 +1,59 @@
+//! What the fuzz targets do with their input. A target fails by a panic, by a signal, or by taking longer than five seconds;
+//! each also checks what must hold of whatever was read. Rings, segments and messages get theirs with their tiers.
+
+pub mod arena;
+pub mod config;
+pub mod identity;
+pub mod superblock;
+pub mod words;
+
+/// Every target with its first inputs.
+#[must_use]
+pub fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
+    vec![
+        ("superblock", superblock::seeds()),
+        ("words", words::seeds()),
+        ("slot", arena::seeds()),
+        ("ledger", arena::seeds()),
+        ("owner", arena::seeds()),
+        ("region", arena::seeds()),
+        ("control", arena::seeds()),
+        ("arena", arena::seeds()),
+        ("config", config::seeds()),
+        ("identity", identity::seeds()),
+    ]
+}
+
+/// The input, taken from the front in pieces; zeros after its end.
+pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
+
+impl Input<'_> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let mut out = [0; N];
+        let (taken, rest) = self.0.split_at(N.min(self.0.len()));
+        out[..taken.len()].copy_from_slice(taken);
+        self.0 = rest;
+        out
+    }
+
+    pub(crate) fn byte(&mut self) -> u8 {
+        let [byte] = self.bytes();
+        byte
+    }
+
+    pub(crate) fn number(&mut self) -> u64 {
+        u64::from_le_bytes(self.bytes())
+    }
+
+    /// A text whose length stands before it.
+    pub(crate) fn text(&mut self) -> String {
+        let len = usize::from(self.byte()).min(self.0.len());
+        let (taken, rest) = self.0.split_at(len);
+        self.0 = rest;
+        String::from_utf8_lossy(taken).into_owned()
+    }
+}
