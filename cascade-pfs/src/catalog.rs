@@ -36,6 +36,8 @@ struct Block {
     record: Record,
     /// Fetches since it was written, up to 255.
     used: AtomicU8,
+    /// An older version of it was seen, and may be in a segment yet.
+    replaced: bool,
 }
 
 /// What is known of a segment.
@@ -61,6 +63,8 @@ pub(crate) struct Segment {
 pub(crate) struct Resident {
     pub(crate) record: Record,
     pub(crate) used: u8,
+    /// An older version of it may be in a segment yet.
+    pub(crate) replaced: bool,
 }
 
 impl Resident {
@@ -143,14 +147,21 @@ impl Catalog {
         segment.known_to = segment.known_to.max(end);
         segment.file_bytes = segment.file_bytes.max(end);
         segment.first = if segment.first == 0 { record.sequence } else { segment.first.min(record.sequence) };
-        let forgotten = self.forgotten.get(&record.id).is_some_and(|at| *at >= record.sequence);
-        let known = self.blocks.get(&record.id).is_some_and(|block| block.record.sequence >= record.sequence);
-        if forgotten || known {
+        let forgotten = self.forgotten.get(&record.id).is_some_and(|at| *at > record.sequence);
+        if forgotten {
             return;
+        }
+        match self.blocks.get_mut(&record.id) {
+            Some(block) if block.record.sequence >= record.sequence => {
+                block.replaced |= block.record.sequence > record.sequence;
+                return;
+            }
+            _ => {}
         }
         segment.ids.push(record.id);
         segment.live_bytes += record.bytes();
-        let block = Block { record, used: AtomicU8::new(0) };
+        let replaced = self.blocks.contains_key(&record.id);
+        let block = Block { record, used: AtomicU8::new(0), replaced };
         if let Some(old) = self.blocks.insert(record.id, block) {
             self.leave(&old.record);
         }
@@ -196,7 +207,11 @@ impl Catalog {
     /// The visible blocks of a segment, in the order in which they were put there.
     pub(crate) fn residents(&self, id: SegmentId) -> Vec<Resident> {
         let Some(segment) = self.segments.get(&id) else { return Vec::new() };
-        let of = |block: &Block| Resident { record: block.record, used: block.used.load(Ordering::Relaxed) };
+        let of = |block: &Block| Resident {
+            record: block.record,
+            used: block.used.load(Ordering::Relaxed),
+            replaced: block.replaced,
+        };
         let mut residents: Vec<Resident> = segment
             .ids
             .iter()

@@ -14,10 +14,10 @@ use crate::catalog::Catalog;
 use crate::config::PfsConfig;
 use crate::counters::Counters;
 use crate::fs::{Access, File, Fs};
-use crate::layout::{Identity, WriterId};
+use crate::layout::{Identity, Record, WriterId};
 use crate::names::{Name, SegmentId};
 use crate::pieces::{are_pages, list, total};
-use crate::queue::Queue;
+use crate::queue::{Queue, Request};
 use crate::{io as whole, raw};
 
 /// Segments kept open for reading.
@@ -104,6 +104,17 @@ impl Core {
     /// Closes the file of a segment, once nobody reads it.
     pub(crate) fn close(&self, id: SegmentId) {
         self.files.lock().remove(&id);
+    }
+
+    /// Drops a block that was found damaged, if it still is the newest of its id.
+    pub(crate) fn drop_corrupt(&self, record: &Record) -> bool {
+        let is_it = self.catalog.write().remove(record);
+        if is_it {
+            self.counters.corrupt.add(1);
+            // Refused only while the tier is being closed: then the next one finds the damage again.
+            let _ = self.queue.push(Request::Hide(*record), 0);
+        }
+        is_it
     }
 
     /// A buffer of at least `len` bytes, for [`Core::give_back`].

@@ -10,7 +10,7 @@ use cascade_core::memory::SgList;
 use cascade_core::tier::PutMeta;
 use parking_lot::{Condvar, Mutex};
 
-use crate::layout::WriterId;
+use crate::layout::{Record, WriterId};
 
 /// One operation of a batch that somebody waits for.
 #[derive(Debug)]
@@ -57,6 +57,8 @@ pub(crate) enum Request {
         id: BlockId,
         part: Part,
     },
+    /// The block was found damaged or gone: no older version of it may come back.
+    Hide(Record),
     Flush(Completer),
     /// The files of an adopted writer that has no segment any more are to be removed.
     Bury(WriterId),

@@ -86,8 +86,7 @@ fn attempts(
             // Once more, from a file that is opened anew: a server may have shown an old state.
             Read::Wrong | Read::Lost if attempt == 0 => {}
             Read::Wrong => {
-                if core.catalog.write().remove(&record) {
-                    core.counters.corrupt.add(1);
+                if core.drop_corrupt(&record) {
                     return miss(MissReason::Corrupt);
                 }
             }

@@ -14,22 +14,15 @@ use crate::layout::{
 };
 use crate::names::{Name, SegmentId};
 use crate::pieces::list;
+use crate::queue::Request;
 
 /// Fills the catalog of a tier that is being opened.
 pub(crate) fn load(core: &Core, follow: &mut Follow) -> Vec<Name> {
     let names = follow.poll(core);
     let present: HashSet<SegmentId> = segments(&names).collect();
-    {
-        let mut catalog = core.catalog.write();
-        let lost: Vec<SegmentId> =
-            catalog.segments.keys().filter(|id| !present.contains(id)).copied().collect();
-        for id in lost {
-            catalog.drop_segment(id);
-        }
-    }
     let mut living: HashSet<WriterId> = HashSet::new();
     let mut dead: HashSet<WriterId> = HashSet::new();
-    for id in present {
+    for id in present.iter().copied() {
         let known = {
             let catalog = core.catalog.read();
             catalog.is_dropped(id) || catalog.segments.get(&id).is_some_and(|segment| segment.closed)
@@ -49,7 +42,25 @@ pub(crate) fn load(core: &Core, follow: &mut Follow) -> Vec<Name> {
             core.counters.io_errors.add(1);
         }
     }
+    // After the scans: a log may lag behind where the blocks of a removed segment went. A writer that lives may have made the
+    // segment since the names were read.
+    let missing: Vec<SegmentId> =
+        core.catalog.read().segments.keys().filter(|id| !present.contains(id)).copied().collect();
+    for id in missing {
+        if dead.contains(&id.writer) || adopt::is_dead(core, follow, id.writer) {
+            let mut catalog = core.catalog.write();
+            for resident in catalog.residents(id) {
+                hide(core, &resident.record);
+            }
+            catalog.drop_segment(id);
+        }
+    }
     names
+}
+
+/// A log names a block that is not there: an older version of it is not to come back when that log is gone.
+fn hide(core: &Core, record: &Record) {
+    let _ = core.queue.push(Request::Hide(*record), 0);
 }
 
 /// The segments among `names`.
@@ -70,6 +81,7 @@ pub(crate) fn scan(core: &Core, id: SegmentId) -> Result<()> {
         let beyond = catalog.residents(id).into_iter().map(|resident| resident.record);
         for record in beyond.filter(|record| record.offset.saturating_add(record.bytes()) > len) {
             catalog.remove(&record);
+            hide(core, &record);
         }
     }
     let mut page = Buffer::new(PAGE_BYTES);

@@ -14,7 +14,7 @@ use cascade_core::id::BlockId;
 
 use crate::config::Durability;
 use crate::core::{Core, is_full};
-use crate::layout::{LogEvent, WriterId, record_bytes};
+use crate::layout::{LogEvent, Record, WriterId, record_bytes};
 use crate::names::Name;
 use crate::pool::Pool;
 use crate::queue::{Next, Part, Put, Request};
@@ -74,7 +74,7 @@ impl Writer {
         let durable = self.core.config.durability != Durability::None;
         // Without it the writer counts as dead, and its segments are found by footers and headers.
         if self.log.write().is_ok() && durable {
-            let _ = self.log.sync();
+            let _ = self.log.sync(&self.core);
         }
     }
 
@@ -82,6 +82,7 @@ impl Writer {
         match request {
             Request::Put(put) => self.gather(put),
             Request::Delete { id, part } => self.delete(&id, &part),
+            Request::Hide(record) => self.hide(&record),
             Request::Flush(completer) => self.flush(&completer),
             Request::Bury(writer) => self.bury(writer),
         }
@@ -187,6 +188,14 @@ impl Writer {
         }
     }
 
+    /// Logs that a block is gone; where that cannot be written now, it is with the next events.
+    fn hide(&mut self, record: &Record) {
+        let (id, sequence) = (record.id, record.sequence.saturating_add(1));
+        self.core.catalog.write().forget(&id, sequence);
+        self.log.note(LogEvent::Forget { id, sequence });
+        let _ = self.log.write();
+    }
+
     fn flush(&mut self, completer: &Completer) {
         self.drain();
         if self.core.config.durability != Durability::None {
@@ -207,10 +216,11 @@ impl Writer {
         if !self.core.catalog.read().segments_of(writer).is_empty() {
             return;
         }
-        for event in crate::follow::forgets(&self.core, writer) {
-            self.log.note(event);
-        }
-        if self.log.write().is_err() {
+        let events = crate::follow::forgets(&self.core, writer);
+        let any = !events.is_empty();
+        events.into_iter().for_each(|event| self.log.note(event));
+        // Whatever the setting: the old log may be durable, and so it must be here before that one goes.
+        if self.log.write().is_err() || (any && self.sync_log().is_err()) {
             return;
         }
         for name in crate::follow::names(&self.core) {

@@ -18,6 +18,8 @@ pub(crate) struct Log {
     pub(crate) me: Identity,
     file: Arc<dyn File>,
     next: u64,
+    /// Its name is durable.
+    named: bool,
     /// Events that are not in the file yet: a write that failed is tried again with the next.
     waiting: Vec<LogEvent>,
 }
@@ -37,7 +39,7 @@ pub(crate) fn begin(core: &Core) -> io::Result<Log> {
     }
     let (life, file) = made?;
     core.lives(&me, life);
-    Ok(Log { me, file, next: 0, waiting: Vec::new() })
+    Ok(Log { me, file, next: 0, named: false, waiting: Vec::new() })
 }
 
 fn make(core: &Core, me: &Identity, names: [Name; 2]) -> io::Result<(Arc<dyn File>, Arc<dyn File>)> {
@@ -78,8 +80,14 @@ impl Log {
         Ok(())
     }
 
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        self.file.sync()
+    /// Makes the log durable, its name too.
+    pub(crate) fn sync(&mut self, core: &Core) -> io::Result<()> {
+        self.file.sync()?;
+        if !self.named {
+            core.fs.sync_dir(&core.config.dir)?;
+            self.named = true;
+        }
+        Ok(())
     }
 }
 
@@ -87,7 +95,7 @@ impl Writer {
     /// Makes the log durable. One that cannot be is given up, with the segment beside it: this process goes on as a new writer.
     pub(super) fn sync_log(&mut self) -> io::Result<()> {
         self.core.counters.syncs.add(1);
-        let Err(error) = self.log.sync() else { return Ok(()) };
+        let Err(error) = self.log.sync(&self.core) else { return Ok(()) };
         self.core.counters.poisoned.add(1);
         self.drain();
         self.finish_segment();

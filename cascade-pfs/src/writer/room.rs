@@ -7,7 +7,8 @@ use cascade_core::tier::{Class, OnExisting, PutMeta};
 
 use crate::buffer::Buffer;
 use crate::catalog::Resident;
-use crate::layout::{LogEvent, PAGE_BYTES};
+use crate::config::Durability;
+use crate::layout::{LogEvent, PAGE_BYTES, Record};
 use crate::names::{Name, SegmentId};
 
 use super::Writer;
@@ -80,6 +81,7 @@ impl Writer {
         }
         self.launch(draft);
         self.drain();
+        self.forget_residents(victim.id);
         let lost = self.core.catalog.write().drop_segment(victim.id);
         self.core.counters.evictions.add(lost);
         self.core.close(victim.id);
@@ -87,8 +89,29 @@ impl Writer {
         // Who has not read of it finds no file, which is a miss.
         let _ = self.log.write();
         self.remove(Name::Segment(victim.id));
+        // A file that came back after a loss of power could bring an old version of a name with it.
+        if self.core.config.durability == Durability::Block
+            && self.core.fs.sync_dir(&self.core.config.dir).is_err()
+        {
+            self.core.counters.io_errors.add(1);
+        }
         if victim.id.writer != self.log.me.writer {
             self.bury(victim.id.writer);
+        }
+    }
+
+    /// The newest version of a name goes: an older one, in a segment that stays, must not come back at the next opening.
+    fn forget_residents(&mut self, id: SegmentId) {
+        let residents = self.core.catalog.read().residents(id);
+        let mut noted = false;
+        for resident in residents.into_iter().filter(|resident| resident.replaced) {
+            let Record { id, sequence, .. } = resident.record;
+            self.log.note(LogEvent::Forget { id, sequence: sequence.saturating_add(1) });
+            noted = true;
+        }
+        if noted && self.log.write().is_ok() && self.core.config.durability == Durability::Block {
+            // One that fails is counted there, and this process goes on as another writer.
+            let _ = self.sync_log();
         }
     }
 
@@ -123,11 +146,11 @@ impl Writer {
     }
 
     /// Reads a block that is to be moved; `false` when it is not to be had, or not this one any more.
-    fn read_back(&self, record: &crate::layout::Record, into: &SgList) -> bool {
+    fn read_back(&self, record: &Record, into: &SgList) -> bool {
         let core = &self.core;
         let read = crate::read::exactly(core, record, into);
-        if !read && core.catalog.write().remove(record) {
-            core.counters.corrupt.add(1);
+        if !read {
+            core.drop_corrupt(record);
         }
         read
     }
