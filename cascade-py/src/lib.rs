@@ -1,6 +1,7 @@
 //! `cascade_kv._native`: the store, ids and leases for Python. No logic lives here; what a name does is said in the stubs.
 
 mod buffers;
+mod command;
 mod ids;
 mod lease;
 mod raw;
@@ -37,5 +38,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<lease::Lease>()?;
     module.add_class::<store::Store>()?;
     module.add_function(wrap_pyfunction!(ids::parse_size, module)?)?;
+    module.add_function(wrap_pyfunction!(command::run_command, module)?)?;
     Ok(())
 }

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from typing_extensions import Buffer
 
-__all__ = ["__version__", "BlockId", "KeySpace", "Lease", "Store", "parse_size"]
+__all__ = ["__version__", "BlockId", "KeySpace", "Lease", "Store", "parse_size", "run_command"]
 
 __version__: str
 
@@ -19,6 +19,9 @@ _PutResult = Literal[
 
 def parse_size(text: str) -> int:
     """Bytes of a size such as ``512MiB``; ValueError when it is none."""
+
+def run_command(arguments: Sequence[str | os.PathLike[str]]) -> int:
+    """Runs the program ``cascade``; the first argument is its name. Gives the exit status: 0, 1 something was found, 2 it failed."""
 
 @final
 class BlockId:

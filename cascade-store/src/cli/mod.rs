@@ -26,7 +26,8 @@ Examples:
   cascade gc --dry-run            what could be removed, and why
   cascade doctor                  what is wrong with this machine, with cures
 
-Every command looks where the store looks: --dir over CASCADE_SHM_PATH over the file of --config or CASCADE_CONFIG.
+Every command looks where the store looks: --dir over CASCADE_SHM_PATH over the file of --config
+or CASCADE_CONFIG, else /dev/shm/cascade.
 Exit status: 0 all is well, 1 something was found, 2 it could not be done.";
 
 /// Looks after the shared-memory arenas of this user on this node.

@@ -5,6 +5,7 @@
 
 mod doctor;
 mod gc;
+mod readme;
 mod rig;
 mod stat;
 mod verify;

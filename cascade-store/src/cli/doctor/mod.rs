@@ -28,10 +28,11 @@ const HELP: &str = "\
 Examples:
   cascade doctor
   cascade doctor --quiet
-  CASCADE_SHM_CAPACITY=200GiB cascade doctor --json | jq '.findings[] | select(.severity == \"problem\")'
+  CASCADE_SHM_CAPACITY=200GiB cascade doctor --json | jq '.findings[].found'
 
-It changes nothing. Cures that begin with `sudo` need an administrator. Exit status: 0 no problem, 1 at least one problem, 2 it
-could not look. A note is something to know, or to gain speed by. JSON: docs/cli.md.";
+It changes nothing. Cures that begin with `sudo` need an administrator. A note is something to
+know, or to gain speed by. Exit status: 0 no problem, 1 at least one problem, 2 it could not look.
+JSON: docs/cli.md.";
 
 /// Options of `cascade doctor`.
 #[derive(Args, Debug)]

@@ -25,11 +25,14 @@ Examples:
   cascade gc --older-than 7d --yes
   cascade gc --older-than 0s --all-nodes --yes
 
-An arena without a living owner is not garbage: it is warm, and the next store that starts finds its blocks. So gc removes
-  at once      what holds nothing that could be lost: damaged arenas, arenas without a block, folders of killed benchmarks;
-  when asked   (--yes, or yes on a terminal) warm arenas that were last used longer ago than --older-than, arenas in a format of
-               another Cascade, and files in their place that are no arenas;
-  never        an arena that a process holds, other nodes' arenas (unless --all-nodes), files of other users.
+An arena without a living owner is not garbage: it is warm, and the next store finds its blocks.
+So gc removes
+  at once     what holds nothing to lose: damaged arenas, arenas without a block, folders of
+              killed benchmarks;
+  when asked  (--yes, or yes on a terminal) warm arenas last used longer ago than --older-than,
+              arenas in the format of another Cascade, files in their place that are no arenas;
+  never       an arena that a process holds, other nodes' arenas (unless --all-nodes), files of
+              other users.
 An arena's last use is when a store last opened or closed it. JSON: docs/cli.md.";
 
 /// Options of `cascade gc`.

@@ -21,9 +21,10 @@ Examples:
   cascade stat --watch 5
   cascade stat --dir /dev/shm/other --json | jq '.arenas[].used_bytes'
 
-It reads the arena's file and nothing else: no arena is made, grown or waited for, so it also answers when the processes of
-an arena hang. Counts are exact while nobody works, close to it otherwise. Counters are those that the arena itself keeps;
-hits and misses are each store's own (Store.stats()). JSON: docs/cli.md.";
+It reads the arena's file and nothing else: no arena is made, grown or waited for, so it also
+answers when the processes of an arena hang. Counts are exact while nobody works, close to it
+otherwise. Counters are those that the arena itself keeps; hits and misses are each store's own
+(Store.stats()). JSON: docs/cli.md.";
 
 /// Options of `cascade stat`.
 #[derive(Args, Debug)]

@@ -23,9 +23,11 @@ Examples:
   cascade verify --repair
   cascade verify --json | jq .damaged
 
-Others may work meanwhile: each block is pinned while it is read, and its age and use stay as they are. A damaged block is
-never served anyway (gets verify what they copy); --repair drops it now, so that its room is free and it can be put again.
-Exit status: 0 all is sound, 1 damage was found (also when it was repaired), 2 it could not be done. JSON: docs/cli.md.";
+Others may work meanwhile: each block is pinned while it is read, and its age and use stay as
+they are. A damaged block is never served anyway (gets verify what they copy); --repair drops it
+now, so that its room is free and it can be put again.
+Exit status: 0 all is sound, 1 damage was found (also when it was repaired), 2 it could not be
+done. JSON: docs/cli.md.";
 
 /// Damaged blocks that are listed one by one; the rest is counted.
 const LISTED: usize = 100;
