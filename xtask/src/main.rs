@@ -5,6 +5,7 @@
 
 mod bench;
 mod demo;
+mod doctor;
 mod lint;
 mod loom;
 mod model;
@@ -39,6 +40,8 @@ enum Command {
     Demo,
     /// Measure a tier against the ceilings of this machine.
     Bench(bench::Options),
+    /// Say what this machine has and lacks for working on Cascade and for running it, with cures.
+    Doctor,
 }
 
 fn main() -> ExitCode {
@@ -59,6 +62,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Wheel) => wheel::command(),
         Some(Command::Demo) => demo::command(),
         Some(Command::Bench(options)) => bench::command(&options),
+        Some(Command::Doctor) => doctor::command_line(),
     }
 }
 

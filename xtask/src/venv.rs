@@ -182,7 +182,7 @@ fn make_venv(python: &Path) -> Result<()> {
 }
 
 /// The first Python on the path that is new enough.
-fn find_python() -> Result<OsString> {
+pub(crate) fn find_python() -> Result<OsString> {
     let names = ["python3", "python3.14", "python3.13", "python3.12", "python3.11"];
     let new_enough = "import sys, venv; sys.exit(sys.version_info < (3, 11))";
     let found = names.into_iter().find(|name| process::succeeds(command(name).args(["-c", new_enough])));
