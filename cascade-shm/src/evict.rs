@@ -4,12 +4,15 @@
 mod score;
 mod window;
 
+use std::time::Duration;
+
 use cascade_core::planted::{self, Bug};
-use cascade_core::sync::Ordering;
+use cascade_core::sync::{Ordering, Wait};
 
 use crate::index::Key;
 use crate::ledger::Entry;
 use crate::protocol::{self, WhenPinned};
+use crate::region::Claim;
 use crate::session::{Cell, Core, Stripe};
 use crate::slot::{State, Word};
 
@@ -21,35 +24,106 @@ const BATCH: usize = 16;
 const SAMPLES: usize = 16;
 /// What one look frees beyond the block that asked for room, at most.
 const AHEAD_BYTES: u64 = 4 << 20;
+/// How long to wait for another's claim before going on without one.
+const CLAIM_PATIENCE: Duration = Duration::from_millis(500);
+/// Sleep while everything is claimed for another.
+const CLAIM_NAP: Duration = Duration::from_millis(20);
+/// How long to wait for blocks that are being filled where a whole region is to be emptied.
+const FILL_PATIENCE: Duration = Duration::from_millis(100);
 /// Windows tried before giving up.
 const ATTEMPTS: usize = 12;
 
-/// Evicts until about `len` bytes in one piece are free somewhere; gives the region to look in. `None`: everything that was
-/// looked at is pinned or being filled.
-pub fn make_room(stripe: &Stripe, len: u64) -> Option<usize> {
+/// Room that was made: the region to look in, and the right to it where it is more than a piece of one.
+#[derive(Debug)]
+pub struct Room<'a> {
+    /// Where it begins.
+    pub region: usize,
+    _claim: Option<Claim<'a>>,
+}
+
+/// Evicts until about `len` bytes in one piece are free somewhere, for the block in `slot`. `None`: everything that was looked
+/// at is pinned or being filled.
+pub fn make_room(stripe: &Stripe, len: u64, slot: u32) -> Option<Room<'_>> {
+    let core = stripe.core();
     for attempt in 0..ATTEMPTS {
-        let mut windows = window::sample(stripe, len, SAMPLES << (attempt / 4));
+        let mut windows = window::sample(stripe, len, slot, SAMPLES << (attempt / 4));
         windows.sort_by(|a, b| a.cost.total_cmp(&b.cost));
         // For small blocks one look pays for several: the put that follows finds room at once.
-        let ahead_bytes = AHEAD_BYTES.min(stripe.core().map().geometry().data_bytes / 256);
-        let most = (1 + ahead_bytes / len.max(1)).min(SAMPLES as u64 / 4) as usize;
+        let enough = len + AHEAD_BYTES.min(core.map().geometry().data_bytes / 256);
+        let (mut first, mut freed, mut emptied) = (None, 0, 0);
         // What is pinned looks cheap again and again: go on to the next window rather than give up.
-        let emptied: Vec<usize> = windows
-            .iter()
-            .filter(|window| empty(stripe, window))
-            .map(|window| window.region)
-            .take(most)
-            .collect();
-        if let Some(region) = emptied.first() {
-            return Some(*region);
+        for window in &windows {
+            if window.is_wide {
+                if first.is_some() {
+                    continue;
+                }
+                if let Some(room) = empty_wide(stripe, window, slot) {
+                    return Some(room);
+                }
+            } else if empty(stripe, window) {
+                first.get_or_insert(window.regions.start);
+                (freed, emptied) = (freed + window.bytes, emptied + 1);
+                if freed >= enough || emptied >= SAMPLES / 4 {
+                    break;
+                }
+            }
         }
-        recover_if_pinned_by_the_dead(stripe.core());
+        if let Some(region) = first {
+            return Some(Room { region, _claim: None });
+        }
+        if windows.is_empty() {
+            // All that there is may be claimed for another block: it will be there again.
+            std::thread::sleep(CLAIM_NAP);
+        }
+        // The dead may pin what is in the way.
+        crate::recover::dead_owners(core);
     }
     None
 }
 
-fn recover_if_pinned_by_the_dead(core: &Core) {
-    crate::recover::dead_owners(core);
+/// Empties a window of whole regions under a claim, so that others do not take what is freed of it before all is.
+fn empty_wide<'a>(stripe: &'a Stripe, window: &Window, slot: u32) -> Option<Room<'a>> {
+    let core = stripe.core();
+    if window.victims(stripe).is_some_and(|victims| is_any_pinned(core, &victims)) {
+        return None;
+    }
+    let is_dead = |holder| core.is_dead(holder);
+    let (me, regions) = (core.holder(), window.regions.clone());
+    let claim = Claim::take(core.map(), me, &is_dead, regions, slot, CLAIM_PATIENCE);
+    crate::kill::point("evict.claimed");
+    // Somebody who did not see the claim in time may put something there again.
+    for _ in 0..ATTEMPTS {
+        let victims = settled(stripe, window)?;
+        if victims.is_empty() {
+            return Some(Room { region: window.regions.start, _claim: claim });
+        }
+        if is_any_pinned(core, &victims) {
+            return None;
+        }
+        evict(stripe, &victims, WhenPinned::Keep);
+    }
+    None
+}
+
+/// The blocks of `window` once none is being filled or freed; `None` when that takes too long.
+fn settled(stripe: &Stripe, window: &Window) -> Option<Vec<(u32, Word)>> {
+    let mut wait = Wait::new(FILL_PATIENCE);
+    loop {
+        if let Some(victims) = window.victims(stripe) {
+            return Some(victims);
+        }
+        if !wait.again() {
+            return None;
+        }
+    }
+}
+
+/// Whether anyone pins one of the `victims`: better known before the others are gone for nothing.
+fn is_any_pinned(core: &Core, victims: &[(u32, Word)]) -> bool {
+    let mut slots: Vec<u32> = victims.iter().map(|(slot, _)| *slot).collect();
+    slots.sort_unstable();
+    let pins = core.ledger_cells().map(|(_, cell)| Entry::load(cell)).filter(|entry| entry.is_pin());
+    pins.filter_map(Entry::slot).any(|slot| slots.binary_search(&slot).is_ok())
 }
 
 /// Evicts every block of `window`; `false` if one of them stays.

@@ -44,6 +44,7 @@ pub const POINTS: &[&str] = &[
     "batch.announced",
     "unpin.intent",
     "unpin.retired",
+    "evict.claimed",
     "evict.begun",
     "evict.scanned",
     "evict.freeing",

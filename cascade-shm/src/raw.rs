@@ -20,7 +20,7 @@ pub(crate) fn prefetch<T>(place: &T) {
     let _ = place;
 }
 
-pub use mapped::Map;
+pub use mapped::{Control, Map};
 
 mod mapped {
     use std::fs::File;
@@ -75,6 +75,12 @@ mod mapped {
         pub reap: Lock,
         /// The janitor role, held by whoever does the background work. Never taken over by waiting: a role, not a moment.
         pub janitor: Lock,
+        /// Guards `claimed` and `claimant`.
+        pub claim: Lock,
+        /// Regions that are being emptied for one block: the first in the upper half, the one after the last in the lower; or 0.
+        pub claimed: AtomicU64,
+        /// Slot + 1 of that block.
+        pub claimant: AtomicU64,
     }
 
     /// An arena file in memory.

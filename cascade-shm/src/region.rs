@@ -3,6 +3,7 @@
 
 mod audit;
 mod bits;
+mod claim;
 mod span;
 mod vet;
 
@@ -20,6 +21,8 @@ use crate::slot::{Extent, State, Word};
 use span::Piece;
 
 pub use vet::Vetted;
+
+pub use claim::Claim;
 
 /// How long to wait for a region: far longer than a running owner holds its lock, and short enough to go elsewhere when the
 /// owner is stopped.
@@ -142,8 +145,9 @@ impl<'a> Regions<'a> {
         if kind == Kind::Large && units > self.units(kind) / 4 {
             return self.allocate_span(len, whose, start);
         }
-        let ready = self.ready();
-        let order = || (0..ready).map(|step| (start + step) % ready);
+        let (ready, barred) = (self.ready(), self.barred(whose.slot));
+        let order =
+            || (0..ready).map(|step| (start + step) % ready).filter(|region| !barred.contains(region));
         order()
             .filter(|region| self.may_hold(*region, kind, units))
             .chain(order().filter(|region| self.kind(*region) == Kind::Empty))
@@ -224,8 +228,12 @@ impl<'a> Regions<'a> {
         guard
     }
 
-    /// Rebuilds the regions whose lock `dead` holds.
+    /// Rebuilds the regions whose lock `dead` holds, and ends its claim.
     pub fn repair(&self, dead: Holder) {
+        if self.map.control().claim.holder() == Some(dead) {
+            // Taking it and giving it up ends it.
+            drop(Claim::take(self.map, self.me, self.is_dead, 0..0, 0, PATIENCE));
+        }
         for (region, lock) in self.map.region_locks().iter().enumerate() {
             // Taking it rebuilds the region; if we cannot, someone else is at it already.
             if lock.holder() == Some(dead)

@@ -253,7 +253,7 @@ impl Arena {
     fn allocate(&self, stripe: &Stripe, len: u64, whose: Tenancy) -> Option<BlockMemory> {
         let core = stripe.core();
         let mut start = stripe.hint.load(Local::Relaxed);
-        let mut evictions = 0..ATTEMPTS;
+        let (mut evictions, mut room) = (0..ATTEMPTS, None);
         loop {
             let seen = grow::ready(core);
             let found = core.with_regions(|regions| {
@@ -268,7 +268,11 @@ impl Arena {
             // While pages are missing, wait for them rather than drop a block.
             if !grow::step(core, &self.inner.file, seen) {
                 evictions.next()?;
-                start = evict::make_room(stripe, len)?;
+                // One claim at a time: the last goes before the next is made.
+                drop(room.take());
+                let made = evict::make_room(stripe, len, whose.slot)?;
+                start = made.region;
+                room = Some(made);
             }
         }
     }

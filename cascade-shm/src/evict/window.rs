@@ -1,5 +1,7 @@
 //! Windows of the data area, and what emptying one costs.
 
+use std::ops::Range;
+
 use cascade_core::sync::{AtomicU32, Ordering};
 
 use super::score;
@@ -15,8 +17,12 @@ const MOST_LOOKED_AT: usize = 32;
 pub struct Window {
     /// Mean worth of what its units hold.
     pub cost: f64,
-    /// The region where it begins.
-    pub region: usize,
+    /// The regions that it lies in.
+    pub regions: Range<usize>,
+    /// Whether it is more than a piece of one region.
+    pub is_wide: bool,
+    /// Bytes of it.
+    pub bytes: u64,
     place: Place,
 }
 
@@ -28,16 +34,16 @@ struct Place {
     need: usize,
 }
 
-/// Some random windows for a block of `len` bytes. Each look costs misses that depend on each other (what lies there, and
+/// Some random windows for the block of `len` bytes in `slot`. Each look costs misses that depend on each other (what lies there, and
 /// its slot), so all samples make the same step together.
-pub(super) fn sample(stripe: &Stripe, len: u64, samples: usize) -> Vec<Window> {
+pub(super) fn sample(stripe: &Stripe, len: u64, slot: u32, samples: usize) -> Vec<Window> {
     let map = stripe.core().map();
     stripe.core().with_regions(|regions| {
         let ready = regions.ready();
         if ready == 0 {
             return Vec::new();
         }
-        let kind = Kind::of(len);
+        let (kind, barred) = (Kind::of(len), regions.barred(slot));
         let picks: Vec<(usize, usize)> = (0..samples)
             .map(|_| {
                 let region = (stripe.random() % ready as u64) as usize;
@@ -51,6 +57,10 @@ pub(super) fn sample(stripe: &Stripe, len: u64, samples: usize) -> Vec<Window> {
         let places: Vec<Place> = picks
             .into_iter()
             .filter_map(|(region, unit)| place(stripe, regions, len, ready, region, unit))
+            .filter(|place| {
+                let touched = place.regions(regions);
+                touched.end <= barred.start || barred.end <= touched.start
+            })
             .inspect(|place| prefetch_victims(stripe, regions, *place))
             .collect();
         places.into_iter().filter_map(|place| assess(stripe, regions, place)).collect()
@@ -109,8 +119,15 @@ fn begin(stripe: &Stripe, regions: &Regions<'_>, region: usize, unit: usize, kin
     (0..unit).rev().take_while(same).last().unwrap_or(unit)
 }
 
-/// The residents of `place`, region by region; `None` where it cannot be emptied: pages that are not there, or a part of a
-/// region of the other kind, which goes as a whole.
+impl Place {
+    fn regions(&self, regions: &Regions<'_>) -> Range<usize> {
+        let in_region = regions.units(self.kind);
+        self.first / in_region..(self.first + self.need).div_ceil(in_region)
+    }
+}
+
+/// The residents of `place`, region by region; `None` where pages are not there. A region of the other kind goes as a whole,
+/// also where only a part is needed.
 fn parts<'a>(
     stripe: &'a Stripe,
     regions: &'a Regions<'_>,
@@ -126,16 +143,18 @@ fn parts<'a>(
             Kind::NotReady => None,
             Kind::Empty => Some(&residents[..0]),
             same if same == kind => Some(&residents[units.start % in_region..][..units.len()]),
-            _ => (units.len() == in_region).then_some(residents),
+            _ => Some(residents),
         }
     })
 }
 
-/// What it costs to empty `place`; `None` if a block there is being filled, as far as was looked. Of many residents only some
+/// What it costs to empty `place`; `None` if a block there is being filled, as far as was looked, and it is not wide. Of many residents only some
 /// are looked at, evenly spread: a whole region would cost more than the put that asks for room.
 fn assess(stripe: &Stripe, regions: &Regions<'_>, place: Place) -> Option<Window> {
     let map = stripe.core().map();
     let now = stripe.core().now();
+    let touched = place.regions(regions);
+    let is_wide = touched.len() > 1 || place.need >= regions.units(place.kind);
     let mut worth = 0.0;
     let mut of_units = 0;
     for residents in parts(stripe, regions, place) {
@@ -153,16 +172,18 @@ fn assess(stripe: &Stripe, regions: &Regions<'_>, place: Place) -> Option<Window
             match word.state() {
                 State::Sealed => worth += score::worth(victim, word, now) * step as f64,
                 State::Retired => {}
+                // Among so many blocks one is always being filled. It is waited for.
+                _ if is_wide => {}
                 _ => return None,
             }
         }
         of_units += residents.len();
     }
     // By unit that was looked at, so that windows of either kind compare; what is empty counts as worth nothing.
-    let in_region = regions.units(place.kind);
     let share = of_units as f64 / place.need as f64;
     let cost = if of_units == 0 { 0.0 } else { worth / of_units as f64 * share.min(1.0) };
-    Some(Window { cost, region: place.first / in_region, place })
+    let bytes = place.need as u64 * place.kind.unit_bytes();
+    Some(Window { cost, regions: touched, is_wide, bytes, place })
 }
 
 impl Window {

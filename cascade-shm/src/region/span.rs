@@ -40,17 +40,19 @@ impl Regions<'_> {
         // From `start` to the end, then from the beginning: a run never wraps.
         [start.min(ready)..ready, 0..ready]
             .into_iter()
-            .flat_map(|range| self.candidate_spans(range, units))
+            .flat_map(|range| self.candidate_spans(range, units, whose.slot))
             .find_map(|first_unit| self.take_span(first_unit, len, whose))
     }
 
     /// Where, at a glance and without locks, runs of `units` free units begin.
-    fn candidate_spans(&self, regions: std::ops::Range<usize>, units: usize) -> Vec<usize> {
+    fn candidate_spans(&self, regions: std::ops::Range<usize>, units: usize, slot: u32) -> Vec<usize> {
         let in_region = self.units(Kind::Large);
+        let barred = self.barred(slot);
         let mut found = Vec::new();
         let (mut run_start, mut run_len) = (0, 0);
         for region in regions {
             let free: Vec<(usize, usize)> = match self.kind(region) {
+                _ if barred.contains(&region) => Vec::new(),
                 Kind::Empty => vec![(0, in_region)],
                 Kind::Large => bits::free_runs(self.map.bitmap(region), in_region).collect(),
                 Kind::Small | Kind::NotReady => Vec::new(),
