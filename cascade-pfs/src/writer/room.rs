@@ -2,6 +2,7 @@
 
 use std::io;
 
+use cascade_core::id::IdKind;
 use cascade_core::memory::SgList;
 use cascade_core::tier::{Class, OnExisting, PutMeta};
 
@@ -24,6 +25,13 @@ struct Victim {
     /// Gives less than a quarter of its bytes back.
     poor: bool,
     first: u64,
+}
+
+/// Whether an older version may be somewhere: it was seen, or the id may stand for other bytes tomorrow and not everything
+/// that others wrote could be read.
+fn may_have_been_replaced(resident: &Resident) -> bool {
+    let fixed = matches!(resident.record.id.kind(), IdKind::Content | IdKind::Chain | IdKind::Foreign);
+    resident.replaced || !fixed
 }
 
 impl Writer {
@@ -104,7 +112,7 @@ impl Writer {
     fn forget_residents(&mut self, id: SegmentId) {
         let residents = self.core.catalog.read().residents(id);
         let mut noted = false;
-        for resident in residents.into_iter().filter(|resident| resident.replaced) {
+        for resident in residents.into_iter().filter(may_have_been_replaced) {
             let Record { id, sequence, .. } = resident.record;
             self.log.note(LogEvent::Forget { id, sequence: sequence.saturating_add(1) });
             noted = true;

@@ -1,0 +1,270 @@
+//! Each call that the tier makes of a file system, failing in every way; and damage of every kind to what it wrote.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cascade_core::batch::{Outcome, Refusal};
+use cascade_core::testing::bytes::{content, version_of};
+use cascade_core::tier::{MissReason, Tier};
+use cascade_pfs::fs::Fs;
+use cascade_pfs::testing::{Call, Fault, FaultFs, MemFs, Random, Rule};
+use cascade_pfs::{Durability, PfsConfig, PfsTier};
+use common::*;
+
+const KEYS: u64 = 14;
+const ROOM: usize = 70_000;
+const FAULTS: [Fault; 9] = [
+    Fault::Errno(libc::EIO),
+    Fault::Errno(libc::ENOSPC),
+    Fault::Errno(libc::EDQUOT),
+    Fault::Errno(libc::ESTALE),
+    Fault::Errno(libc::ENOENT),
+    Fault::Errno(libc::EINTR),
+    Fault::Short(5000),
+    Fault::Stall(Duration::from_millis(2)),
+    Fault::Flip(70_001),
+];
+
+fn small(durability: Durability) -> PfsConfig {
+    PfsConfig { durability, io_bytes: 64 << 10, write_threads: 2, read_threads: 1, ..config(MIB / 2) }
+}
+
+fn len(key: u64) -> usize {
+    usize::try_from(100 + key * 4001).unwrap()
+}
+
+/// What was acknowledged: `None` where an operation had another end, so that any version may be there, or none.
+type Acknowledged = BTreeMap<u64, Option<u64>>;
+
+/// Uses everything: opening beside the remains of others, puts, replacing, deletion, reading, reclaim, flush.
+/// Gives what was acknowledged, and how many blocks were given up and counted.
+fn use_all(fs: &FaultFs, config: &PfsConfig) -> (Acknowledged, u64) {
+    let mut acknowledged = Acknowledged::new();
+    let Ok(tier) = PfsTier::open_on(config.clone(), Arc::new(fs.clone())) else { return (acknowledged, 0) };
+    for version in 1..=2 {
+        for key in 0..KEYS {
+            let outcome = put(&tier, key, version, len(key));
+            let right = [Refusal::Full, Refusal::Unavailable].map(Outcome::Refused);
+            assert!(outcome == Outcome::Stored || right.contains(&outcome), "a put was {outcome:?}");
+            acknowledged.insert(key, (outcome == Outcome::Stored).then_some(version));
+        }
+        (0..KEYS).for_each(|key| judge(&tier, key));
+    }
+    acknowledged.insert(3, None);
+    let outcome = delete(&tier, 3);
+    assert!(matches!(outcome, Outcome::Deleted | Outcome::Miss(_)), "a deletion was {outcome:?}");
+    let _ = tier.flush(soon());
+    (0..KEYS).for_each(|key| judge(&tier, key));
+    let stats = tier.stats();
+    (acknowledged, stats.evictions + stats.corrupt)
+}
+
+/// A fetch gives what was put, or a miss.
+fn judge(tier: &PfsTier, key: u64) {
+    match get(tier, key, ROOM) {
+        Ok(bytes) => assert!(version_of(key, &bytes).is_some(), "key {key}: bytes that were never put"),
+        Err(outcome) => assert!(matches!(outcome, Outcome::Miss(_)), "key {key}: {outcome:?}"),
+    }
+}
+
+/// A file system with what a writer of yesterday has left.
+fn with_remains(config: &PfsConfig) -> MemFs {
+    let fs = MemFs::new().with_direct();
+    let tier = open(&fs, config);
+    (0..6).for_each(|key| assert_eq!(put(&tier, key, 9, len(key)), Outcome::Stored));
+    assert_eq!(delete(&tier, 5), Outcome::Deleted);
+    fs.image()
+}
+
+#[test]
+fn every_call_fails_in_every_way_and_no_byte_is_wrong() {
+    let config = small(Durability::Block);
+    let count = |fs: &FaultFs| {
+        let mut calls: BTreeMap<(Call, String), u64> = BTreeMap::new();
+        fs.counts().into_iter().for_each(|(kind, n)| *calls.entry(kind).or_default() += n);
+        calls
+    };
+    let dry = FaultFs::new(Arc::new(with_remains(&config)));
+    use_all(&dry, &config);
+    let calls = count(&dry);
+    let (mut runs, mut injected) = (0, 0);
+    for ((call, kind), times) in calls {
+        let suffix: &'static str = match kind.as_str() {
+            "seg" => ".seg",
+            "log" => ".log",
+            "writer" => ".writer",
+            "claim" => ".claim",
+            _ => "",
+        };
+        for fault in FAULTS {
+            let moves = matches!(call, Call::Read | Call::Write);
+            if !moves && matches!(fault, Fault::Short(_) | Fault::Flip(_)) {
+                continue;
+            }
+            // The first calls of a site, one in the middle, and from one on all.
+            for (first, for_ever) in
+                [(0, false), (1, false), (times / 2, false), (0, true), (times / 2, true)]
+            {
+                let for_ever_times = if for_ever { u64::MAX } else { 1 };
+                let memory = with_remains(&config);
+                let fs = FaultFs::new(Arc::new(memory.clone()));
+                let rule = Rule { call, suffix, first, times: for_ever_times, fault };
+                let _told = Told(rule);
+                fs.set(&[rule]);
+                let (acknowledged, given_up) = use_all(&fs, &config);
+                runs += 1;
+                injected += u64::from(fs.injected() > 0);
+                fs.set(&[]);
+                aftermath(&memory, &config, &acknowledged, given_up, matches!(fault, Fault::Flip(_)));
+            }
+        }
+    }
+    println!("{runs} runs, {injected} with a fault");
+    assert!(runs > 500 && injected * 10 > runs * 9, "{injected} of {runs} runs met their fault");
+}
+
+/// Says what was injected when a check fails.
+struct Told(Rule);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("with {:?}", self.0);
+        }
+    }
+}
+
+/// All is good again: a new writer finds only what was put, and can write.
+fn aftermath(memory: &MemFs, config: &PfsConfig, acknowledged: &Acknowledged, given_up: u64, flipped: bool) {
+    let tier = open(&memory.image(), config);
+    let mut lost = 0;
+    for (key, version) in acknowledged {
+        let got = get(&tier, *key, ROOM);
+        if let (Some(version), Ok(bytes)) = (version, &got) {
+            // A refused put in between may have come to be there; an older version may not, unless the newer was damaged.
+            let found = version_of(*key, bytes);
+            assert!(
+                found.is_some_and(|found| flipped || (*version..9).contains(&found)),
+                "key {key}: {found:?}"
+            );
+        }
+        lost += u64::from(version.is_some() && got.is_err());
+        judge(&tier, *key);
+    }
+    // What was acknowledged is there, or was given up and counted; but for bits that were flipped on the way to the medium.
+    let counted = given_up + tier.stats().evictions;
+    assert!(flipped || lost <= counted, "{lost} blocks are lost, {counted} counted");
+    assert_eq!(put(&tier, 500, 1, 5000), Outcome::Stored);
+    expect(&tier, 500, 1, 5000);
+}
+
+fn segments(fs: &MemFs) -> Vec<PathBuf> {
+    names(fs, Path::new(DIR), ".seg").iter().map(|name| Path::new(DIR).join(name)).collect()
+}
+
+/// Three closed segments of one writer.
+fn written() -> (MemFs, PfsConfig) {
+    let (fs, config) = (MemFs::new(), PfsConfig { segment_bytes: Some(128 << 10), ..config(4 * MIB) });
+    let tier = open(&fs, &config);
+    (0..KEYS).for_each(|key| assert_eq!(put(&tier, key, 1, 20_000), Outcome::Stored));
+    drop(tier);
+    (fs, config)
+}
+
+/// Opens with logs, without logs (footers), and without either (headers): no wrong byte in any way.
+fn look(fs: &MemFs, config: &PfsConfig) -> usize {
+    let mut hits = 0;
+    for way in 0..3 {
+        let image = fs.image();
+        if way > 0 {
+            names(&image, Path::new(DIR), ".log").iter().for_each(|name| {
+                image.remove(&Path::new(DIR).join(name)).unwrap();
+            });
+        }
+        if way > 1 {
+            segments(&image)
+                .iter()
+                .for_each(|path| image.damage(path, |file| file.truncate(file.len().saturating_sub(4096))));
+        }
+        let tier = open(&image, config);
+        for key in 0..KEYS {
+            match get(&tier, key, ROOM) {
+                Ok(bytes) => {
+                    assert!(*bytes == *content(key, 1, 20_000), "key {key}: other bytes");
+                    hits += usize::from(way == 0);
+                }
+                Err(outcome) => {
+                    assert!(
+                        matches!(outcome, Outcome::Miss(MissReason::Absent | MissReason::Corrupt)),
+                        "{outcome:?}"
+                    );
+                }
+            }
+        }
+    }
+    hits
+}
+
+#[test]
+fn every_flipped_zeroed_swapped_or_replayed_range_is_noticed() {
+    let (fs, config) = written();
+    let all = usize::try_from(KEYS).unwrap();
+    assert_eq!(look(&fs, &config), all);
+    let paths = segments(&fs);
+    assert!(paths.len() >= 3);
+    let originals: Vec<Vec<u8>> = paths.iter().map(|path| fs.contents(path).unwrap()).collect();
+    let mut random = Random::new(7);
+    let mut noticed = 0;
+    for round in 0..120 {
+        let image = fs.image();
+        let which = random.below(paths.len() as u64) as usize;
+        let pages = (originals[which].len() / 4096) as u64;
+        let (at, other) = ((random.below(pages) * 4096) as usize, (random.below(pages) * 4096) as usize);
+        let donor = &originals[(which + 1) % paths.len()];
+        let bit = random.below(4096 * 8) as usize;
+        image.damage(&paths[which], |file| match round % 5 {
+            0 => file[at + bit / 8] ^= 1 << (bit % 8),
+            1 => file[at..at + 4096].fill(0),
+            2 => {
+                let page = file[at..at + 4096].to_vec();
+                file.copy_within(other..other + 4096, at);
+                file[other..other + 4096].copy_from_slice(&page);
+            }
+            // A page of another segment, or the whole of it, in this one's place.
+            3 => file[at..at + 4096].copy_from_slice(&donor[at.min(donor.len() - 4096)..][..4096]),
+            _ => file.clone_from(donor),
+        });
+        noticed += usize::from(look(&image, &config) < all);
+    }
+    assert!(noticed > 50, "only {noticed} of 120 damages cost a block: the test damages too little");
+}
+
+#[test]
+fn a_file_may_end_anywhere() {
+    let (fs, config) = written();
+    for path in segments(&fs) {
+        let len = fs.contents(&path).unwrap().len();
+        for cut in (0..len).step_by(7919).chain([len - 1, 4095, 4096, 4097]) {
+            let image = fs.image();
+            image.damage(&path, |file| file.truncate(cut));
+            look(&image, &config);
+        }
+    }
+    for name in names(&fs, Path::new(DIR), ".log") {
+        for cut in [0, 1, 4095, 4096, 4200, 4096 + 128 * 5] {
+            let image = fs.image();
+            image.damage(&Path::new(DIR).join(&name), |file| file.truncate(cut));
+            assert_eq!(
+                look(&image, &config),
+                usize::try_from(KEYS).unwrap(),
+                "footers tell what the log does not"
+            );
+        }
+    }
+}
