@@ -21,6 +21,7 @@ pub use scrub::{Scrub, Scrubbed};
 use crate::config::ArenaConfig;
 use crate::file;
 use crate::grow;
+use crate::hugepage::{Huge, Medium};
 use crate::janitor::Janitor;
 use crate::layout::Superblock;
 use crate::numa::Nodes;
@@ -94,6 +95,10 @@ pub struct Growth {
     pub shortfalls: u64,
     /// Memory nodes that regions are spread over in turn, as this process may use them.
     pub nodes: usize,
+    /// Where its pages come from.
+    pub huge: Huge,
+    /// Bytes of a page; of the largest that there may be where huge pages are not certain.
+    pub page_bytes: u64,
 }
 
 /// Which stripe of which handle a thread uses.
@@ -126,6 +131,8 @@ impl Arena {
             let (file, superblock) = file::create(config)?;
             crate::kill::point("create.tables");
             let map = Map::new(&file, superblock.geometry)?;
+            // Through the mapping: hugetlbfs has no other way to write.
+            map.write_start(&superblock.encode());
             map.control().limit_regions.store(superblock.geometry.regions() as u64, Ordering::Release);
             if file::publish(&file, &path)? {
                 crate::kill::point("create.named");
@@ -152,6 +159,10 @@ impl Arena {
     fn start(config: &ArenaConfig, file: File, superblock: Superblock, start: Start) -> Result<Self> {
         let has_janitor = config.janitor && start != Start::Visited;
         let map = Arc::new(Map::new(&file, superblock.geometry)?);
+        let medium = Medium::of_file(&file);
+        if medium.is_asked {
+            map.ask_huge();
+        }
         let arena = Self::join(map, file, superblock, config.path(), start, has_janitor)?;
         if start != Start::Visited {
             note_use(&arena.inner.file);
@@ -227,12 +238,15 @@ impl Arena {
     pub fn growth(&self) -> Growth {
         let (control, geometry) = (self.inner.map.control(), self.inner.map.geometry());
         let limit = control.limit_regions.load(Ordering::Acquire).min(geometry.regions() as u64);
+        let medium = Medium::of_file(&self.inner.file);
         Growth {
             ready_bytes: self.ready_bytes(),
             limit_bytes: limit * geometry.region_bytes,
             data_bytes: geometry.data_bytes,
             shortfalls: control.shortfalls.load(Ordering::Relaxed),
             nodes: Nodes::of_machine().count(),
+            huge: medium.huge,
+            page_bytes: medium.page_bytes,
         }
     }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cascade_core::{Error, ErrorKind, Result};
 
+use crate::hugepage::Medium;
 use crate::index::BUCKET_SLOTS;
 use crate::layout::{Geometry, STRIPE_ENTRIES, STRIPE_LEASES};
 
@@ -82,12 +83,15 @@ impl ArenaConfig {
     /// # Errors
     /// `Config` for impossible numbers, `NoSpace` when the machine has less than was asked for.
     pub fn geometry(&self) -> Result<Geometry> {
-        let free = free_bytes(&self.dir)?;
+        let medium = Medium::of_dir(&self.dir)?;
+        let free = free_bytes(&self.dir, medium)?;
         let asked = self.capacity_bytes.unwrap_or_else(|| DEFAULT_MOST.min(free / 2));
         let region_bytes = self.region_bytes.unwrap_or_else(|| {
             let sixteenth = (asked / 16).max(1);
-            (1 << sixteenth.ilog2()).clamp(REGION_LEAST, REGION_MOST)
+            let least = if medium.is_pool() { medium.page_bytes.max(REGION_LEAST) } else { REGION_LEAST };
+            (1 << sixteenth.ilog2()).clamp(least.min(REGION_MOST), REGION_MOST)
         });
+        medium.check(region_bytes)?;
         let data_bytes = asked / region_bytes.max(1) * region_bytes;
         if data_bytes == 0 {
             let what = format!(
@@ -110,6 +114,9 @@ impl ArenaConfig {
             geometry.check().map_err(|error| Error::new(ErrorKind::Config, error.context()))?;
         }
         let need = if data_bytes < free { geometry.offsets().total } else { data_bytes };
+        if need > free && medium.is_pool() {
+            return Err(medium.too_few(need, free));
+        }
         if need > free {
             let what = format!(
                 "an arena of {data_bytes} bytes needs {need} bytes of memory at {0}, and {free} are free there: ask for \
@@ -156,16 +163,24 @@ fn ledger_entries(leases: u64) -> u64 {
 /// Memory that growth leaves to others.
 const LEFT_TO_OTHERS: u64 = 64 * MIB;
 
-/// Bytes that an arena in `dir` may take: what the file system, the machine's memory and the memory cgroup have free.
-fn free_bytes(dir: &Path) -> Result<u64> {
+/// Bytes that an arena in `dir` may take: what the file system, the machine's memory and the memory cgroup have free, or the
+/// pool of huge pages.
+fn free_bytes(dir: &Path, medium: Medium) -> Result<u64> {
     let stat = nix::sys::statvfs::statvfs(dir).map_err(|error| {
         Error::new(ErrorKind::System, format!("cannot stat {}", dir.display())).with_source(error)
     })?;
+    if let Some(free) = medium.pool_free() {
+        // A mount without a limit of its own says 0 blocks.
+        return Ok(if stat.blocks() == 0 { free } else { free.min(file_system_free(&stat)) });
+    }
     Ok(memory_free().fold(file_system_free(&stat), u64::min))
 }
 
-/// Bytes that the arena `file` may still take; `None` when the system does not say.
+/// Bytes that the arena `file` may still take; `None` when the system does not say, or has put them by already.
 pub(crate) fn room(file: &std::fs::File) -> Option<u64> {
+    if Medium::of_file(file).is_pool() {
+        return None;
+    }
     let stat = nix::sys::statvfs::fstatvfs(file).ok()?;
     let memory = memory_free().map(|free| free.saturating_sub(LEFT_TO_OTHERS));
     Some(memory.fold(file_system_free(&stat), u64::min))

@@ -262,7 +262,8 @@ fn check_backed(path: &Path, file: &File, geometry: &Geometry) -> Result<()> {
     Ok(())
 }
 
-/// Makes an arena without a name, to be published by [`publish`]: a crash before that leaves nothing behind.
+/// Makes an arena without a name and without its superblock, to be published by [`publish`]: a crash before that leaves nothing
+/// behind.
 ///
 /// # Errors
 /// `NoSpace` when there is no memory for its tables.
@@ -282,7 +283,6 @@ pub fn create(config: &ArenaConfig) -> Result<(File, Superblock)> {
     file.set_len(offsets.total).map_err(system(full()))?;
     nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), 0, offsets.data as i64)
         .map_err(|error| system(full())(error.into()))?;
-    file.write_all_at(&superblock.encode(), 0).map_err(system(full()))?;
     Ok((file, superblock))
 }
 

@@ -31,6 +31,7 @@ mod config;
 mod evict;
 mod file;
 mod grow;
+mod hugepage;
 pub mod inspect;
 mod janitor;
 mod numa;
@@ -43,6 +44,7 @@ mod session;
 
 pub use arena::{Arena, Audit, Growth, Scrub, Scrubbed};
 pub use config::ArenaConfig;
+pub use hugepage::Huge;
 
 /// What the models build their arenas from.
 #[cfg(any(loom, shuttle))]

@@ -250,6 +250,22 @@ mod mapped {
             Ok(())
         }
 
+        /// Writes the first bytes of a file that nobody else has mapped yet.
+        pub fn write_start(&self, bytes: &[u8]) {
+            let words = self.view::<AtomicU64>(0, bytes.len() / 8);
+            for (word, bytes) in words.iter().zip(bytes.chunks_exact(8)) {
+                let bytes = bytes.try_into().map_or(0, u64::from_ne_bytes);
+                word.store(bytes, cascade_core::sync::Ordering::Release);
+            }
+        }
+
+        /// Asks for huge pages for the data area, where the file system gives them on demand.
+        pub fn ask_huge(&self) {
+            let (start, bytes) = (self.offsets.data as usize, self.geometry.data_bytes as usize);
+            // Without them it is slower, and no less right.
+            let _ = self.raw.advise_range(Advice::HugePage, start, bytes);
+        }
+
         /// Makes the pages of `bytes` bytes of data from `offset` on exist, in the file and in this mapping.
         ///
         /// # Errors
