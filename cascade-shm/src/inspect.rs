@@ -53,6 +53,8 @@ pub struct Snapshot {
     pub evictions: u64,
     /// Owners that ended without closing the arena, since it was made.
     pub unclean_deaths: u64,
+    /// Times that growth stopped for want of memory, since it was made.
+    pub shortfalls: u64,
     /// Slots by what they do.
     pub slots: SlotCount,
     /// Regions by kind.
@@ -188,6 +190,7 @@ impl Inspection {
             put_bytes: word(3),
             evictions: word(4),
             unclean_deaths: word(6),
+            shortfalls: word(5),
             slots: self.count_slots((word(2) % 63) as u8 + 1)?,
             regions,
             owners: self.owners()?,

@@ -28,7 +28,8 @@ pub struct SlotCount {
     pub ordinary: ClassCount,
     /// Visible blocks of class prefix.
     pub prefix: ClassCount,
-    /// Visible blocks whose bytes were compared with their digest since an owner died last.
+    /// Visible blocks whose bytes were compared with their digest in the epoch of now: since a process died over the arena, or
+    /// nobody watched over it.
     pub verified: u64,
     /// Buckets without a free slot: a put of an id whose two buckets are full evicts one of their blocks.
     pub full_buckets: u64,

@@ -4,8 +4,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use cascade_core::id::BlockId;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::child::child;
 use crate::rig::{Place, close, put, text};
 
 /// What became of each arena, by node.
@@ -69,27 +71,10 @@ fn a_living_arena_is_never_removed_whatever_is_said() {
     assert_eq!(outcome(&document, "n1"), pair("damaged", "removed"));
 }
 
-/// Names the place to the child below.
-const CHILD: &str = "CASCADE_TEST_CHILD";
-
-#[test]
-#[ignore = "the child that another test starts and that kills itself"]
-fn child_that_dies_with_a_lease() {
-    let dir = std::env::var(CHILD).unwrap();
-    let builder = cascade_store::StoreConfig::builder().without_environment().shm_path(dir);
-    let builder = builder.shm_capacity("32MiB").unwrap().set("node", "n1").unwrap();
-    let store = cascade_store::Store::open(&builder.resolve().unwrap()).unwrap();
-    put(&store, "block", &[1; 9999]);
-    let _lease = store.lease(&BlockId::named("block")).unwrap();
-    nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
-}
-
 #[test]
 fn the_arena_of_a_killed_process_is_warm_for_the_next_store() {
     let place = Place::new();
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-    child.args(["--ignored", "--exact", "gc::child_that_dies_with_a_lease"]).env(CHILD, place.dir());
-    assert!(!child.output().unwrap().status.success());
+    assert!(!child(&place, Signal::SIGKILL).wait().unwrap().success());
     let owner = &place.json(&["stat"]).1["arenas"][0]["owners"][0];
     assert_eq!((&owner["alive"], &owner["pins"]), (&json!(false), &json!(1)), "{owner}");
     let (_, document) = place.json(&["gc", "--yes"]);

@@ -6,9 +6,11 @@ use std::process::Stdio;
 use cascade_core::id::BlockId;
 use cascade_store::Put;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::child::child;
 use crate::rig::{Place, put, text};
 
 #[test]
@@ -102,6 +104,19 @@ fn watching_gives_a_line_for_each_tick_with_rates_and_ends_at_ctrl_c() {
     assert!(rates.iter().any(|rate| *rate > 0.0), "{rates:?}");
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn an_arena_whose_process_was_stopped_is_shown_as_it_stands() {
+    let place = Place::new();
+    let mut stopped = child(&place, Signal::SIGSTOP);
+    let pid = Pid::from_raw(i32::try_from(stopped.id()).unwrap());
+    waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
+    let (code, document) = place.json(&["stat"]);
+    kill(pid, Signal::SIGKILL).unwrap();
+    stopped.wait().unwrap();
+    let owner = &document["arenas"][0]["owners"][0];
+    assert_eq!((code, &owner["alive"], &owner["pins"]), (0, &json!(true), &json!(1)));
 }
 
 #[test]

@@ -6,9 +6,7 @@ use crate::workspace::TextFile;
 pub(super) fn check(files: &[TextFile]) -> Vec<Violation> {
     let manifests =
         files.iter().filter(|file| file.path == "Cargo.toml" || file.path.ends_with("/Cargo.toml"));
-    manifests
-        .flat_map(|file| if is_root(file) { check_root(file) } else { check_member(file) })
-        .collect()
+    manifests.flat_map(|file| if is_root(file) { check_root(file) } else { check_member(file) }).collect()
 }
 
 /// The root, or that of a workspace of its own, such as the fuzz targets.

@@ -69,7 +69,7 @@ pub(super) struct Blocks {
     pub(super) payload_bytes: u64,
     pub(super) ordinary: Class,
     pub(super) prefix: Class,
-    /// Blocks whose bytes were compared with their digests since an owner died last.
+    /// Blocks whose bytes were compared with their digests since a process died over the arena, or nobody watched over it.
     pub(super) verified: u64,
 }
 
@@ -123,6 +123,7 @@ pub(super) struct Counters {
     pub(super) put_bytes: u64,
     pub(super) evictions: u64,
     pub(super) unclean_deaths: u64,
+    pub(super) shortfalls: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -279,6 +280,7 @@ impl Usable {
                 put_bytes: seen.put_bytes,
                 evictions: seen.evictions,
                 unclean_deaths: seen.unclean_deaths,
+                shortfalls: seen.shortfalls,
             },
             // The last row is for recovery only.
             owner_rows: geometry.owners - 1,

@@ -66,7 +66,8 @@ fn memory(usable: &Usable) -> String {
         [usable.used_bytes, usable.limit_bytes, usable.ready_bytes, usable.file_bytes].map(format_size);
     let share = percent(usable.used_bytes, usable.limit_bytes);
     let smaller = if usable.limit_bytes < usable.capacity_bytes {
-        format!(" (made for {}: memory ran out)", format_size(usable.capacity_bytes))
+        let times = of(usable.counters.shortfalls, "time");
+        format!(" (made for {}: memory ran out {times})", format_size(usable.capacity_bytes))
     } else {
         String::new()
     };
@@ -76,7 +77,7 @@ fn memory(usable: &Usable) -> String {
 fn blocks(usable: &Usable) -> String {
     let blocks = &usable.blocks;
     format!(
-        "{} ({}): {} prefix ({}), {} ordinary ({}); {} verified since the last unclean death",
+        "{} ({}): {} prefix ({}), {} ordinary ({}); {} verified in this epoch",
         of(blocks.total, "block"),
         format_size(blocks.payload_bytes),
         count(blocks.prefix.blocks),

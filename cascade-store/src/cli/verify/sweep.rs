@@ -130,3 +130,31 @@ fn bar(bytes: u64) -> ProgressBar {
         Err(_) => ProgressBar::new(bytes),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cascade_core::id::BlockId;
+
+    use super::*;
+    use crate::{Put, Store, StoreConfig};
+
+    #[test]
+    fn an_interrupted_pass_ends_early_and_says_so() {
+        let place = tempfile::Builder::new().prefix("cascade-test-").tempdir_in("/dev/shm").unwrap();
+        let config = StoreConfig::builder().without_environment().shm_path(place.path().join("arena"));
+        let config = config.shm_capacity("16MiB").unwrap().resolve().unwrap();
+        let store = Store::open(&config).unwrap();
+        for number in 0..50_u8 {
+            let _ = store.put(&BlockId::content(&[number]), &[number; 4096], Put::default());
+        }
+        let interrupts = Interrupts::watch();
+        let pass = || run(store.arena(), 2, false, 0, &interrupts);
+        let whole = pass();
+        assert_eq!((whole.is_complete, whole.of(Scrub::Sound), whole.bytes), (true, 50, 50 * 4096));
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGINT).unwrap();
+        assert!(!interrupts.sleep(Duration::from_secs(60)), "a sleep ends with it");
+        let cut = pass();
+        // Each thread looks up after a block.
+        assert!(!cut.is_complete && cut.of(Scrub::Sound) <= 2, "{cut:?}");
+    }
+}
