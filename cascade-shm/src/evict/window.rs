@@ -11,6 +11,11 @@ use crate::slot::{State, Word};
 
 /// Residents of one region that are looked at, at most, to learn what emptying it costs.
 const MOST_LOOKED_AT: usize = 32;
+/// How much less a region's blocks must be worth than others before it changes hands, which drops young and old ones together
+/// and leaves it nearly empty.
+const CHANGE: f64 = 4.0;
+/// Regions drawn for each one that is looked into, at most: a kind with a tenth of the arena is found.
+const DRAWS: usize = 10;
 
 /// A run of units that would hold the block.
 #[derive(Debug)]
@@ -44,9 +49,8 @@ pub(super) fn sample(stripe: &Stripe, len: u64, slot: u32, samples: usize) -> Ve
             return Vec::new();
         }
         let (kind, barred) = (Kind::of(len), regions.barred(slot));
-        let picks: Vec<(usize, usize)> = (0..samples)
-            .map(|_| {
-                let region = (stripe.random() % ready as u64) as usize;
+        let picks: Vec<(usize, usize)> = pick_regions(stripe, regions, kind, samples)
+            .map(|region| {
                 let unit = (stripe.random() % regions.units(kind) as u64) as usize;
                 if let Some(resident) = map.residents(region).get(unit) {
                     crate::raw::prefetch(resident);
@@ -65,6 +69,26 @@ pub(super) fn sample(stripe: &Stripe, len: u64, slot: u32, samples: usize) -> Ve
             .collect();
         places.into_iter().filter_map(|place| assess(stripe, regions, place)).collect()
     })
+}
+
+/// Random regions, at most a quarter of them of the other kind. Where most of the arena is of the other kind, looks at random would
+/// mostly find regions that can only go as a whole, and one small block would push out tens of megabytes of young ones.
+fn pick_regions(
+    stripe: &Stripe,
+    regions: &Regions<'_>,
+    kind: Kind,
+    samples: usize,
+) -> impl Iterator<Item = usize> {
+    let ready = regions.ready() as u64;
+    let mut others = 0;
+    (0..samples * DRAWS)
+        .map(move |_| (stripe.random() % ready) as usize)
+        .filter(move |region| {
+            let is_other = regions.kind(*region) != kind;
+            others += usize::from(is_other);
+            !is_other || others <= samples / 4
+        })
+        .take(samples)
 }
 
 /// The window that begins at or before `unit` of `region`.
@@ -126,64 +150,85 @@ impl Place {
     }
 }
 
-/// The residents of `place`, region by region; `None` where pages are not there. A region of the other kind goes as a whole,
-/// also where only a part is needed.
+/// What of a window lies in one region.
+struct Part<'a> {
+    residents: &'a [AtomicU32],
+    /// Whether the region is of the other kind, and goes as a whole.
+    is_other: bool,
+    /// What goes, against the length of the window.
+    share: f64,
+}
+
+/// The parts of `place`, region by region; `None` where pages are not there. A region of the other kind goes as a whole, also
+/// where only a part is needed.
 fn parts<'a>(
     stripe: &'a Stripe,
     regions: &'a Regions<'_>,
     Place { kind, first, need }: Place,
-) -> impl Iterator<Item = Option<&'a [AtomicU32]>> {
+) -> impl Iterator<Item = Option<Part<'a>>> {
     let map = stripe.core().map();
     let in_region = regions.units(kind);
     let end = first + need;
     (first / in_region..end.div_ceil(in_region)).map(move |region| {
         let units = first.max(region * in_region)..end.min((region + 1) * in_region);
-        let residents = map.residents(region);
-        match regions.kind(region) {
-            Kind::NotReady => None,
-            Kind::Empty => Some(&residents[..0]),
-            same if same == kind => Some(&residents[units.start % in_region..][..units.len()]),
-            _ => Some(residents),
-        }
+        let all = map.residents(region);
+        let (residents, is_other, goes) = match regions.kind(region) {
+            Kind::NotReady => return None,
+            Kind::Empty => (&all[..0], false, 0),
+            same if same == kind => (&all[units.start % in_region..][..units.len()], false, units.len()),
+            // There are entries for small units; of large ones there are fewer.
+            other => (&all[..regions.units(other)], true, in_region),
+        };
+        Some(Part { residents, is_other, share: goes as f64 / need as f64 })
     })
 }
 
-/// What it costs to empty `place`; `None` if a block there is being filled, as far as was looked, and it is not wide. Of many residents only some
-/// are looked at, evenly spread: a whole region would cost more than the put that asks for room.
+/// What it costs to empty `place`; `None` if a block there is being filled, as far as was looked, and it is not wide.
 fn assess(stripe: &Stripe, regions: &Regions<'_>, place: Place) -> Option<Window> {
-    let map = stripe.core().map();
-    let now = stripe.core().now();
     let touched = place.regions(regions);
     let is_wide = touched.len() > 1 || place.need >= regions.units(place.kind);
-    let mut worth = 0.0;
-    let mut of_units = 0;
-    for residents in parts(stripe, regions, place) {
-        let residents = residents?;
-        let step = residents.len().div_ceil(MOST_LOOKED_AT).max(1);
-        let looked_at = || residents.iter().step_by(step).map(|resident| resident.load(Ordering::Relaxed));
-        if step > 1 {
-            looked_at()
-                .filter_map(|slot| map.slots().get(slot.checked_sub(1)? as usize))
-                .for_each(crate::raw::prefetch);
-        }
-        for slot in looked_at().filter_map(|slot| slot.checked_sub(1)) {
-            let victim = map.slots().get(slot as usize)?;
-            let word = victim.word();
-            match word.state() {
-                State::Sealed => worth += score::worth(victim, word, now) * step as f64,
-                State::Retired => {}
-                // Among so many blocks one is always being filled. It is waited for.
-                _ if is_wide => {}
-                _ => return None,
-            }
-        }
-        of_units += residents.len();
+    let mut cost = 0.0;
+    for part in parts(stripe, regions, place) {
+        let part = part?;
+        cost += part.share * mean_worth(stripe, &part, is_wide)?;
     }
-    // By unit that was looked at, so that windows of either kind compare; what is empty counts as worth nothing.
-    let share = of_units as f64 / place.need as f64;
-    let cost = if of_units == 0 { 0.0 } else { worth / of_units as f64 * share.min(1.0) };
     let bytes = place.need as u64 * place.kind.unit_bytes();
     Some(Window { cost, regions: touched, is_wide, bytes, place })
+}
+
+/// Mean worth of what the units of `part` hold, so that windows of either kind compare. Of many residents only some are looked at,
+/// evenly spread: a whole region would cost more than the put that asks for room.
+fn mean_worth(stripe: &Stripe, part: &Part<'_>, is_wide: bool) -> Option<f64> {
+    let map = stripe.core().map();
+    let now = stripe.core().now();
+    let step = part.residents.len().div_ceil(MOST_LOOKED_AT).max(1);
+    let load = |resident: &AtomicU32| resident.load(Ordering::Relaxed);
+    let looked_at = || part.residents.iter().step_by(step).map(load);
+    if step > 1 {
+        looked_at()
+            .filter_map(|slot| map.slots().get(slot.checked_sub(1)? as usize))
+            .for_each(crate::raw::prefetch);
+    }
+    // Room is found from a region's beginning on, so that this is short.
+    let any = || part.residents.iter().map(load).find(|slot| *slot != 0);
+    let is_sparse = part.is_other && looked_at().all(|slot| slot == 0);
+    let (mut worth, mut held) = (0.0, 0_usize);
+    for slot in looked_at().chain(is_sparse.then(any).flatten()).filter_map(|slot| slot.checked_sub(1)) {
+        let victim = map.slots().get(slot as usize)?;
+        let word = victim.word();
+        match word.state() {
+            State::Sealed => worth += score::worth(victim, word, now),
+            State::Retired => {}
+            // Among so many blocks one is always being filled. It is waited for.
+            _ if is_wide => {}
+            _ => return None,
+        }
+        held += 1;
+    }
+    // What is empty counts as worth nothing. Not so in a region of the other kind: what it holds speaks for its free room as
+    // well, or one that has just changed hands, nearly empty, would look cheap enough to change back at once, again and again.
+    let (of, change) = if part.is_other { (held, CHANGE) } else { (looked_at().len(), 1.0) };
+    Some(change * worth / of.max(1) as f64)
 }
 
 impl Window {
@@ -192,8 +237,8 @@ impl Window {
         let map = stripe.core().map();
         stripe.core().with_regions(|regions| {
             let (mut victims, mut last) = (Vec::new(), None);
-            for residents in parts(stripe, regions, self.place) {
-                for resident in residents? {
+            for part in parts(stripe, regions, self.place) {
+                for resident in part?.residents {
                     let Some(slot) = resident.load(Ordering::Relaxed).checked_sub(1) else { continue };
                     if last.replace(slot) == Some(slot) {
                         continue;
