@@ -8,11 +8,13 @@ pub fn number(name: &str, default: u64) -> u64 {
 }
 
 /// Open descriptors of this process.
+#[allow(dead_code, reason = "not every lane asks")]
 pub fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
 /// No more descriptors are open than `before`, once the threads of the arena have noticed who is gone.
+#[allow(dead_code, reason = "not every lane asks")]
 pub fn wait_for_files(before: usize) {
     let deadline = Instant::now() + Duration::from_secs(5);
     while open_files() > before {
