@@ -65,9 +65,11 @@ fn every_dead_owner_is_reclaimed_whole() {
     }
     let rig = Rig::new();
     let (mut times, files) = (Vec::new(), report::open_files());
+    let mut progress = report::Progress::new();
     while times.len() < deaths || Instant::now() < until {
         times.push(one_death(&rig, kinds[times.len() % kinds.len()]));
         report::wait_for_files(files);
+        progress.say(times.len() as u64);
     }
     let count = times.len() as u64;
     let times = Times::new(times);

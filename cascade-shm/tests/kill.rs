@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use cascade_shm::kill::POINTS;
 
 use crate::block::Random;
-use crate::report::{number, open_files, wait_for_files};
+use crate::report::{Progress, number, open_files, wait_for_files};
 use crate::round::{Count, Round, config};
 
 /// The body of a worker process; in a normal run of the tests there is nothing to do.
@@ -48,11 +48,12 @@ fn whoever_is_killed_the_others_go_on_and_nothing_is_left() {
     let mut random = Random(seed | 1);
     let mut count = Count::default();
     let until = Instant::now() + Duration::from_secs(number("CASCADE_SECONDS", 0));
-    let files = open_files();
+    let (files, mut progress) = (open_files(), Progress::new());
     loop {
         for points in points::rounds(&mut random, times) {
             run_round(&mut random, &mut count, &points);
             wait_for_files(files);
+            progress.say(count.kills());
         }
         if Instant::now() >= until {
             break;

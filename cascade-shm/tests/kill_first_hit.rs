@@ -145,6 +145,7 @@ fn the_first_hit_after_everybody_was_killed_comes_at_once() {
     let (other, _) = start(folder.path(), mib, 1 << 32, blocks);
     let mut living = vec![filler, other];
     let (mut attached, mut hit) = (Vec::new(), Vec::new());
+    let mut progress = report::Progress::new();
     while hit.len() < attaches || Instant::now() < until {
         living.drain(..).for_each(kill);
         // Far from the numbers of those before, and the newest of the first process are looked for.
@@ -154,6 +155,7 @@ fn the_first_hit_after_everybody_was_killed_comes_at_once() {
         hit.push(Duration::from_micros(hit_us));
         std::thread::sleep(Duration::from_millis(20));
         living.push(child);
+        progress.say(hit.len() as u64);
     }
     living.drain(..).for_each(kill);
     let count = hit.len() as u64;

@@ -10,6 +10,7 @@ mod lint;
 mod loom;
 mod model;
 mod process;
+mod soak;
 mod steps;
 mod test;
 mod venv;
@@ -34,6 +35,8 @@ enum Command {
     Lint,
     /// Set up and run everything that a change must pass.
     Test(test::Options),
+    /// Run lanes of the tests for hours, and state what that says about the rate of failures.
+    Soak(soak::Options),
     /// Build the Python wheel into target/wheels.
     Wheel,
     /// The main job on real input: a model's KV survives the death of its process.
@@ -59,6 +62,7 @@ fn run(cli: Cli) -> Result<()> {
         None => Ok(Cli::command().print_help()?),
         Some(Command::Lint) => lint::run(),
         Some(Command::Test(options)) => test::run(&options),
+        Some(Command::Soak(options)) => soak::command(&options),
         Some(Command::Wheel) => wheel::command(),
         Some(Command::Demo) => demo::command(),
         Some(Command::Bench(options)) => bench::command(&options),

@@ -57,7 +57,7 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
 }
 
 /// The command as it would be typed in its folder, with the environment that was set for it.
-fn line(command: &Command) -> String {
+pub(crate) fn line(command: &Command) -> String {
     // The search path of a virtual environment would fill the screen.
     let set = command.get_envs().filter(|(name, _)| *name != "PATH");
     let set = set.filter_map(|(name, value)| Some(format!("{}={}", name.display(), quoted(value?))));

@@ -23,6 +23,22 @@ pub fn wait_for_files(before: usize) {
     }
 }
 
+/// Says every ten seconds of a long run how far it is.
+pub struct Progress(Instant);
+
+impl Progress {
+    pub fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    pub fn say(&mut self, n: u64) {
+        if self.0.elapsed() >= Duration::from_secs(10) {
+            println!("lane-progress {n}");
+            self.0 = Instant::now();
+        }
+    }
+}
+
 /// Prints what a lane did without any failure: a failed one ends by a panic.
 pub fn passed(lane: &str, n: u64, unit: &str, extra: &[(&str, f64)]) {
     let bound = 3.0 / n as f64;

@@ -1,0 +1,115 @@
+//! The lanes, by name.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::child::{self, Said};
+use crate::loom;
+use crate::process::{self, cargo};
+use crate::workspace::Metadata;
+
+/// Sequences of the model in one run.
+const SEQUENCES: u64 = 4000;
+
+/// What a lane finds out.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) n: u64,
+    pub(super) unit: String,
+    pub(super) failures: u64,
+    pub(super) measured: BTreeMap<String, f64>,
+}
+
+/// A lane: runs for about the time given.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) run: fn(Duration, &mut Found) -> Result<()>,
+}
+
+pub(super) const LANES: &[Lane] = &[
+    Lane { name: "kill", about: "SIGKILL at every named point and at random times", run: kill },
+    Lane { name: "deaths", about: "owners that die with all that they can hold", run: deaths },
+    Lane { name: "first-hit", about: "attach to a full arena after everybody was killed", run: first_hit },
+    Lane { name: "model", about: "random sequences of steps against the model", run: model },
+    Lane { name: "loom", about: "every schedule of the protocols, up to 3 preemptions", run: models },
+];
+
+/// Names and what they are.
+pub(super) fn table() -> String {
+    let lines: Vec<_> = LANES.iter().map(|lane| format!("  {:10} {}", lane.name, lane.about)).collect();
+    format!("Lanes:\n{}", lines.join("\n"))
+}
+
+fn kill(time: Duration, found: &mut Found) -> Result<()> {
+    timed("kill", "whoever_is_killed", time, found)
+}
+
+fn deaths(time: Duration, found: &mut Found) -> Result<()> {
+    timed("deaths", "every_dead_owner", time, found)
+}
+
+fn first_hit(time: Duration, found: &mut Found) -> Result<()> {
+    timed("kill_first_hit", "the_first_hit", time, found)
+}
+
+fn arena_test(test: &str) -> Command {
+    cargo(&["test", "--package", "cascade-shm", "--features", "kill-points", "--test", test])
+}
+
+/// A lane that keeps the time itself and says how it went.
+fn timed(test: &str, name: &str, time: Duration, found: &mut Found) -> Result<()> {
+    // Building it is no part of the time.
+    process::run(arena_test(test).arg("--no-run"))?;
+    let mut command = arena_test(test);
+    command.args(["--", "--nocapture", "--test-threads=1", name]);
+    command.env("CASCADE_SECONDS", time.as_secs().to_string());
+    if std::env::var_os("CASCADE_SEED").is_none() {
+        let seed = std::time::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_secs());
+        command.env("CASCADE_SEED", seed.to_string());
+    }
+    let mut said = Said::default();
+    let verdict = child::watch(&mut command, &mut said);
+    found.n = said.progress;
+    found.unit = format!("steps of {test}");
+    verdict?;
+    let result = said.result.with_context(|| format!("{test} ended without a result"))?;
+    println!("  {} is done", result.lane);
+    (found.n, found.unit) = (result.n, result.unit);
+    (found.failures, found.measured) = (result.failures, result.measured);
+    Ok(())
+}
+
+fn model(time: Duration, found: &mut Found) -> Result<()> {
+    let test = || cargo(&["test", "--package", "cascade-shm", "--test", "model"]);
+    process::run(test().arg("--no-run"))?;
+    found.unit = "sequences".into();
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        let mut command = test();
+        command.env("PROPTEST_CASES", SEQUENCES.to_string());
+        let mut said = Said::default();
+        child::watch(command.args(["--", "keeps_to_the_model"]), &mut said)?;
+        ensure!(said.passed > 0, "no test of the model was run");
+        found.n += said.passed * SEQUENCES;
+    }
+    Ok(())
+}
+
+/// Of fixed size: it ends when every schedule was seen.
+fn models(_time: Duration, found: &mut Found) -> Result<()> {
+    let metadata = Metadata::read()?;
+    found.unit = "models, each in all its schedules".into();
+    for package in loom::packages(&metadata) {
+        let mut said = Said::default();
+        let mut command = loom::models("test", package);
+        child::watch(command.env("CASCADE_LOOM_BOUND", "3"), &mut said)?;
+        ensure!(said.passed > 0, "{} has no model that was run", package.name);
+        found.n += said.passed;
+    }
+    Ok(())
+}
