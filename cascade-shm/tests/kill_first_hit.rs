@@ -112,7 +112,7 @@ fn start(folder: &Path, mib: u64, first: u64, blocks: u64) -> (Child, [u64; 3]) 
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let said = lines.into_iter().find_map(|line| Some(line.strip_prefix("ready ")?.to_owned()));
-    let numbers: Vec<u64> = said.expect("it failed").split(' ').map(|part| part.parse().unwrap()).collect();
+    let numbers: Vec<u64> = said.unwrap().split(' ').map(|part| part.parse().unwrap()).collect();
     (child, numbers.try_into().unwrap())
 }
 

@@ -21,7 +21,8 @@ pub(crate) struct Options {
     /// Run this lane only; may be given more than once. Default: every lane.
     #[arg(long = "lane", value_name = "NAME")]
     lanes: Vec<String>,
-    /// How long each lane runs, in seconds. A lane whose work is of fixed size ends when it is done.
+    /// How long each lane runs, in seconds. Models end when all
+    /// their schedules were seen, each after this time at the latest.
     #[arg(long, value_name = "S", default_value_t = 600, conflicts_with = "hours")]
     seconds: u64,
     /// The same in hours.

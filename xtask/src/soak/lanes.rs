@@ -36,7 +36,7 @@ pub(super) const LANES: &[Lane] = &[
     Lane { name: "deaths", about: "owners that die with all that they can hold", run: deaths },
     Lane { name: "first-hit", about: "attach to a full arena after everybody was killed", run: first_hit },
     Lane { name: "model", about: "random sequences of steps against the model", run: model },
-    Lane { name: "loom", about: "every schedule of the protocols, up to 3 preemptions", run: models },
+    Lane { name: "loom", about: "every schedule of the protocols with up to 3 preemptions", run: models },
 ];
 
 /// Names and what they are.
@@ -100,16 +100,43 @@ fn model(time: Duration, found: &mut Found) -> Result<()> {
     Ok(())
 }
 
-/// Of fixed size: it ends when every schedule was seen.
-fn models(_time: Duration, found: &mut Found) -> Result<()> {
+/// Ends when every schedule was seen; a model that takes longer than `time` is cut off there, and counted as such.
+fn models(time: Duration, found: &mut Found) -> Result<()> {
     let metadata = Metadata::read()?;
-    found.unit = "models, each in all its schedules".into();
+    found.unit = "schedules".into();
     for package in loom::packages(&metadata) {
-        let mut said = Said::default();
+        let report = tempfile::NamedTempFile::new().context("no temporary file")?;
         let mut command = loom::models("test", package);
-        child::watch(command.env("CASCADE_LOOM_BOUND", "3"), &mut said)?;
-        ensure!(said.passed > 0, "{} has no model that was run", package.name);
-        found.n += said.passed;
+        command.env("LOOM_MAX_PREEMPTIONS", "3").env("LOOM_MAX_DURATION", time.as_secs().to_string());
+        command.env("CASCADE_LOOM_REPORT", report.path());
+        let verdict = child::watch(&mut command, &mut Said::default());
+        let text = std::fs::read_to_string(report.path()).context("cannot read the models' report")?;
+        text.lines().for_each(|line| count_model(line, found));
+        verdict?;
+        ensure!(!text.is_empty(), "no model of {} was run", package.name);
     }
     Ok(())
+}
+
+/// Adds a line of the models' report: name, bound, executions, seconds, and whether these were all.
+fn count_model(line: &str, found: &mut Found) {
+    let fields: Vec<_> = line.split('\t').collect();
+    let [_, _, executions, _, whole] = fields[..] else { return };
+    found.n += executions.parse::<u64>().unwrap_or(0);
+    *found.measured.entry("models".into()).or_default() += 1.0;
+    *found.measured.entry("models_cut_off".into()).or_default() += f64::from(u8::from(whole != "all"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules_of_all_models_are_added_up() {
+        let mut found = Found::default();
+        count_model("a_model\t3\t120\t0.5\tall", &mut found);
+        count_model("another\t3\t30\t60.0\tcut off", &mut found);
+        count_model("something else", &mut found);
+        assert_eq!((found.n, found.measured["models"], found.measured["models_cut_off"]), (150, 2.0, 1.0));
+    }
 }

@@ -50,6 +50,9 @@ fn run_tests(profile: &str, selection: &[&str]) -> Result<String> {
         (false, []) => &["test", "--no-fail-fast", "--lib", "--bins", "--tests", "--examples"],
         (false, _) => &["test", "--no-fail-fast"],
     };
-    process::run(&mut cargo(&[runner, selection].concat()))?;
+    // As the profile `kill` of nextest: tables are shown, and times are measured one at a time.
+    let shown: &[&str] =
+        if nextest || profile != "kill" { &[] } else { &["--", "--show-output", "--test-threads=1"] };
+    process::run(&mut cargo(&[runner, selection, shown].concat()))?;
     Ok(if nextest { "nextest" } else { "cargo test" }.into())
 }
