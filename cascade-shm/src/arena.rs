@@ -149,10 +149,15 @@ impl Arena {
     /// As [`Arena::open`].
     pub fn attach(config: &ArenaConfig) -> Result<Option<Self>> {
         file::prepare_dir(&config.dir)?;
+        let last_used = std::fs::metadata(config.path()).and_then(|metadata| metadata.modified());
         let Some((file, superblock)) = file::attach(&config.path(), &config.node_name())? else {
             return Ok(None);
         };
         let arena = Self::start(config, file, superblock, Start::Visited)?;
+        if let Ok(last_used) = last_used {
+            // Checking that the pages exist may have changed it; a visit is no use.
+            let _ = arena.inner.file.set_modified(last_used);
+        }
         Ok(arena.inner.is_linked().then_some(arena))
     }
 
