@@ -1,13 +1,18 @@
 //! Blocks out of segments, verified where they arrive.
 
 use std::io::{Error, ErrorKind, Result};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use cascade_core::batch::Outcome;
 use cascade_core::digest::{self, CHUNK_BYTES};
 use cascade_core::id::BlockId;
-use cascade_core::memory::SgList;
+use cascade_core::memory::{Piece, SgList};
 use cascade_core::tier::{BlockMeta, MissReason};
 
+use parking_lot::Mutex;
+
+use crate::buffer::Buffer;
 use crate::core::{Core, is_lost};
 use crate::fs::File;
 use crate::io;
@@ -18,6 +23,9 @@ use crate::raw;
 
 /// Times that a block is looked for: it may be moved, and its file removed, while it is read.
 const ATTEMPTS: u32 = 4;
+
+/// Calls at once for one block.
+const LANES: usize = 4;
 
 /// What came of one attempt.
 enum Read {
@@ -123,53 +131,67 @@ fn lose(core: &Core, record: &Record) {
 
 /// Reads `len` bytes at `at` into the first `len` bytes of `into`; gives the digests of what arrived.
 fn payload(core: &Core, file: &dyn File, at: u64, len: usize, into: &SgList) -> Result<Vec<u64>> {
-    let pieces = head(into.pieces(), len);
-    let whole = head(&pieces, len / PAGE_BYTES * PAGE_BYTES);
-    if file.is_direct() && !are_pages(&whole) {
-        return bounced(core, file, at, len, &pieces);
+    // Whole chunks in each group but the last: `io_bytes` is a multiple of them.
+    let groups = cut(&head(into.pieces(), len), core.config.io_bytes);
+    let digests: Vec<Mutex<Result<Vec<u64>>>> = groups.iter().map(|_| Mutex::new(Ok(Vec::new()))).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let (Some(group), Some(place)) = (groups.get(number), digests.get(number)) else { return };
+            let offset = at + number as u64 * core.config.io_bytes as u64;
+            *place.lock() = read_group(core, file, group, offset);
+        }
+    };
+    // A long block is read by several calls at once, and one part is verified while the next arrives.
+    thread::scope(|scope| {
+        for _ in 1..groups.len().min(LANES) {
+            // Without another thread this one does the work.
+            let _ = thread::Builder::new().name("cascade-pfs-lane".into()).spawn_scoped(scope, work);
+        }
+        work();
+    });
+    let mut all = Vec::new();
+    for group in digests {
+        all.append(&mut group.into_inner()?);
     }
+    Ok(all)
+}
+
+/// Fills `group` from `offset` on; gives the digests of its chunks.
+fn read_group(core: &Core, file: &dyn File, group: &[Piece], offset: u64) -> Result<Vec<u64>> {
+    let len = total(group);
     if !file.is_direct() {
-        read_groups(core, file, &pieces, at)?;
-        return Ok(raw::digests(&pieces, len));
+        io::read_all(file, group, offset)?;
+        return Ok(raw::digests(group, len));
     }
-    read_groups(core, file, &whole, at)?;
+    let whole = head(group, len / PAGE_BYTES * PAGE_BYTES);
+    if !are_pages(&whole) {
+        return bounced(core, file, group, offset);
+    }
     let done = total(&whole);
-    if done < len {
-        let page = io::read_bytes(file, at + done as u64, PAGE_BYTES)?;
-        raw::scatter(&page.piece(), len - done, &list(rest(&pieces, done))).ok_or(ErrorKind::InvalidInput)?;
+    if done == len {
+        io::read_all(file, group, offset)?;
+        return Ok(raw::digests(group, len));
     }
-    Ok(raw::digests(&pieces, len))
+    // The last page is longer than what the caller has room for.
+    let page = Buffer::new(PAGE_BYTES);
+    let mut pages = whole;
+    pages.push(page.piece());
+    io::read_all(file, &pages, offset)?;
+    raw::scatter(&page.piece(), len - done, &list(rest(group, done))).ok_or(ErrorKind::InvalidInput)?;
+    Ok(raw::digests(group, len))
 }
 
-fn read_groups(core: &Core, file: &dyn File, pieces: &[cascade_core::memory::Piece], at: u64) -> Result<()> {
-    let mut offset = at;
-    for group in cut(pieces, core.config.io_bytes) {
-        io::read_all(file, &group, offset)?;
-        offset += total(&group) as u64;
-    }
-    Ok(())
-}
-
-/// As [`payload`], by way of a buffer: the destination is not aligned as direct I/O wants it.
-fn bounced(
-    core: &Core,
-    file: &dyn File,
-    at: u64,
-    len: usize,
-    pieces: &[cascade_core::memory::Piece],
-) -> Result<Vec<u64>> {
-    let (mut digests, mut done) = (Vec::new(), 0);
-    let buffer = core.buffer(core.config.io_bytes.min(len.next_multiple_of(PAGE_BYTES)));
-    while done < len {
-        // Whole chunks at a time, but for the last: `io_bytes` is a multiple of them.
-        let part = core.config.io_bytes.min(len - done);
-        io::read_all(file, &[buffer.part(0, part.next_multiple_of(PAGE_BYTES))], at + done as u64)?;
-        let to = list(head(&rest(pieces, done), part));
-        digests.extend(raw::scatter(&buffer.piece(), part, &to).ok_or(ErrorKind::InvalidInput)?);
-        done += part;
-    }
+/// As [`read_group`], by way of a buffer: the destination is not aligned as direct I/O wants it.
+fn bounced(core: &Core, file: &dyn File, group: &[Piece], offset: u64) -> Result<Vec<u64>> {
+    let len = total(group);
+    let pages = len.next_multiple_of(PAGE_BYTES);
+    let buffer = core.buffer(pages);
+    io::read_all(file, &[buffer.part(0, pages)], offset)?;
+    let digests = raw::scatter(&buffer.piece(), len, &list(group.to_vec()));
     core.give_back(buffer);
-    Ok(digests)
+    Ok(digests.ok_or(ErrorKind::InvalidInput)?)
 }
 
 /// Reads the header of a block and believes it only if it is the one that the index speaks of.

@@ -14,14 +14,17 @@ use crate::buffer::Buffer;
 use crate::catalog::moved;
 use crate::config::Durability;
 use crate::layout::{LogEvent, PAGE_BYTES, Record, header_bytes, record_bytes};
-use crate::pieces::{cut, head, list, rest, total};
+use crate::pieces::{are_pages, cut, head, list, rest, total};
 use crate::queue::{Part, Put};
 use crate::raw;
 
 use super::{Writer, refusal};
 
-/// Blocks up to this length are copied beside their header; longer ones are written from where they are.
+/// Blocks up to this length are copied beside their header, if they do not lie at page boundaries anyway; longer ones are
+/// written from where they are.
 const COPIED_BYTES: usize = 64 << 10;
+/// Blocks up to this length are copied always: one piece of memory costs less than two.
+const SMALL_BYTES: usize = 16 << 10;
 
 /// A block on its way.
 #[derive(Debug)]
@@ -88,7 +91,9 @@ struct Staged {
 fn stage(from: &SgList) -> Option<Staged> {
     let len = from.len();
     let header = usize::try_from(header_bytes(len as u64)).ok()?;
-    let direct = if len <= COPIED_BYTES { 0 } else { len / PAGE_BYTES * PAGE_BYTES };
+    let whole = len / PAGE_BYTES * PAGE_BYTES;
+    let copied = len <= SMALL_BYTES || (len <= COPIED_BYTES && !are_pages(&head(from.pieces(), whole)));
+    let direct = if copied { 0 } else { whole };
     let tail = list(rest(from.pieces(), direct));
     let buffer = Buffer::new(header + tail.len().next_multiple_of(PAGE_BYTES));
     let place = buffer.part(header, tail.len());
