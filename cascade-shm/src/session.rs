@@ -8,7 +8,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use cascade_core::planted::{self, Bug};
-use cascade_core::sync::AtomicU64;
+use cascade_core::sync::{AtomicU64, Ordering};
 use cascade_core::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
 
@@ -56,9 +56,11 @@ impl Session {
         crate::kill::point("attach.before_row");
         let lock = ForkGuard::new(open()?);
         let last = (map.geometry().owners - 1) as u16;
-        // Nobody has watched over the bytes since the last owner went: each is verified before it is leased.
         if map.owners().iter().all(|owner| owner.state().0 == RowState::Free) {
+            // Nobody has watched over the bytes since the last owner went: each is verified before it is leased, and nobody can
+            // have a claim on regions.
             recover::next_epoch(map);
+            map.control().claimed.store(0, Ordering::Relaxed);
         }
         let row = match take_row(map, &lock, 0..last) {
             Some(row) => row,
@@ -212,14 +214,12 @@ impl Core {
 
     /// The time of the eviction clock: a 64th of the arena's size in bytes put is one tick.
     pub fn now(&self) -> u64 {
-        use cascade_core::sync::Ordering;
         let put = self.map.control().put_bytes.load(Ordering::Relaxed);
         put / (self.map.geometry().data_bytes / 64).max(1) % crate::slot::TOUCH_MODULUS
     }
 
     /// The epoch of verification, 1..=63.
     pub fn epoch(&self) -> u8 {
-        use cascade_core::sync::Ordering;
         (self.map.control().epoch.load(Ordering::Acquire) % 63) as u8 + 1
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use cascade_core::batch::{Batch, Op, Outcome};
@@ -40,6 +40,8 @@ struct Bench {
     file: File,
     /// The arena with its blocks, after everyone has left it.
     sound: Vec<u8>,
+    /// What is made of it.
+    bytes: Mutex<Vec<u8>>,
     /// Start and length of each area.
     areas: Vec<(&'static str, usize, usize)>,
 }
@@ -50,16 +52,18 @@ pub fn open_and_use(areas: &[&str], data: &[u8]) {
     static BENCH: OnceLock<Bench> = OnceLock::new();
     let bench = BENCH.get_or_init(Bench::new);
     let mut input = Input(data);
-    let mut bytes = bench.sound.clone();
+    let mut bytes = bench.bytes.lock().expect("one thread fuzzes");
+    bytes.copy_from_slice(&bench.sound);
     let own: Vec<_> = bench.areas.iter().filter(|(name, ..)| areas.contains(name)).collect();
     for _ in 0..input.byte() % 32 {
         let (_, start, len) = own[usize::from(input.byte()) % own.len()];
         change(&mut bytes[*start..start + len], &mut input);
     }
     bench.file.write_all_at(&bytes, 0).expect("shared memory");
-    // What is refused was not trusted.
-    let Ok(arena) = Arena::open(&bench.config) else { return };
-    use_it(&arena, &mut input);
+    // Without background work, which would be most of the time. What is refused was not trusted.
+    if let Ok(Some(arena)) = Arena::attach(&bench.config) {
+        use_it(&arena, &mut input);
+    }
 }
 
 fn change(area: &mut [u8], input: &mut Input<'_>) {
@@ -106,13 +110,16 @@ fn use_it(arena: &Arena, input: &mut Input<'_>) {
         match input.byte() % 8 {
             0 | 1 => get(arena, number),
             2 => leases.extend(arena.lease(&id(number)).ok().map(|lease| (number, lease))),
-            3 | 4 => put(arena, number),
+            3 | 4 => {
+                put(arena, number);
+                leases.iter().for_each(|(number, lease)| check(*number, lease));
+            }
             5 => drop(arena.submit(Batch::new(vec![Op::Delete { id: id(number) }]))),
             6 => arena.recover(),
             _ => leases.clear(),
         }
-        leases.iter().for_each(|(number, lease)| check(*number, lease));
     }
+    leases.iter().for_each(|(number, lease)| check(*number, lease));
     let audit = arena.audit();
     assert!(audit.is_some(), "this process has joined");
     drop(leases);
@@ -172,7 +179,7 @@ impl Bench {
         drop(arena);
         let o = geometry.offsets();
         let lens = [
-            ("control", o.control, 256),
+            ("control", o.control, 384),
             ("owners", o.owners, geometry.owners * 128),
             ("ledgers", o.ledgers, geometry.owners * geometry.ledger_entries * 8),
             ("tags", o.tags, geometry.buckets * 8),
@@ -187,7 +194,7 @@ impl Bench {
         let sound = std::fs::read(&path).expect("the arena's file");
         let file = File::options().write(true).open(&path).expect("the arena's file");
         let areas = lens.into_iter().map(|(name, start, len)| (name, start as usize, len as usize)).collect();
-        Self { _folder: folder, config, file, sound, areas }
+        Self { _folder: folder, config, file, bytes: Mutex::new(sound.clone()), sound, areas }
     }
 }
 

@@ -6,6 +6,7 @@
 mod bench;
 mod demo;
 mod doctor;
+mod fuzz;
 mod lint;
 mod loom;
 mod model;
@@ -37,6 +38,8 @@ enum Command {
     Test(test::Options),
     /// Run lanes of the tests for hours, and state what that says about the rate of failures.
     Soak(soak::Options),
+    /// Run every fuzz target for some time.
+    Fuzz(fuzz::Options),
     /// Build the Python wheel into target/wheels.
     Wheel,
     /// The main job on real input: a model's KV survives the death of its process.
@@ -63,6 +66,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Lint) => lint::run(),
         Some(Command::Test(options)) => test::run(&options),
         Some(Command::Soak(options)) => soak::command(&options),
+        Some(Command::Fuzz(options)) => fuzz::command(&options),
         Some(Command::Wheel) => wheel::command(),
         Some(Command::Demo) => demo::command(),
         Some(Command::Bench(options)) => bench::command(&options),

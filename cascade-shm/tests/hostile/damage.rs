@@ -42,7 +42,7 @@ impl Areas {
         let regions = geometry.regions() as u64;
         let all = [
             ("superblock", 0, 4096),
-            ("control", o.control, 256),
+            ("control", o.control, 384),
             ("owners", o.owners, geometry.owners * 128),
             ("ledgers", o.ledgers, geometry.owners * geometry.ledger_entries * 8),
             ("tags", o.tags, geometry.buckets * 8),

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::child::{self, Said};
-use crate::loom;
 use crate::process::{self, cargo};
 use crate::workspace::Metadata;
+use crate::{fuzz, loom};
 
+/// Damaged arenas in one run.
+const DAMAGED: u64 = 2000;
 /// Sequences of the model in one run.
 const SEQUENCES: u64 = 4000;
 
@@ -36,6 +38,8 @@ pub(super) const LANES: &[Lane] = &[
     Lane { name: "deaths", about: "owners that die with all that they can hold", run: deaths },
     Lane { name: "first-hit", about: "attach to a full arena after everybody was killed", run: first_hit },
     Lane { name: "model", about: "random sequences of steps against the model", run: model },
+    Lane { name: "damage", about: "arenas with damage in each of their areas", run: damage },
+    Lane { name: "fuzz", about: "every fuzz target; the time is shared among them", run: fuzz_all },
     Lane { name: "loom", about: "every schedule of the protocols with up to 3 preemptions", run: models },
 ];
 
@@ -96,6 +100,37 @@ fn model(time: Duration, found: &mut Found) -> Result<()> {
         child::watch(command.args(["--", "keeps_to_the_model"]), &mut said)?;
         ensure!(said.passed > 0, "no test of the model was run");
         found.n += said.passed * SEQUENCES;
+    }
+    Ok(())
+}
+
+/// Each run has a seed of its own, which stands in its output.
+fn damage(time: Duration, found: &mut Found) -> Result<()> {
+    let test = || cargo(&["test", "--package", "cascade-shm", "--test", "hostile_inside"]);
+    process::run(test().arg("--no-run"))?;
+    found.unit = "damaged arenas".into();
+    let until = Instant::now() + time;
+    let mut seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+    while Instant::now() < until {
+        let mut command = test();
+        command.env("CASCADE_DAMAGE", DAMAGED.to_string()).env("CASCADE_SEED", (seed << 1).to_string());
+        let mut said = Said::default();
+        child::watch(&mut command, &mut said)?;
+        ensure!(said.passed > 0, "no arena was damaged");
+        found.n += DAMAGED;
+        seed += 1;
+    }
+    Ok(())
+}
+
+fn fuzz_all(time: Duration, found: &mut Found) -> Result<()> {
+    if let Some(why) = fuzz::missing() {
+        anyhow::bail!(why);
+    }
+    found.unit = "executions".into();
+    for (name, executions) in fuzz::run((time.as_secs() / fuzz::TARGETS).max(1))? {
+        found.n += executions;
+        found.measured.insert(name, executions as f64);
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use crate::workspace::Metadata;
 /// Options of `cargo xtask test`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Leave out what takes longest: kill lanes, loom models, the wheel and its tests.
+    /// Leave out what takes longest: kill lanes, loom models, fuzz targets, the wheel and its tests.
     #[arg(long)]
     quick: bool,
 }
@@ -28,6 +28,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     lint::add_steps(&mut steps)?;
     rust::add_unit_steps(&mut steps);
     rust::add_lanes(&mut steps, &metadata, options.quick);
+    rust::add_fuzz(&mut steps, options.quick);
     standalone::add_steps(&mut steps, &metadata);
     python::add_steps(&mut steps, options.quick);
     steps.finish()

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 
-use crate::loom;
 use crate::process::{self, cargo};
 use crate::steps::Steps;
 use crate::workspace::Metadata;
+use crate::{fuzz, loom};
 
 pub(super) fn add_unit_steps(steps: &mut Steps) {
     let cure = "run the failed test alone with `cargo test -p CRATE NAME -- --nocapture`";
@@ -30,6 +30,22 @@ pub(super) fn add_lanes(steps: &mut Steps, metadata: &Metadata, quick: bool) {
         lane(steps, quick, &format!("loom models of {}", package.name), || {
             process::run(loom::models("test", package).arg("--no-fail-fast")).map(|()| String::new())
         });
+    }
+}
+
+/// Ten seconds of each fuzz target.
+pub(super) fn add_fuzz(steps: &mut Steps, quick: bool) {
+    const SECONDS_EACH: u64 = 10;
+    let name = "fuzz targets";
+    if quick {
+        return steps.leave_out(name, "--quick");
+    }
+    match fuzz::missing() {
+        Some(why) => steps.leave_out(name, &why),
+        None => {
+            let cure = "the failed input is in target/fuzz/findings; run the target with it";
+            steps.run(name, cure, || Ok(fuzz::summary(&fuzz::run(SECONDS_EACH)?, SECONDS_EACH)));
+        }
     }
 }
 
