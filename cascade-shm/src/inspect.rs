@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use cascade_core::{Error, ErrorKind, Result};
 
 use crate::file;
+use crate::hugepage::{Huge, Medium};
 use crate::layout::{
     MAGIC, OWNER_ROW_BYTES, REGION_LINE_BYTES, STRIPE_ENTRIES, SUPERBLOCK_BYTES, Superblock,
 };
@@ -41,6 +42,10 @@ pub struct Snapshot {
     pub allocated_bytes: u64,
     /// When the file was last grown, or opened or closed by a store.
     pub last_used: Option<SystemTime>,
+    /// Where its pages come from.
+    pub huge: Huge,
+    /// Bytes of a page; where huge pages are not certain, of the largest.
+    pub page_bytes: u64,
     /// Bytes of the data area whose pages exist.
     pub ready_bytes: u64,
     /// Bytes that growth may still reach: less than the geometry's after memory ran out.
@@ -175,6 +180,7 @@ impl Inspection {
         let bounded = |regions: u64| regions.min(geometry.regions() as u64) * geometry.region_bytes;
         let ready_bytes = bounded(word(0));
         let metadata = self.metadata()?;
+        let medium = Medium::of_file(&self.file);
         let (regions, used_bytes) = self.count_regions(ready_bytes / geometry.region_bytes)?;
         let mut locks: Vec<_> = [(HeldLock::Growth, 8), (HeldLock::Recovery, 16), (HeldLock::Janitor, 24)]
             .into_iter()
@@ -184,6 +190,8 @@ impl Inspection {
         Ok(Snapshot {
             allocated_bytes: metadata.blocks() * 512,
             last_used: metadata.modified().ok(),
+            huge: medium.huge,
+            page_bytes: medium.page_bytes,
             ready_bytes,
             limit_bytes: bounded(word(1)),
             used_bytes,

@@ -35,3 +35,20 @@ fn a_wrong_setting_is_named() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output).contains("shm_capacity"), "{}", text(&output));
 }
+
+#[test]
+fn an_arena_that_the_configured_store_refuses_is_a_problem() {
+    let place = Place::new();
+    drop(place.store("n1"));
+    let look = |capacity: &str| {
+        let output =
+            place.command(&["doctor", "--json"]).env("CASCADE_SHM_CAPACITY", capacity).output().unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let findings = document["findings"].as_array().unwrap().clone();
+        findings.into_iter().find(|finding| finding["check"] == "shm.arena").unwrap()
+    };
+    assert_eq!(look("32MiB")["severity"], json!("ok"));
+    let other = look("16MiB");
+    assert_eq!(other["severity"], json!("problem"));
+    assert!(other["found"].as_str().unwrap().contains("capacity_bytes"), "{other}");
+}

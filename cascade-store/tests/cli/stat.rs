@@ -51,6 +51,7 @@ fn the_document_says_what_the_arena_holds() {
     is("/regions/large", json!(1));
     is("/counters/put_bytes", json!(205_000));
     is("/quarantine/blocks", json!(0));
+    assert!(arena["pages"]["kind"].is_string() && arena["pages"]["bytes"].as_u64() >= Some(4096), "{arena}");
     is("/owners/0/pid", json!(std::process::id()));
     is("/owners/0/alive", json!(true));
     is("/owners/0/pins", json!(1));

@@ -17,6 +17,7 @@ pub(super) fn check(machine: &Machine) -> Vec<Finding> {
     found.extend(size(machine, mount.as_ref()));
     found.push(owner(machine));
     found.extend(umask(machine));
+    found.push(arena(machine));
     found
 }
 
@@ -108,6 +109,16 @@ fn owner(machine: &Machine) -> Finding {
         return Finding::problem(NAME, source, found, format!("chmod go-rwx {dir}"));
     }
     Finding::ok(NAME, source, format!("{dir} is this user's alone (mode {mode:04o})"))
+}
+
+fn arena(machine: &Machine) -> Finding {
+    const NAME: &str = "shm.arena";
+    let source = "the arena's superblock";
+    match &machine.arena {
+        None => Finding::ok(NAME, source, "none is there yet: the first store makes one"),
+        Some(Ok(what)) => Finding::ok(NAME, source, what.clone()),
+        Some(Err(why)) => Finding::problem(NAME, source, why.clone(), "cascade stat; cascade gc --dry-run"),
+    }
 }
 
 fn umask(machine: &Machine) -> Option<Finding> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use cascade_core::copy::{Kernel, plan};
+use cascade_core::units::format_size;
 use cascade_shm::ArenaConfig;
 use cascade_shm::inspect::Inspection;
 
@@ -23,6 +24,8 @@ pub(super) struct Machine {
     pub(super) environment: BTreeMap<String, String>,
     /// Directory of the arena, without the root.
     pub(super) dir: PathBuf,
+    /// The arena that is there: what it is, or why a store refuses it.
+    pub(super) arena: Option<Result<String, String>>,
     /// Bytes of the arena that is there or configured.
     pub(super) capacity_bytes: Option<u64>,
     /// Memory that the arena which is there takes already.
@@ -38,7 +41,13 @@ pub(super) struct Machine {
 impl Machine {
     /// This machine.
     pub(super) fn here(config: &ArenaConfig) -> Self {
-        let existing = Inspection::open(&config.path()).ok().flatten();
+        let opened = Inspection::open(&config.path());
+        let arena = match &opened {
+            Ok(None) => None,
+            Ok(Some(seen)) => Some(usable(config, seen)),
+            Err(error) => Some(Err(error.to_string())),
+        };
+        let existing = opened.ok().flatten();
         let taken = existing.as_ref().and_then(|seen| seen.snapshot().ok()).map(|seen| seen.allocated_bytes);
         let found = existing.map(|seen| seen.superblock().geometry.data_bytes);
         let plan = plan();
@@ -46,6 +55,7 @@ impl Machine {
             root: "/".into(),
             environment: std::env::vars().collect(),
             dir: config.dir.clone(),
+            arena,
             capacity_bytes: found.or(config.capacity_bytes),
             taken_bytes: taken.unwrap_or(0),
             space: config.dir.ancestors().find_map(space),
@@ -103,6 +113,14 @@ impl Machine {
     pub(super) fn missing_bytes(&self) -> Option<u64> {
         Some(self.needed_bytes()?.saturating_sub(self.taken_bytes))
     }
+}
+
+/// Whether a store that is configured so takes the arena that is there.
+fn usable(config: &ArenaConfig, seen: &Inspection) -> Result<String, String> {
+    let superblock = seen.superblock();
+    config.check_existing(&superblock.geometry).map_err(|error| error.to_string())?;
+    let size = format_size(superblock.geometry.data_bytes);
+    Ok(format!("{} is there: {size}, format {}", seen.path().display(), superblock.version))
 }
 
 fn space(dir: &Path) -> Option<Space> {

@@ -1,6 +1,6 @@
 //! Huge pages: fewer misses of the address cache, and growth several times as fast.
 
-use cascade_core::units::format_size;
+use cascade_core::units::{format_size, parse_size};
 
 use super::Finding;
 use super::machine::Machine;
@@ -9,33 +9,47 @@ use super::mounts::{self, Mount, TABLE};
 const NAME: &str = "pages.huge";
 const POOL: &str = "pages.pool";
 const POLICY: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
-const MEMINFO: &str = "/proc/meminfo";
+const POOLS: &str = "/sys/kernel/mm/hugepages";
+/// The largest page that an arena can be made of.
+const MOST_PAGE_BYTES: u64 = 2 << 20;
 /// Below this an arena gains little.
 const LARGE_BYTES: u64 = 1 << 30;
 
 pub(super) fn check(machine: &Machine) -> Vec<Finding> {
     let Some(mount) = mounts::of(machine, TABLE, &machine.dir) else { return Vec::new() };
     if mount.kind == "hugetlbfs" {
-        pool(machine).into_iter().collect()
+        pool(machine, &mount).into_iter().collect()
     } else {
         vec![transparent(machine, &mount)]
     }
 }
 
 /// On hugetlbfs every page comes from a pool that is set up beforehand.
-fn pool(machine: &Machine) -> Option<Finding> {
-    let size = machine.kib(MEMINFO, "Hugepagesize")?;
-    let number = |name| machine.kib(MEMINFO, name).map(|kib| kib / 1024);
-    let (total, free) = (number("HugePages_Total")?, number("HugePages_Free")?);
-    let found = format!("{free} of {total} pages of {} free", format_size(size));
-    let Some(missing) = machine.missing_bytes() else { return Some(Finding::ok(POOL, MEMINFO, found)) };
-    let pages = missing.div_ceil(size);
-    if pages <= free {
-        return Some(Finding::ok(POOL, MEMINFO, found));
+fn pool(machine: &Machine, mount: &Mount) -> Option<Finding> {
+    let size = mount.option("pagesize").and_then(|size| parse_size(&format!("{size}iB")).ok())?;
+    let text = format_size(size);
+    if size > MOST_PAGE_BYTES {
+        let found = format!(
+            "{} has pages of {text}, and an arena is made of pages of at most 2MiB",
+            mount.point.display()
+        );
+        let cure = format!(
+            "sudo mount -t hugetlbfs -o pagesize=2M,uid=$(id -u),mode=0700 none {}",
+            machine.dir.display()
+        );
+        return Some(Finding::problem(POOL, TABLE, found, cure));
     }
-    let found = format!("{found}, and the arena still needs {pages}");
-    let cure = format!("sudo sysctl vm.nr_hugepages={}", total - free + pages);
-    Some(Finding::problem(POOL, MEMINFO, found, cure))
+    let dir = format!("{POOLS}/hugepages-{}kB", size / 1024);
+    let number = |name: &str| machine.number(format!("{dir}/{name}_hugepages"));
+    let (total, free) = (number("nr")?, number("free")?);
+    let free = free.saturating_sub(number("resv").unwrap_or(0));
+    let found = format!("{free} of {total} pages of {text} free");
+    let missing = machine.missing_bytes().map_or(0, |missing| missing.div_ceil(size));
+    if missing <= free {
+        return Some(Finding::ok(POOL, dir, found));
+    }
+    let cure = format!("echo {} | sudo tee {dir}/nr_hugepages", total + missing - free);
+    Some(Finding::problem(POOL, dir, format!("{found}, and the arena still needs {missing}"), cure))
 }
 
 fn transparent(machine: &Machine, mount: &Mount) -> Finding {

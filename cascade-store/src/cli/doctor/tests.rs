@@ -23,6 +23,7 @@ impl Planted {
             root: root.path().to_owned(),
             environment: BTreeMap::new(),
             dir: "/dev/shm/cascade".into(),
+            arena: None,
             capacity_bytes: Some(8 * GIB),
             taken_bytes: 0,
             space: Some(Space { total_bytes: 32 * GIB, free_bytes: 30 * GIB }),
@@ -135,6 +136,7 @@ fn a_healthy_machine_has_nothing_to_cure() {
         "shm.size",
         "shm.directory",
         "shm.umask",
+        "shm.arena",
         "memory.available",
         "memory.cgroup",
         "memory.swap",
@@ -214,6 +216,13 @@ fn a_directory_that_others_have() {
         p.status("Umask", "0777");
     })
     .expect("shm.umask", Severity::Problem);
+}
+
+#[test]
+fn an_arena_that_stores_refuse() {
+    let arena = |arena| planted(|p| p.machine.arena = Some(arena));
+    arena(Ok("32MiB".into())).expect("shm.arena", Severity::Ok);
+    arena(Err("it is damaged".into())).expect("shm.arena", Severity::Problem);
 }
 
 #[test]
@@ -372,17 +381,18 @@ fn pages_of_every_kind() {
     });
     tiny.machine.capacity_bytes = Some(GIB / 2);
     tiny.expect("pages.huge", Severity::Ok);
-    let pool = |free: u64| {
+    let pool = |free: u64, size: &str| {
         planted(|p| {
-            p.mounts("25 24 0:23 / /dev/shm rw - hugetlbfs hugetlbfs rw,pagesize=2M");
-            p.write(
-                "/proc/meminfo",
-                &format!("HugePages_Total: 5000\nHugePages_Free: {free}\nHugepagesize: 2048 kB\n"),
-            );
+            p.mounts(&format!("25 24 0:23 / /dev/shm rw - hugetlbfs hugetlbfs rw,pagesize={size}"));
+            p.write("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "5000\n");
+            p.write("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", &free.to_string());
+            p.write("/sys/kernel/mm/hugepages/hugepages-2048kB/resv_hugepages", "50\n");
         })
     };
-    pool(5000).expect("pages.pool", Severity::Ok);
-    assert!(pool(100).expect("pages.pool", Severity::Problem).cure.unwrap().contains("vm.nr_hugepages=90"));
+    pool(5000, "2M").expect("pages.pool", Severity::Ok);
+    let few = pool(150, "2M").expect("pages.pool", Severity::Problem);
+    assert!(few.found.starts_with("100 of 5000") && few.cure.unwrap().contains("echo 90"), "{}", few.found);
+    assert!(pool(5000, "1G").expect("pages.pool", Severity::Problem).found.contains("at most 2MiB"));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use cascade_core::{Error, ErrorKind};
 use cascade_shm::inspect::{ClassCount, Fault, HeldLock, Inspection, Snapshot, fault};
 use cascade_shm::layout::{KNOWN_FEATURES, Superblock};
 use cascade_shm::slot::State;
-use cascade_shm::{ArenaConfig, remove};
+use cascade_shm::{ArenaConfig, Huge, remove};
 use serde::Serialize;
 
 /// Times are seconds since 1970, sizes bytes.
@@ -42,6 +42,7 @@ pub(super) struct Usable {
     pub(super) used_bytes: u64,
     pub(super) file_bytes: u64,
     pub(super) last_used: Option<u64>,
+    pub(super) pages: Pages,
     pub(super) blocks: Blocks,
     pub(super) slots: Slots,
     pub(super) regions: Regions,
@@ -61,6 +62,13 @@ pub(super) struct Format {
     pub(super) writer: String,
     /// 16 hexadecimal digits: a number of 64 bits is more than JSON readers keep.
     pub(super) incarnation: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Pages {
+    /// `ordinary`, `tmpfs_huge` or `hugetlbfs`.
+    pub(super) kind: &'static str,
+    pub(super) bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -250,6 +258,14 @@ impl Usable {
             used_bytes: seen.used_bytes,
             file_bytes: seen.allocated_bytes,
             last_used: seen.last_used.and_then(unix),
+            pages: Pages {
+                kind: match seen.huge {
+                    Huge::None => "ordinary",
+                    Huge::Tmpfs => "tmpfs_huge",
+                    Huge::Hugetlbfs => "hugetlbfs",
+                },
+                bytes: seen.page_bytes,
+            },
             blocks: Blocks {
                 total: ordinary.blocks + prefix.blocks,
                 payload_bytes: ordinary.payload_bytes + prefix.payload_bytes,

@@ -71,7 +71,13 @@ fn memory(usable: &Usable) -> String {
     } else {
         String::new()
     };
-    format!("{used} used of {limit}{smaller} ({share}), {ready} ready, {file} taken with tables")
+    let page = format_size(usable.pages.bytes);
+    let pages = match usable.pages.kind {
+        "ordinary" => format!("{page} pages"),
+        "hugetlbfs" => format!("{page} pages of hugetlbfs"),
+        _ => format!("pages of up to {page}"),
+    };
+    format!("{used} used of {limit}{smaller} ({share}), {ready} ready, {file} taken with tables, {pages}")
 }
 
 fn blocks(usable: &Usable) -> String {
