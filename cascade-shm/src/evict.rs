@@ -28,7 +28,7 @@ const AHEAD_BYTES: u64 = 4 << 20;
 const CLAIM_PATIENCE: Duration = Duration::from_millis(500);
 /// Sleep while everything is claimed for another.
 const CLAIM_NAP: Duration = Duration::from_millis(20);
-/// How long to wait for blocks that are being filled where a whole region is to be emptied.
+/// How long to wait, in all, for blocks that are being filled where a whole region is to be emptied.
 const FILL_PATIENCE: Duration = Duration::from_millis(100);
 /// Windows tried before giving up.
 const ATTEMPTS: usize = 12;
@@ -45,6 +45,8 @@ pub struct Room<'a> {
 /// at is pinned or being filled.
 pub fn make_room(stripe: &Stripe, len: u64, slot: u32) -> Option<Room<'_>> {
     let core = stripe.core();
+    // One patience for all windows: what is being filled may be the caller's own, and is not done while it waits here.
+    let mut patience = Wait::new(FILL_PATIENCE);
     for attempt in 0..ATTEMPTS {
         let mut windows = window::sample(stripe, len, slot, SAMPLES << (attempt / 4));
         windows.sort_by(|a, b| a.cost.total_cmp(&b.cost));
@@ -57,7 +59,7 @@ pub fn make_room(stripe: &Stripe, len: u64, slot: u32) -> Option<Room<'_>> {
                 if first.is_some() {
                     continue;
                 }
-                if let Some(room) = empty_wide(stripe, window, slot) {
+                if let Some(room) = empty_wide(stripe, window, slot, &mut patience) {
                     return Some(room);
                 }
             } else if empty(stripe, window) {
@@ -82,7 +84,7 @@ pub fn make_room(stripe: &Stripe, len: u64, slot: u32) -> Option<Room<'_>> {
 }
 
 /// Empties a window of whole regions under a claim, so that others do not take what is freed of it before all is.
-fn empty_wide<'a>(stripe: &'a Stripe, window: &Window, slot: u32) -> Option<Room<'a>> {
+fn empty_wide<'a>(stripe: &'a Stripe, window: &Window, slot: u32, patience: &mut Wait) -> Option<Room<'a>> {
     let core = stripe.core();
     if window.victims(stripe).is_some_and(|victims| is_any_pinned(core, &victims)) {
         return None;
@@ -93,7 +95,7 @@ fn empty_wide<'a>(stripe: &'a Stripe, window: &Window, slot: u32) -> Option<Room
     crate::kill::point("evict.claimed");
     // Somebody who did not see the claim in time may put something there again.
     for _ in 0..ATTEMPTS {
-        let victims = settled(stripe, window)?;
+        let victims = settled(stripe, window, patience)?;
         if victims.is_empty() {
             return Some(Room { region: window.regions.start, _claim: claim });
         }
@@ -106,13 +108,12 @@ fn empty_wide<'a>(stripe: &'a Stripe, window: &Window, slot: u32) -> Option<Room
 }
 
 /// The blocks of `window` once none is being filled or freed; `None` when that takes too long.
-fn settled(stripe: &Stripe, window: &Window) -> Option<Vec<(u32, Word)>> {
-    let mut wait = Wait::new(FILL_PATIENCE);
+fn settled(stripe: &Stripe, window: &Window, patience: &mut Wait) -> Option<Vec<(u32, Word)>> {
     loop {
         if let Some(victims) = window.victims(stripe) {
             return Some(victims);
         }
-        if !wait.again() {
+        if !patience.again() {
             return None;
         }
     }
