@@ -34,6 +34,8 @@ pub enum Bug {
     LostBitmapClear,
     /// A region is not rebuilt when its holder died.
     NoRebuild,
+    /// An attempt at a lock that came too late releases it.
+    LateRelease,
     /// A lock is taken from a holder that lives.
     LockFromTheLiving,
     /// The death of an owner does not make blocks unverified.
@@ -56,7 +58,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::SkipDigest,
         Self::NoGenerationBump,
         Self::NoReleaseOnAdvance,
@@ -71,6 +73,7 @@ impl Bug {
         Self::TrustLength,
         Self::LostBitmapClear,
         Self::NoRebuild,
+        Self::LateRelease,
         Self::LockFromTheLiving,
         Self::NoEpochBump,
         Self::IgnoreIntents,

@@ -100,6 +100,9 @@ impl Lock {
     fn exchange(&self, from: u64, me: Holder, recovered: bool) -> Option<Guard<'_>> {
         let word = me.to_word();
         let taken = self.word.compare_exchange(from, word, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        if planted::is(Bug::LateRelease) && !taken {
+            drop(Guard { lock: self, word, recovered });
+        }
         // Lazily: a guard that is made and not given would, when dropped, release what another thread of this owner holds.
         taken.then(|| Guard { lock: self, word, recovered })
     }

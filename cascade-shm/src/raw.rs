@@ -30,8 +30,9 @@ mod mapped {
     use cascade_core::planted::{self, Bug};
     use cascade_core::sync::{AtomicU32, AtomicU64};
     use cascade_core::{Error, ErrorKind, Result};
+    use memmap2::Advice;
     #[cfg(not(any(loom, shuttle)))]
-    use memmap2::{Advice, MmapOptions, MmapRaw};
+    use memmap2::{MmapOptions, MmapRaw};
 
     #[cfg(any(loom, shuttle))]
     use super::model::Memory as MmapRaw;
@@ -241,15 +242,6 @@ mod mapped {
             Some(unsafe { BlockMemory::new(ptr, extent.len as usize) })
         }
 
-        /// Does nothing: the pages of a model all exist.
-        ///
-        /// # Errors
-        /// None.
-        #[cfg(any(loom, shuttle))]
-        pub fn populate(&self, _file: &File, _offset: u64, _bytes: u64) -> Result<()> {
-            Ok(())
-        }
-
         /// Writes the first bytes of a file that nobody else has mapped yet.
         pub fn write_start(&self, bytes: &[u8]) {
             let words = self.view::<AtomicU64>(0, bytes.len() / 8);
@@ -270,7 +262,6 @@ mod mapped {
         ///
         /// # Errors
         /// `NoSpace` when the system has no memory for them.
-        #[cfg(not(any(loom, shuttle)))]
         pub fn populate(&self, file: &File, offset: u64, bytes: u64) -> Result<()> {
             let start = (self.offsets.data + offset) as usize;
             let full = |error: std::io::Error| {

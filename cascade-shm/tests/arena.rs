@@ -192,6 +192,29 @@ fn damage_is_a_miss_and_only_once() {
     assert_eq!(get(&arena, "block", 1 << 20), Ok(data));
 }
 
+/// An extent in shared memory is not believed: one that lies outside of the area is damage, not an address.
+#[test]
+fn a_slot_that_lies_about_its_place_is_a_miss() {
+    use std::os::unix::fs::FileExt;
+    let place = Place::new();
+    let arena = Arena::open(&place.config(16 * MIB)).unwrap();
+    let data = bytes(6, 100_000);
+    put(&arena, "block", &data);
+    let file = std::fs::File::options().read(true).write(true).open(arena.path()).unwrap();
+    let geometry = arena.superblock().geometry;
+    let sealed = (0..geometry.buckets * 8).map(|slot| geometry.offsets().slots + slot * 64).find(|at| {
+        let mut word = [0; 1];
+        file.read_exact_at(&mut word, *at).unwrap();
+        word[0] & 0xf == 5
+    });
+    // 2 PiB into the data area: no address.
+    file.write_all_at(&(1_u64 << 39).to_le_bytes(), sealed.unwrap() + 48).unwrap();
+    assert_eq!(get(&arena, "block", 100_000), Err(MissReason::Corrupt));
+    assert_eq!(get(&arena, "block", 100_000), Err(MissReason::Absent));
+    assert_eq!(put(&arena, "block", &data), Outcome::Stored);
+    assert_eq!(get(&arena, "block", 100_000), Ok(data));
+}
+
 #[test]
 fn wrong_places_and_numbers_are_refused_with_both_sides() {
     let place = Place::new();

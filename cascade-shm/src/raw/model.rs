@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::atomic::AtomicU64 as Bytes;
 
 use cascade_core::sync::{AtomicU32, AtomicU64};
+use memmap2::Advice;
 
 use super::mapped::Control;
 use crate::index::BUCKET_SLOTS;
@@ -55,6 +56,11 @@ impl Memory {
         let area = area.map_or(&[] as &[T], Vec::as_slice);
         assert_eq!(area.len(), count, "the model has every area of the file");
         area
+    }
+
+    /// Does nothing: the pages of a model all exist.
+    pub(super) fn advise_range(&self, _advice: Advice, _offset: usize, _len: usize) -> std::io::Result<()> {
+        Ok(())
     }
 
     /// First byte of the data area.

@@ -40,6 +40,10 @@ impl Waiting {
     }
 
     fn now(&self) -> u64 {
+        // In a model no time passes: its schedules must not depend on how fast they are explored.
+        if cfg!(any(loom, shuttle)) {
+            return 0;
+        }
         u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 

@@ -23,9 +23,10 @@ pub(super) fn add_steps(steps: &mut Steps, metadata: &Metadata) {
             Ok(features.join(" "))
         });
     }
-    for package in loom::packages(metadata) {
-        steps.run(&format!("clippy of loom models in {}", package.name), cure, || {
-            run(loom::models("clippy", package).args(["--", "-D", "warnings"])).map(|()| String::new())
+    for (checker, package) in loom::all(metadata) {
+        steps.run(&format!("clippy of {checker} models in {}", package.name), cure, || {
+            run(loom::models("clippy", checker, package).args(["--", "-D", "warnings"]))
+                .map(|()| String::new())
         });
     }
     steps.run("documentation", "change the comment as rustdoc says", || {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::child::{self, Said};
 use crate::process::{self, cargo};
 use crate::workspace::Metadata;
-use crate::{fuzz, loom};
+use crate::{fuzz, loom, negative};
 
 /// Damaged arenas in one run.
 const DAMAGED: u64 = 2000;
@@ -40,7 +40,12 @@ pub(super) const LANES: &[Lane] = &[
     Lane { name: "model", about: "random sequences of steps against the model", run: model },
     Lane { name: "damage", about: "arenas with damage in each of their areas", run: damage },
     Lane { name: "fuzz", about: "every fuzz target; the time is shared among them", run: fuzz_all },
-    Lane { name: "loom", about: "every schedule of the protocols with up to 3 preemptions", run: models },
+    Lane {
+        name: "loom",
+        about: "every schedule of the protocols with up to 3 preemptions, 100,000 of whole operations",
+        run: models,
+    },
+    Lane { name: "negative", about: "planted bugs, each of which its lane must catch", run: controls },
 ];
 
 /// Names and what they are.
@@ -139,9 +144,10 @@ fn fuzz_all(time: Duration, found: &mut Found) -> Result<()> {
 fn models(time: Duration, found: &mut Found) -> Result<()> {
     let metadata = Metadata::read()?;
     found.unit = "schedules".into();
-    for package in loom::packages(&metadata) {
+    for (checker, package) in loom::all(&metadata) {
         let report = tempfile::NamedTempFile::new().context("no temporary file")?;
-        let mut command = loom::models("test", package);
+        let mut command = loom::models("test", checker, package);
+        command.env("CASCADE_SHUTTLE", "100000");
         command.env("LOOM_MAX_PREEMPTIONS", "3").env("LOOM_MAX_DURATION", time.as_secs().to_string());
         command.env("CASCADE_LOOM_REPORT", report.path());
         let verdict = child::watch(&mut command, &mut Said::default());
@@ -151,6 +157,12 @@ fn models(time: Duration, found: &mut Found) -> Result<()> {
         ensure!(!text.is_empty(), "no model of {} was run", package.name);
     }
     Ok(())
+}
+
+/// Of fixed size.
+fn controls(_time: Duration, found: &mut Found) -> Result<()> {
+    (found.n, found.unit) = (1, "rounds of all planted bugs".into());
+    negative::run().map(|note| println!("  {note}"))
 }
 
 /// Adds a line of the models' report: name, bound, executions, seconds, and whether these were all.

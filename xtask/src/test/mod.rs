@@ -1,14 +1,14 @@
 //! `cargo xtask test`: everything that a change must pass, from a fresh clone, in one command.
 //!
 //! Which steps exist follows from the files that exist: a crate gets its standalone build by having
-//! `examples/standalone.rs`, its kill lane by `tests/kill*.rs`, its loom models by `tests/loom*.rs`.
+//! `examples/standalone.rs`, its kill lane by `tests/kill*.rs`, its models by `tests/loom*.rs` and `tests/shuttle*.rs`.
 
 mod python;
 mod rust;
 mod standalone;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::lint;
 use crate::steps::Steps;
@@ -20,11 +20,29 @@ pub(crate) struct Options {
     /// Leave out what takes longest: kill lanes, loom models, fuzz targets, the wheel and its tests.
     #[arg(long)]
     quick: bool,
+    /// Run this lane alone.
+    #[arg(long, conflicts_with = "quick")]
+    lane: Option<Lane>,
+}
+
+/// Lanes that prove the proofs; each has a build of its own.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Lane {
+    /// Models under loom and shuttle.
+    Models,
+    /// Planted bugs, each of which must be caught.
+    Negative,
+    /// `cascade-core` under Miri.
+    Miri,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let metadata = Metadata::read()?;
     let mut steps = Steps::new("test");
+    if let Some(lane) = options.lane {
+        rust::add_lane(&mut steps, &metadata, lane);
+        return steps.finish();
+    }
     lint::add_steps(&mut steps)?;
     rust::add_unit_steps(&mut steps);
     rust::add_lanes(&mut steps, &metadata, options.quick);

@@ -2,10 +2,11 @@
 
 use anyhow::Result;
 
+use super::Lane;
 use crate::process::{self, cargo};
 use crate::steps::Steps;
 use crate::workspace::Metadata;
-use crate::{fuzz, loom};
+use crate::{fuzz, loom, miri, negative};
 
 pub(super) fn add_unit_steps(steps: &mut Steps) {
     let cure = "run the failed test alone with `cargo test -p CRATE NAME -- --nocapture`";
@@ -26,10 +27,24 @@ pub(super) fn add_lanes(steps: &mut Steps, metadata: &Metadata, quick: bool) {
             lane(steps, quick, &format!("kill lanes of {}", package.name), || run_tests("kill", &selection));
         }
     }
-    for package in loom::packages(metadata) {
-        lane(steps, quick, &format!("loom models of {}", package.name), || {
-            process::run(loom::models("test", package).arg("--no-fail-fast")).map(|()| String::new())
-        });
+    if quick {
+        return steps.leave_out("models, negative controls, Miri", "--quick");
+    }
+    for lane in [Lane::Models, Lane::Negative, Lane::Miri] {
+        add_lane(steps, metadata, lane);
+    }
+}
+
+pub(super) fn add_lane(steps: &mut Steps, metadata: &Metadata, which: Lane) {
+    match which {
+        Lane::Models => {
+            for (checker, package) in loom::all(metadata) {
+                let name = format!("{checker} models of {}", package.name);
+                lane(steps, false, &name, || loom::run(checker, package));
+            }
+        }
+        Lane::Negative => lane(steps, false, "negative controls", negative::run),
+        Lane::Miri => miri::add_step(steps),
     }
 }
 
