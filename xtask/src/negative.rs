@@ -58,6 +58,11 @@ pub(crate) fn run() -> Result<String> {
     Ok(format!("{} planted bugs, each caught, by {} controls", bugs.len(), CONTROLS.len()))
 }
 
+/// How many controls there are.
+pub(crate) fn count() -> u64 {
+    CONTROLS.len() as u64
+}
+
 /// The tests that caught the bug.
 fn check(control: &Control, binary: &Binary) -> Result<String> {
     let sound = if binary.build == "plain" {

@@ -161,7 +161,7 @@ fn models(time: Duration, found: &mut Found) -> Result<()> {
 
 /// Of fixed size.
 fn controls(_time: Duration, found: &mut Found) -> Result<()> {
-    (found.n, found.unit) = (1, "rounds of all planted bugs".into());
+    (found.n, found.unit) = (negative::count(), "controls".into());
     negative::run().map(|note| println!("  {note}"))
 }
 
@@ -171,7 +171,7 @@ fn count_model(line: &str, found: &mut Found) {
     let [_, _, executions, _, whole] = fields[..] else { return };
     found.n += executions.parse::<u64>().unwrap_or(0);
     *found.measured.entry("models".into()).or_default() += 1.0;
-    *found.measured.entry("models_cut_off".into()).or_default() += f64::from(u8::from(whole != "all"));
+    *found.measured.entry("models_cut_off".into()).or_default() += f64::from(u8::from(whole == "cut off"));
 }
 
 #[cfg(test)]
