@@ -157,7 +157,7 @@ mod tests {
     fn the_option_is_that_of_the_right_mount() {
         let mounts = "22 1 0:20 / /proc rw - proc proc rw\n\
                       25 24 0:23 / /dev/shm rw,nosuid - tmpfs tmpfs rw,size=24G\n\
-                      26 24 0:24 / /mnt/a\\040b rw shared:7 - tmpfs huge=lie rw,size=1G,huge=within_size,inode64\n";
+                      26 24 0:24 / /srv/a\\040b rw shared:7 - tmpfs huge=lie rw,size=1G,huge=within_size,inode64\n";
         assert_eq!(option_of(mounts, 0, 24), Some("within_size"));
         assert_eq!(option_of(mounts, 0, 23), None);
         assert_eq!(option_of(mounts, 0, 20), None);
