@@ -48,7 +48,8 @@ struct Handle {
     pid: u32,
 }
 
-/// Tier 4: blocks in segment files of a directory that many processes and nodes share. Clones are the same handle.
+/// Tier 4: blocks in segment files of a directory that many processes and nodes share. Clones are the same handle. A forked
+/// child finds everything unavailable here.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -137,6 +138,9 @@ impl PfsTier {
     /// `Miss(Destination)` when the block is shorter than that.
     #[must_use]
     pub fn fetch_part(&self, id: &BlockId, offset: u64, into: &SgList) -> Outcome {
+        if self.is_forked() {
+            return Outcome::Miss(MissReason::Unavailable);
+        }
         read::fetch_part(&self.handle.core, id, offset, into)
     }
 
@@ -161,6 +165,11 @@ impl PfsTier {
             kept: counters.kept.get(),
             adopted: counters.adopted.get(),
         }
+    }
+
+    /// Whether this process was forked from the one that opened the tier: it has none of its threads.
+    fn is_forked(&self) -> bool {
+        std::process::id() != self.handle.pid
     }
 
     fn core(&self) -> &Arc<Core> {
@@ -295,6 +304,10 @@ impl Tier for PfsTier {
 
     fn lookup(&self, ids: &[BlockId], out: &mut [Lookup]) {
         assert_eq!(ids.len(), out.len(), "one answer for each id");
+        // A thread of the parent may have held the lock when this process was forked.
+        if self.is_forked() {
+            return out.fill(Lookup::Miss(MissReason::Unavailable));
+        }
         let catalog = self.core().catalog.read();
         for (id, answer) in ids.iter().zip(out) {
             *answer = catalog.lookup(id);
@@ -304,7 +317,7 @@ impl Tier for PfsTier {
     fn submit(&self, batch: Batch) -> Ticket {
         let (ticket, completer): (Ticket, Completer) = ticket(batch.ops.len());
         // The threads stayed with the parent; dropping the completer answers that nothing is to be had here.
-        if std::process::id() != self.handle.pid {
+        if self.is_forked() {
             return ticket;
         }
         let completer = Arc::new(completer);
@@ -319,8 +332,11 @@ impl Tier for PfsTier {
         let error = |kind, what: &str| {
             Err(Error::new(kind, format!("flush of {}: {what}", self.core().config.dir.display())))
         };
-        if std::process::id() != self.handle.pid {
-            return error(ErrorKind::Unsupported, "this process was forked; open the tier again");
+        if self.is_forked() {
+            return error(
+                ErrorKind::Unsupported,
+                "this process was forked from the one that opened the tier",
+            );
         }
         let (ticket, completer) = ticket(1);
         // A refused request drops the completer, which answers.
