@@ -13,8 +13,6 @@ use crate::{fuzz, loom, negative};
 
 /// Damaged arenas in one run.
 const DAMAGED: u64 = 2000;
-/// Sequences of the model in one run.
-const SEQUENCES: u64 = 4000;
 
 /// What a lane finds out.
 #[derive(Debug, Default)]
@@ -39,6 +37,12 @@ pub(super) const LANES: &[Lane] = &[
     Lane { name: "first-hit", about: "attach to a full arena after everybody was killed", run: first_hit },
     Lane { name: "model", about: "random sequences of steps against the model", run: model },
     Lane { name: "damage", about: "arenas with damage in each of their areas", run: damage },
+    Lane {
+        name: "kill-files",
+        about: "SIGKILL of processes that write to the tier of files",
+        run: kill_files,
+    },
+    Lane { name: "model-files", about: "the tier of files against its model", run: model_files },
     Lane { name: "fuzz", about: "every fuzz target; the time is shared among them", run: fuzz_all },
     Lane {
         name: "loom",
@@ -50,7 +54,7 @@ pub(super) const LANES: &[Lane] = &[
 
 /// Names and what they are.
 pub(super) fn table() -> String {
-    let lines: Vec<_> = LANES.iter().map(|lane| format!("  {:10} {}", lane.name, lane.about)).collect();
+    let lines: Vec<_> = LANES.iter().map(|lane| format!("  {:12} {}", lane.name, lane.about)).collect();
     format!("Lanes:\n{}", lines.join("\n"))
 }
 
@@ -77,10 +81,7 @@ fn timed(test: &str, name: &str, time: Duration, found: &mut Found) -> Result<()
     let mut command = arena_test(test);
     command.args(["--", "--nocapture", "--test-threads=1", name]);
     command.env("CASCADE_SECONDS", time.as_secs().to_string());
-    if std::env::var_os("CASCADE_SEED").is_none() {
-        let seed = std::time::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_secs());
-        command.env("CASCADE_SEED", seed.to_string());
-    }
+    command.env("CASCADE_SEED", seed().to_string());
     let mut said = Said::default();
     let verdict = child::watch(&mut command, &mut said);
     found.n = said.progress;
@@ -93,20 +94,60 @@ fn timed(test: &str, name: &str, time: Duration, found: &mut Found) -> Result<()
     Ok(())
 }
 
-fn model(time: Duration, found: &mut Found) -> Result<()> {
-    let test = || cargo(&["test", "--package", "cascade-shm", "--test", "model"]);
-    process::run(test().arg("--no-run"))?;
-    found.unit = "sequences".into();
-    let until = Instant::now() + time;
-    while Instant::now() < until {
-        let mut command = test();
-        command.env("PROPTEST_CASES", SEQUENCES.to_string());
-        let mut said = Said::default();
-        child::watch(command.args(["--", "keeps_to_the_model"]), &mut said)?;
-        ensure!(said.passed > 0, "no test of the model was run");
-        found.n += said.passed * SEQUENCES;
+/// A lane of tests that do a number of things, run again and again with other seeds.
+struct Repeated {
+    package: &'static str,
+    test: &'static str,
+    /// The tests that count: a part of their names.
+    filter: &'static str,
+    /// The variable that says how many things each of them does, and how many they do in one run.
+    variable: &'static str,
+    count: u64,
+    unit: &'static str,
+}
+
+impl Repeated {
+    fn run(&self, time: Duration, found: &mut Found) -> Result<()> {
+        let test = || cargo(&["test", "--package", self.package, "--test", self.test]);
+        process::run(test().arg("--no-run"))?;
+        found.unit = self.unit.into();
+        let until = Instant::now() + time;
+        let mut seed = seed();
+        while Instant::now() < until {
+            let mut command = test();
+            command.env(self.variable, self.count.to_string()).env("CASCADE_SEED", seed.to_string());
+            let mut said = Said::default();
+            child::watch(command.args(["--", self.filter]), &mut said)?;
+            ensure!(said.passed > 0, "no test of {} in {} was run", self.test, self.package);
+            found.n += said.passed * self.count;
+            // Some take consecutive seeds, one for each thing that they do.
+            seed += self.count;
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+fn model(time: Duration, found: &mut Found) -> Result<()> {
+    let (package, test, filter) = ("cascade-shm", "model", "keeps_to_the_model");
+    Repeated { package, test, filter, variable: "PROPTEST_CASES", count: 250, unit: "sequences" }
+        .run(time, found)
+}
+
+fn kill_files(time: Duration, found: &mut Found) -> Result<()> {
+    let (package, test, filter) = ("cascade-pfs", "kill", "no_acknowledged_block_is_lost");
+    Repeated { package, test, filter, variable: "CASCADE_KILLS", count: 100, unit: "kills" }.run(time, found)
+}
+
+fn model_files(time: Duration, found: &mut Found) -> Result<()> {
+    let (package, test, filter) = ("cascade-pfs", "model", "sequences_at");
+    Repeated { package, test, filter, variable: "CASCADE_SEQUENCES", count: 1000, unit: "sequences" }
+        .run(time, found)
+}
+
+/// The seed to begin with: as asked for, or another each time.
+fn seed() -> u64 {
+    let asked = std::env::var("CASCADE_SEED").ok().and_then(|seed| seed.parse().ok());
+    asked.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_secs()))
 }
 
 /// Each run has a seed of its own, which stands in its output.
