@@ -84,7 +84,7 @@ impl Worker {
         let mut grower = None;
         let mut ended = Vec::new();
         while !self.stop.is_set.load(Ordering::Relaxed) {
-            match role.tend(&|holder| core.is_dead(holder)) {
+            match role.tend(&|holder| !watch.sees_alive(holder, &ended) && core.is_dead(holder)) {
                 Standing::Held(_) => {
                     crate::kill::point("janitor.holding");
                     watch.recover(core, &ended);

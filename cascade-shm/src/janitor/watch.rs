@@ -31,8 +31,17 @@ impl Watch {
         self.watched.iter().map(|(_, descriptor)| descriptor)
     }
 
+    /// Whether the kernel would have said that `holder` ended, and did not; `ended` says which of the descriptors are readable.
+    /// Now and then `false` all the same: a handle can be closed while its process lives.
+    pub(super) fn sees_alive(&self, holder: Holder, ended: &[bool]) -> bool {
+        !self.round.is_multiple_of(ROUNDS)
+            && !ended.contains(&true)
+            && self.watched.iter().any(|(watched, _)| *watched == holder)
+    }
+
     /// Watches `holder` and nobody else.
     pub(super) fn only(&mut self, core: &Core, holder: Holder) {
+        self.round += 1;
         self.watched.retain(|(watched, _)| *watched == holder);
         if self.watched.is_empty() {
             self.add(core, holder);
