@@ -30,6 +30,9 @@ const CLAIM_PATIENCE: Duration = Duration::from_millis(500);
 const CLAIM_NAP: Duration = Duration::from_millis(20);
 /// How long to wait, in all, for blocks that are being filled where a whole region is to be emptied.
 const FILL_PATIENCE: Duration = Duration::from_millis(100);
+/// Attempts that pass over windows in which something is being filled: a large block is filled for long, and most often there
+/// are others.
+const UNWAITED: usize = 2;
 /// Windows tried before giving up.
 const ATTEMPTS: usize = 12;
 
@@ -59,7 +62,8 @@ pub fn make_room(stripe: &Stripe, len: u64, slot: u32) -> Option<Room<'_>> {
                 if first.is_some() {
                     continue;
                 }
-                if let Some(room) = empty_wide(stripe, window, slot, &mut patience) {
+                let patience = (attempt >= UNWAITED).then_some(&mut patience);
+                if let Some(room) = empty_wide(stripe, window, slot, patience) {
                     return Some(room);
                 }
             } else if empty(stripe, window) {
@@ -84,10 +88,17 @@ pub fn make_room(stripe: &Stripe, len: u64, slot: u32) -> Option<Room<'_>> {
 }
 
 /// Empties a window of whole regions under a claim, so that others do not take what is freed of it before all is.
-fn empty_wide<'a>(stripe: &'a Stripe, window: &Window, slot: u32, patience: &mut Wait) -> Option<Room<'a>> {
+fn empty_wide<'a>(
+    stripe: &'a Stripe,
+    window: &Window,
+    slot: u32,
+    mut patience: Option<&mut Wait>,
+) -> Option<Room<'a>> {
     let core = stripe.core();
-    if window.victims(stripe).is_some_and(|victims| is_any_pinned(core, &victims)) {
-        return None;
+    match window.victims(stripe) {
+        None if patience.is_none() => return None,
+        Some(victims) if is_any_pinned(core, &victims) => return None,
+        _ => {}
     }
     let is_dead = |holder| core.is_dead(holder);
     let (me, regions) = (core.holder(), window.regions.clone());
@@ -95,7 +106,7 @@ fn empty_wide<'a>(stripe: &'a Stripe, window: &Window, slot: u32, patience: &mut
     crate::kill::point("evict.claimed");
     // Somebody who did not see the claim in time may put something there again.
     for _ in 0..ATTEMPTS {
-        let victims = settled(stripe, window, patience)?;
+        let victims = settled(stripe, window, patience.as_deref_mut())?;
         if victims.is_empty() {
             return Some(Room { region: window.regions.start, _claim: claim });
         }
@@ -108,12 +119,12 @@ fn empty_wide<'a>(stripe: &'a Stripe, window: &Window, slot: u32, patience: &mut
 }
 
 /// The blocks of `window` once none is being filled or freed; `None` when that takes too long.
-fn settled(stripe: &Stripe, window: &Window, patience: &mut Wait) -> Option<Vec<(u32, Word)>> {
+fn settled(stripe: &Stripe, window: &Window, mut patience: Option<&mut Wait>) -> Option<Vec<(u32, Word)>> {
     loop {
         if let Some(victims) = window.victims(stripe) {
             return Some(victims);
         }
-        if !patience.again() {
+        if !patience.as_mut().is_some_and(|patience| patience.again()) {
             return None;
         }
     }
