@@ -32,6 +32,8 @@ pub const AREAS: [&str; 11] = [
 const BLOCKS: u64 = 8;
 /// Blocks that the input can name.
 const NAMES: u64 = 16;
+/// No operation may take longer. A put into an arena whose blocks are all leased waits, but not for so long.
+const PATIENCE: Duration = Duration::from_secs(5);
 const ROOM: usize = 256 << 10;
 
 struct Bench {
@@ -107,6 +109,7 @@ fn use_it(arena: &Arena, input: &mut Input<'_>) {
             break;
         }
         let number = u64::from(input.byte()) % NAMES;
+        let start = Instant::now();
         match input.byte() % 8 {
             0 | 1 => get(arena, number),
             2 => leases.extend(arena.lease(&id(number)).ok().map(|lease| (number, lease))),
@@ -118,6 +121,7 @@ fn use_it(arena: &Arena, input: &mut Input<'_>) {
             6 => arena.recover(),
             _ => leases.clear(),
         }
+        assert!(start.elapsed() < PATIENCE, "an operation on block {number} took {:?}", start.elapsed());
     }
     leases.iter().for_each(|(number, lease)| check(*number, lease));
     let audit = arena.audit();
@@ -169,9 +173,9 @@ impl Bench {
     fn new() -> Self {
         let folder =
             tempfile::Builder::new().prefix("cascade-fuzz-").tempdir_in("/dev/shm").expect("/dev/shm");
-        let config = ArenaConfig::new(folder.path().join("arena")).capacity(1 << 20);
+        let config = ArenaConfig::new(folder.path().join("arena")).capacity(4 << 20);
         let config = ArenaConfig { owners: Some(2), leases: Some(56), node: Some("fuzz".into()), ..config };
-        let arena = Arena::open(&config).expect("an arena of 1 MiB");
+        let arena = Arena::open(&config).expect("an arena of 4 MiB");
         assert!(arena.wait_ready(Instant::now() + Duration::from_secs(10)));
         (0..BLOCKS).for_each(|number| put(&arena, number));
         let geometry = arena.superblock().geometry;

@@ -1,5 +1,6 @@
-//! What the fuzz targets do with their input. A target fails by a panic, by a signal, or by taking longer than five seconds;
-//! each also checks what must hold of whatever was read. Rings, segments and messages get theirs with their tiers.
+//! What the fuzz targets do with their input. A target fails by a panic, by a signal, or by an operation that takes longer
+//! than five seconds; each also checks what must hold of whatever was read. Rings, segments and messages get theirs with
+//! their tiers.
 
 pub mod arena;
 pub mod config;
