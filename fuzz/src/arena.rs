@@ -172,7 +172,7 @@ fn check(number: u64, lease: &Lease) {
 impl Bench {
     fn new() -> Self {
         let folder =
-            tempfile::Builder::new().prefix("cascade-fuzz-").tempdir_in("/dev/shm").expect("/dev/shm");
+            tempfile::Builder::new().prefix("cascade-fuzz-").tempdir_in(crate::memory()).expect("/dev/shm");
         let config = ArenaConfig::new(folder.path().join("arena")).capacity(4 << 20);
         let config = ArenaConfig { owners: Some(2), leases: Some(56), node: Some("fuzz".into()), ..config };
         let arena = Arena::open(&config).expect("an arena of 4 MiB");

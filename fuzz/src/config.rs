@@ -14,8 +14,9 @@ fn folder() -> &'static PathBuf {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| {
-        let made =
-            || tempfile::Builder::new().prefix("cascade-fuzz-").tempdir_in("/dev/shm").expect("/dev/shm");
+        let made = || {
+            tempfile::Builder::new().prefix("cascade-fuzz-").tempdir_in(crate::memory()).expect("/dev/shm")
+        };
         FOLDER.get_or_init(made).path().to_owned()
     })
 }

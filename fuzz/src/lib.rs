@@ -25,6 +25,12 @@ pub fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     ]
 }
 
+/// Where targets make their folders. libFuzzer ends a process without destructors, so whoever runs a target gives it a folder
+/// in `CASCADE_FUZZ_FOLDER`, and removes that.
+pub(crate) fn memory() -> std::path::PathBuf {
+    std::env::var_os("CASCADE_FUZZ_FOLDER").map_or_else(|| "/dev/shm".into(), Into::into)
+}
+
 /// The input, taken from the front in pieces; zeros after its end.
 pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
 

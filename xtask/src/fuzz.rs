@@ -124,6 +124,9 @@ fn run_one(folder: &Path, corpus: &Path, name: &str, seconds_each: u64) -> Resul
     fuzz.arg(format!("-max_total_time={seconds_each}")).arg(format!("-timeout={HANG_SECONDS}"));
     fuzz.args(["-print_final_stats=1", "-rss_limit_mb=4096", "-max_len=8192"]);
     fuzz.arg(format!("-artifact_prefix={}/{name}-", findings.display())).arg(corpus.join(name));
+    // Removed here: libFuzzer ends its process without destructors.
+    let memory = tempfile::Builder::new().prefix("cascade-fuzz-").tempdir_in("/dev/shm")?;
+    fuzz.env("CASCADE_FUZZ_FOLDER", memory.path());
     let start = Instant::now();
     let output = fuzz.output().with_context(|| format!("cannot start the fuzz target {name}"))?;
     let took = start.elapsed();
