@@ -1,10 +1,8 @@
 //! Batches of operations and the tickets that they complete.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-
-use parking_lot::{Condvar, Mutex};
 
 use crate::id::BlockId;
 use crate::memory::SgList;
@@ -117,11 +115,20 @@ struct State {
     left: usize,
 }
 
+/// The standard library's locks: parking_lot's waits go through one table for the whole process, which another thread may
+/// have locked at the moment of a fork, and then the child's waits never end.
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
     done: Condvar,
     cancelled: AtomicBool,
+}
+
+impl Shared {
+    /// A panic under the lock leaves every outcome as it was: what is locked is never half done.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The client's side of a batch under way.
@@ -164,17 +171,19 @@ impl Ticket {
     /// Whether every operation has its outcome.
     #[must_use]
     pub fn poll(&self) -> bool {
-        self.shared.state.lock().left == 0
+        self.shared.lock().left == 0
     }
 
     /// Waits until `deadline`; `None` when it passed first (the operations go on, and the ticket stays good).
     #[must_use]
     pub fn wait(&self, deadline: Instant) -> Option<Vec<Outcome>> {
-        let mut state = self.shared.state.lock();
+        let mut state = self.shared.lock();
         while state.left > 0 {
-            if self.shared.done.wait_until(&mut state, deadline).timed_out() && state.left > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 return None;
             }
+            state = self.shared.done.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         Some(state.outcomes.iter().flatten().copied().collect())
     }
@@ -194,7 +203,7 @@ impl Completer {
 
     /// Reports the outcome of operation `index`; a second report for the same operation is ignored.
     pub fn complete(&self, index: usize, outcome: Outcome) {
-        let mut state = self.shared.state.lock();
+        let mut state = self.shared.lock();
         let Some(slot) = state.outcomes.get_mut(index) else { return };
         if slot.is_some() {
             return;
@@ -209,7 +218,7 @@ impl Completer {
 
 impl Drop for Completer {
     fn drop(&mut self) {
-        let mut state = self.shared.state.lock();
+        let mut state = self.shared.lock();
         for slot in &mut state.outcomes {
             slot.get_or_insert(Outcome::Miss(MissReason::Unavailable));
         }
