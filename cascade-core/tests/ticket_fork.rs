@@ -26,9 +26,11 @@ fn a_childs_waits_end() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..3 {
-            scope.spawn(
-                || while !stop.load(Ordering::Relaxed) && wait_in_vain(1, Duration::from_micros(1)) {},
-            );
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    assert!(wait_in_vain(1, Duration::from_micros(1)));
+                }
+            });
         }
         let hung = (0..CHILDREN).find(|_| {
             let child = Child::fork(|| wait_in_vain(TICKETS, Duration::from_micros(1)));
