@@ -73,7 +73,8 @@ macro_rules! vector_kernel {
             mut len: usize,
             state: u64,
         ) -> (Vector, *mut u8, *const u8, usize) {
-            use crate::copy::op::DIGEST;
+            use crate::copy::op::{DIGEST, STREAM};
+            use crate::copy::scalar::raw::fetch_ahead;
             const STRIDE: usize = $width * $lanes;
             // SAFETY: `run` has checked that there is one vector; the strides are counted against `len`.
             unsafe {
@@ -87,6 +88,9 @@ macro_rules! vector_kernel {
                 }
                 (dst, src, len) = (dst.add(STRIDE), src.add(STRIDE), len - STRIDE);
                 while len >= STRIDE {
+                    if OP & STREAM != 0 {
+                        fetch_ahead(src, STRIDE);
+                    }
                     for (i, lane) in lanes.iter_mut().enumerate() {
                         let next = pass::<OP>(dst.add(i * $width), src.add(i * $width));
                         if OP & DIGEST != 0 {
