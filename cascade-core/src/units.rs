@@ -71,6 +71,20 @@ pub fn format_size(bytes: u64) -> String {
     }
 }
 
+/// A size that [`parse_size`] reads as exactly these bytes: in the largest binary unit of which it is a whole number.
+///
+/// ```
+/// assert_eq!(cascade_core::units::exact_size(3 << 29), "1536MiB");
+/// ```
+#[must_use]
+pub fn exact_size(bytes: u64) -> String {
+    let whole = |(_, factor): &&(&str, u64)| bytes > 0 && bytes.is_multiple_of(*factor);
+    match UNITS[..4].iter().rev().find(whole) {
+        Some((name, factor)) => format!("{}{name}", bytes / factor),
+        None => format!("{bytes}B"),
+    }
+}
+
 /// Rate of `bytes` in `seconds`, in GB/s.
 #[must_use]
 pub fn gbps(bytes: u64, seconds: f64) -> f64 {
@@ -113,6 +127,14 @@ mod tests {
             assert_eq!(format_size(parse_size(text).unwrap()), text);
         }
         assert_eq!(format_size(3 << 29), "1.5GiB");
+    }
+
+    #[test]
+    fn exact_sizes_are_read_back_as_they_were() {
+        for bytes in [1, 1023, 1024, 1025, (1 << 20) + 4096, 3 << 29, 10_000_000_000, 5 << 40] {
+            assert_eq!(parse_size(&exact_size(bytes)).unwrap(), bytes);
+        }
+        assert_eq!((exact_size(65 << 20), exact_size(1_000_001)), ("65MiB".into(), "1000001B".into()));
     }
 
     #[test]

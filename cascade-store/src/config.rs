@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use cascade_core::units::{format_size, parse_size};
+use cascade_core::units::{exact_size, parse_size};
 use cascade_core::{Error, ErrorKind, Result};
 use cascade_shm::{Arena, ArenaConfig};
 use serde::Deserialize;
@@ -92,9 +92,9 @@ impl StoreConfig {
         let quoted = |text: String| format!("{text:?}");
         let values = [
             quoted(self.arena.dir.display().to_string()),
-            quoted(format_size(geometry.data_bytes)),
+            quoted(exact_size(geometry.data_bytes)),
             (geometry.buckets * 8).to_string(),
-            quoted(format_size(geometry.region_bytes)),
+            quoted(exact_size(geometry.region_bytes)),
             (geometry.owners - 1).to_string(),
             geometry.leases().to_string(),
             quoted(self.arena.node_name()),

@@ -68,6 +68,20 @@ fn settings_from_a_file_are_overridden_by_code_and_shown() {
 }
 
 #[test]
+fn what_is_in_force_can_be_given_again() {
+    let place = place();
+    let builder = StoreConfig::builder().without_environment().shm_path(place.path().join("arena"));
+    let odd = [("shm_capacity", "1025MiB"), ("shm_region", "1MiB"), ("janitor", "off")];
+    let builder = odd.iter().fold(builder, |builder, (name, value)| builder.set(name, *value).unwrap());
+    let store = Store::open(&builder.resolve().unwrap()).unwrap();
+    let file = place.path().join("again.toml");
+    std::fs::write(&file, store.in_force()).unwrap();
+    let again = StoreConfig::builder().without_environment().file(&file).resolve().unwrap();
+    assert_eq!(again.arena().capacity_bytes, Some(1025 << 20));
+    Store::open(&again).unwrap();
+}
+
+#[test]
 fn wrong_settings_say_which_and_why() {
     let place = place();
     let file = place.path().join("cascade.toml");
