@@ -51,6 +51,12 @@ pub struct PfsConfig {
     pub follow_every: Duration,
     /// A writer of another node is dead when it has not been heard of for so long.
     pub adopt_after: Duration,
+    /// On Lustre: storage targets that each file is spread over, 65535 for all. `None` leaves that to the directory.
+    pub stripe_count: Option<u16>,
+    /// On Lustre: bytes that go to one target before the next has its turn, a multiple of 64 KiB. `None` with a count: 4 MiB.
+    pub stripe_bytes: Option<u32>,
+    /// The program that sets stripes. `None`: the one that `CASCADE_LFS` names, else `lfs`.
+    pub lfs: Option<PathBuf>,
 }
 
 impl PfsConfig {
@@ -68,14 +74,20 @@ impl PfsConfig {
             read_threads: 8,
             follow_every: Duration::from_millis(250),
             adopt_after: Duration::from_secs(600),
+            stripe_count: None,
+            stripe_bytes: None,
+            lfs: None,
         }
     }
 
-    /// Bytes at which a segment is closed.
+    /// Bytes at which a segment is closed: whole pages, and whole stripes where their size is configured.
     #[must_use]
     pub fn target_bytes(&self) -> u64 {
         let by_capacity = (self.capacity_bytes / 16).clamp(SEGMENT_LEAST, SEGMENT_MOST);
-        self.segment_bytes.unwrap_or(by_capacity) / PAGE_BYTES as u64 * PAGE_BYTES as u64
+        let bytes = self.segment_bytes.unwrap_or(by_capacity);
+        let stripe = self.stripe_bytes.map(u64::from).filter(|stripe| (1..=bytes).contains(stripe));
+        let unit = stripe.unwrap_or(PAGE_BYTES as u64);
+        bytes / unit * unit
     }
 
     /// Payload bytes of the largest block.
@@ -102,6 +114,10 @@ impl PfsConfig {
         }
         if self.io_bytes == 0 || !self.io_bytes.is_multiple_of(CHUNK_BYTES) {
             return wrong("io_bytes must be a multiple of 64 KiB".into());
+        }
+        let uneven = |bytes: u32| bytes == 0 || !u64::from(bytes).is_multiple_of(64 << 10);
+        if self.stripe_bytes.is_some_and(uneven) || self.stripe_count == Some(0) {
+            return wrong("stripe_bytes must be a multiple of 64 KiB, and stripe_count at least 1".into());
         }
         if self.write_threads == 0 || self.read_threads == 0 {
             return wrong("write_threads and read_threads must be at least 1".into());

@@ -18,6 +18,7 @@ use crate::layout::{Identity, Record, WriterId};
 use crate::names::{Name, SegmentId};
 use crate::pieces::{are_pages, list, total};
 use crate::queue::{Queue, Request};
+use crate::stripe::{self, Stripes, Striping};
 use crate::{io as whole, raw};
 
 /// Segments kept open for reading.
@@ -36,6 +37,8 @@ pub(crate) struct Core {
     lives: Mutex<Vec<(Identity, Arc<dyn File>)>>,
     /// Whether direct I/O is asked for: not any more once the file system has refused it.
     direct: AtomicBool,
+    /// How new files are spread, and why not as they should be.
+    striping: Mutex<(Striping, Option<String>)>,
     files: Mutex<HashMap<SegmentId, Arc<dyn File>>>,
     buffers: Mutex<Vec<Buffer>>,
 }
@@ -49,6 +52,7 @@ impl Core {
             queue: Queue::new(config.in_flight_bytes),
             lives: Mutex::default(),
             direct: AtomicBool::new(config.direct),
+            striping: Mutex::default(),
             files: Mutex::default(),
             buffers: Mutex::default(),
             config,
@@ -80,6 +84,43 @@ impl Core {
 
     pub(crate) fn refuse_direct(&self) {
         self.direct.store(false, Ordering::Relaxed);
+    }
+
+    /// Arranges the configured stripes.
+    pub(crate) fn stripe(&self) {
+        *self.striping.lock() = stripe::arrange(&self.config, self.fs.as_ref());
+    }
+
+    /// How new segments are spread; `None` where the file system decides.
+    pub(crate) fn stripes(&self) -> Option<Stripes> {
+        self.striping.lock().0.stripes()
+    }
+
+    /// Why files are not striped as configured.
+    pub(crate) fn warning(&self) -> Option<String> {
+        self.striping.lock().1.clone()
+    }
+
+    /// Makes the file of a segment.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn create(&self, id: SegmentId) -> io::Result<Arc<dyn File>> {
+        let path = self.path(Name::Segment(id));
+        let each = match self.striping.lock().0 {
+            Striping::Each(stripes) => Some(stripes),
+            _ => None,
+        };
+        if let Some(stripes) = each {
+            match self.fs.create_striped(&path, self.is_direct(), stripes) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    *self.striping.lock() =
+                        (Striping::Free, Some(stripe::unstriped(&self.config.dir, &error)));
+                }
+                other => return other,
+            }
+        }
+        self.fs.open(&path, Access::Create, self.is_direct())
     }
 
     /// The open file of a segment.

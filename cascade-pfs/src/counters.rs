@@ -47,6 +47,10 @@ pub(crate) struct Counters {
 pub struct PfsStats {
     /// Whether data goes past the page cache.
     pub direct: bool,
+    /// Storage targets that a segment is spread over: 0 where the file system decides, 65535 all.
+    pub stripe_count: u16,
+    /// Bytes of a stripe; 0 where the file system decides.
+    pub stripe_bytes: u32,
     /// Bytes of the segment files that this writer owns, the rest of the open segment included.
     pub file_bytes: u64,
     /// Segment files that this writer owns.

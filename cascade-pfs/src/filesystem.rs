@@ -113,6 +113,26 @@ pub struct FileSystem {
     pub total_bytes: u64,
     /// What this user may still write, without what is reserved for root. A user's quota is not in it.
     pub free_bytes: u64,
+    /// Files that there can be; 0 where there is no such bound.
+    pub total_files: u64,
+    /// Files that may still be made.
+    pub free_files: u64,
+}
+
+impl FileSystem {
+    /// A file system of this kind without any bound, as tests need it.
+    #[must_use]
+    pub const fn unbounded(kind: Kind) -> Self {
+        let most = u64::MAX;
+        Self {
+            kind,
+            block_bytes: 4096,
+            total_bytes: most,
+            free_bytes: most,
+            total_files: most,
+            free_files: most,
+        }
+    }
 }
 
 /// Asks what the file or directory `path` is stored on. Follows symbolic links.
@@ -127,10 +147,19 @@ pub struct FileSystem {
 /// [`ErrorKind::NotFound`] when there is no such path, [`ErrorKind::Permission`] when a directory on the way may
 /// not be searched, [`ErrorKind::InvalidArgument`] when the path can be none, [`ErrorKind::System`] for the rest.
 pub fn probe(path: &Path) -> Result<FileSystem> {
+    ask_system(path).map_err(|errno| failed(path, errno))
+}
+
+/// As [`probe`], with the system's error.
+pub(crate) fn ask(path: &Path) -> std::io::Result<FileSystem> {
+    Ok(ask_system(path)?)
+}
+
+fn ask_system(path: &Path) -> std::result::Result<FileSystem, Errno> {
     let answer = loop {
         match statfs(path) {
             Err(Errno::EINTR) => {}
-            other => break other.map_err(|errno| failed(path, errno))?,
+            other => break other?,
         }
     };
     let unit_bytes = bytes(answer.block_size());
@@ -139,6 +168,8 @@ pub fn probe(path: &Path) -> Result<FileSystem> {
         block_bytes: bytes(answer.optimal_transfer_size()),
         total_bytes: unit_bytes.saturating_mul(answer.blocks()),
         free_bytes: unit_bytes.saturating_mul(answer.blocks_available()),
+        total_files: answer.files(),
+        free_files: bytes(answer.files_free()),
     })
 }
 

@@ -1,6 +1,7 @@
 //! The seam between the tier and a file system: everything the tier ever asks of one, so that faults can be put in between.
 
 mod real;
+mod watch;
 
 use std::fmt::Debug;
 use std::io::Result;
@@ -10,6 +11,8 @@ use std::time::SystemTime;
 
 use cascade_core::memory::Piece;
 
+use crate::filesystem::FileSystem;
+use crate::stripe::Stripes;
 pub use real::RealFs;
 
 /// What a file is opened for.
@@ -53,6 +56,54 @@ pub trait Fs: Send + Sync + Debug {
     /// # Errors
     /// The system's.
     fn sync_dir(&self, dir: &Path) -> Result<()>;
+
+    /// What a directory is stored on.
+    ///
+    /// # Errors
+    /// The system's.
+    fn probe(&self, dir: &Path) -> Result<FileSystem>;
+
+    /// A number that is another once names in the directory have changed, as the server has it now and not as this node
+    /// remembers it.
+    ///
+    /// # Errors
+    /// The system's; `Unsupported` where there is no such number, so that only a list tells.
+    fn stamp(&self, dir: &Path) -> Result<u64>;
+
+    /// Has the system tell what changes in a directory. `None` where it does not, or not for what other nodes do.
+    fn watch(&self, _dir: &Path) -> Option<Box<dyn Watch>> {
+        None
+    }
+
+    /// As [`Fs::open`] with [`Access::Create`], for a file that is spread over storage targets.
+    ///
+    /// # Errors
+    /// The system's; `Unsupported`, with no file left behind, when it cannot be spread.
+    fn create_striped(&self, path: &Path, direct: bool, stripes: Stripes) -> Result<Arc<dyn File>>;
+
+    /// Gives a file another name in the same file system.
+    ///
+    /// # Errors
+    /// The system's.
+    fn rename(&self, from: &Path, to: &Path) -> Result<()>;
+}
+
+/// What has changed in a directory since the last time it was asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Names came or went, or some changes were lost: look at everything.
+    pub names: bool,
+    /// Names of files that were written to, each at least once.
+    pub written: Vec<String>,
+}
+
+/// Changes in a directory, as the system tells them.
+pub trait Watch: Send + Debug {
+    /// What has changed since the last call; does not wait.
+    ///
+    /// # Errors
+    /// The system's; the watch is of no use any more then.
+    fn changes(&mut self) -> Result<Changes>;
 }
 
 /// An open file. Reads and writes name their place and may be short, as the system's are; `io` completes them.
@@ -78,7 +129,7 @@ pub trait File: Send + Sync + Debug {
     /// The system's.
     fn sync(&self) -> Result<()>;
 
-    /// Length in bytes.
+    /// Length in bytes, as the server has it now and not as this node remembers it.
     ///
     /// # Errors
     /// The system's.

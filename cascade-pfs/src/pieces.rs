@@ -53,6 +53,18 @@ pub(crate) fn cut(pieces: &[Piece], bytes: usize) -> Vec<Vec<Piece>> {
     groups
 }
 
+/// Groups of about `bytes` bytes for a place in a file that begins at `start`, each but the last ending at a multiple of
+/// `stripe`: no call touches a stripe that another call of the same run writes.
+pub(crate) fn cut_at(pieces: &[Piece], start: u64, bytes: usize, stripe: u64) -> Vec<Vec<Piece>> {
+    let stripe = usize::try_from(stripe).unwrap_or(usize::MAX).max(1);
+    let each = (bytes / stripe).max(1).saturating_mul(stripe);
+    let into_stripe = usize::try_from(start % stripe as u64).unwrap_or(0);
+    let first = each - into_stripe;
+    let mut groups = cut(&head(pieces, first), first);
+    groups.append(&mut cut(&rest(pieces, first), each));
+    groups
+}
+
 /// Whether all pieces begin and end at page boundaries.
 pub(crate) fn are_pages(pieces: &[Piece]) -> bool {
     let aligned = |piece: &Piece| {
@@ -88,6 +100,16 @@ mod tests {
         for len in [1, 7, 10, 50, 100, 200] {
             let groups: Vec<Vec<u8>> = cut(&pieces, len).iter().map(|group| bytes_of(group)).collect();
             assert_eq!(groups, bytes.chunks(len).map(<[u8]>::to_vec).collect::<Vec<_>>());
+        }
+        for (start, each, stripe, lens) in [
+            (0, 32, 16, vec![32, 32, 32, 4]),
+            (8, 32, 16, vec![24, 32, 32, 12]),
+            (33, 5, 16, vec![15, 16, 16, 16, 16, 16, 5]),
+            (16, 500, 16, vec![100]),
+        ] {
+            let groups = cut_at(&pieces, start, each, stripe);
+            assert_eq!(groups.iter().map(|group| total(group)).collect::<Vec<_>>(), lens);
+            assert_eq!(groups.iter().flat_map(|group| bytes_of(group)).collect::<Vec<_>>(), bytes);
         }
     }
 }

@@ -8,6 +8,8 @@ use cascade_core::copy;
 use cascade_core::digest::{self, CHUNK_BYTES};
 use cascade_core::memory::{Piece, SgList, Space};
 
+use crate::stripe::Stripes;
+
 /// Pieces that one system call takes (`IOV_MAX` of Linux).
 pub(crate) const MOST_PIECES: usize = 1024;
 
@@ -45,6 +47,61 @@ pub(crate) fn write_at(file: BorrowedFd<'_>, from: &[Piece], offset: u64) -> Res
     answer(unsafe {
         libc::pwritev(file.as_raw_fd(), vectors.as_ptr(), vectors.len() as libc::c_int, place(offset)?)
     })
+}
+
+/// What statx(2) says of a file, asked of the server where there is one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Status {
+    pub(crate) len: u64,
+    /// Time of the last change of content or names, nanoseconds since 1970.
+    pub(crate) changed_ns: u64,
+}
+
+/// statx(2) with `AT_STATX_FORCE_SYNC`.
+pub(crate) fn status(file: BorrowedFd<'_>) -> Result<Status> {
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_FORCE_SYNC;
+    let mask = libc::STATX_SIZE | libc::STATX_MTIME;
+    // SAFETY: all zeros is a value of this struct of numbers.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is a terminated string, and `found` is valid for writes.
+    let result = unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), flags, mask, &raw mut found) };
+    if result != 0 {
+        return Err(Error::last_os_error());
+    }
+    let seconds = u64::try_from(found.stx_mtime.tv_sec).unwrap_or(0);
+    let changed_ns = seconds.saturating_mul(1_000_000_000).saturating_add(found.stx_mtime.tv_nsec.into());
+    Ok(Status { len: found.stx_size, changed_ns })
+}
+
+/// Flags of open(2) that leave the layout of a new file on Lustre to the ioctl below: those of old clients and of new ones.
+/// They mean nothing for ordinary files elsewhere.
+pub(crate) const DELAYED_LAYOUT: i32 = 0o100_000_000 | libc::O_NOCTTY | libc::O_ASYNC;
+
+/// `struct lov_user_md_v1` of Lustre, without objects.
+#[repr(C)]
+struct Layout {
+    magic: u32,
+    pattern: u32,
+    object: [u64; 2],
+    stripe_bytes: u32,
+    stripe_count: u16,
+    first_target: u16,
+}
+
+/// Sets the layout of a file that was opened with [`DELAYED_LAYOUT`] and not written to (`LL_IOC_LOV_SETSTRIPE`).
+pub(crate) fn set_stripes(file: BorrowedFd<'_>, stripes: Stripes) -> Result<()> {
+    const SET_STRIPE: libc::c_ulong = 0x4008_669A;
+    let layout = Layout {
+        magic: 0x0BD1_0BD0,
+        pattern: 1,
+        object: [0; 2],
+        stripe_bytes: stripes.bytes,
+        stripe_count: stripes.count,
+        first_target: u16::MAX,
+    };
+    // SAFETY: the kernel reads `lov_user_md_v1`, whose layout `Layout` has, and no objects follow where no target is named.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), SET_STRIPE as _, &raw const layout) };
+    if result == 0 { Ok(()) } else { Err(Error::last_os_error()) }
 }
 
 fn memory(piece: &Piece, len: usize) -> Option<BlockMemory> {

@@ -109,6 +109,7 @@ impl PfsTier {
         config.check()?;
         fs.make_dir(&config.dir).map_err(|error| failed(&config, "make the directory", error))?;
         let core = Arc::new(Core::new(config, fs));
+        core.stripe();
         let log = writer::begin(&core).map_err(|error| failed(&core.config, "begin to write in", error))?;
         let mut follow = Follow::default();
         let names = recover::load(&core, &mut follow);
@@ -151,6 +152,8 @@ impl PfsTier {
         let ((segments, file_bytes, _), counters) = (core.catalog.read().owned(), &core.counters);
         PfsStats {
             direct: core.is_direct(),
+            stripe_count: core.stripes().map_or(0, |stripes| stripes.count),
+            stripe_bytes: core.stripes().map_or(0, |stripes| stripes.bytes),
             file_bytes,
             segments,
             creates: counters.creates.get(),
@@ -165,6 +168,12 @@ impl PfsTier {
             kept: counters.kept.get(),
             adopted: counters.adopted.get(),
         }
+    }
+
+    /// What is not as it was configured, for a person: why files are not striped.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        self.handle.core.warning()
     }
 
     /// Whether this process was forked from the one that opened the tier: it has none of its threads.

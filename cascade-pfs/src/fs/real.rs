@@ -11,8 +11,11 @@ use std::time::SystemTime;
 use cascade_core::memory::Piece;
 use nix::fcntl::{FcntlArg, fcntl};
 
-use super::{Access, File, Fs};
+use super::watch::DirWatch;
+use super::{Access, File, Fs, Watch};
+use crate::filesystem::{self, FileSystem, Kind};
 use crate::raw;
+use crate::stripe::Stripes;
 
 /// The file systems of this machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,6 +75,37 @@ impl Fs for RealFs {
     fn sync_dir(&self, dir: &Path) -> Result<()> {
         std::fs::File::open(dir)?.sync_all()
     }
+
+    fn probe(&self, dir: &Path) -> Result<FileSystem> {
+        filesystem::ask(dir)
+    }
+
+    fn stamp(&self, dir: &Path) -> Result<u64> {
+        Ok(raw::status(std::fs::File::open(dir)?.as_fd())?.changed_ns)
+    }
+
+    fn watch(&self, dir: &Path) -> Option<Box<dyn Watch>> {
+        // Elsewhere other nodes write, of which this kernel hears nothing.
+        let local = |kind| {
+            matches!(kind, Kind::Ext | Kind::Xfs | Kind::Btrfs | Kind::Tmpfs | Kind::Zfs | Kind::Overlay)
+        };
+        let found = filesystem::ask(dir).ok().filter(|found| local(found.kind));
+        found.and_then(|_| DirWatch::new(dir).ok()).map(|watch| Box::new(watch) as Box<dyn Watch>)
+    }
+
+    fn create_striped(&self, path: &Path, direct: bool, stripes: Stripes) -> Result<Arc<dyn File>> {
+        let (flags, direct) = if direct { (libc::O_DIRECT, true) } else { (0, false) };
+        let file = open(path, Access::Create, flags | raw::DELAYED_LAYOUT)?;
+        if let Err(error) = raw::set_stripes(file.as_fd(), stripes) {
+            let _ = std::fs::remove_file(path);
+            return Err(Error::new(ErrorKind::Unsupported, error));
+        }
+        Ok(Arc::new(RealFile { file, direct }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        std::fs::rename(from, to)
+    }
 }
 
 fn lock(kind: i32) -> libc::flock {
@@ -96,7 +130,7 @@ impl File for RealFile {
     }
 
     fn len_bytes(&self) -> Result<u64> {
-        Ok(self.file.metadata()?.len())
+        Ok(raw::status(self.file.as_fd())?.len)
     }
 
     fn truncate(&self, len: u64) -> Result<()> {

@@ -9,9 +9,11 @@ use std::time::{Duration, SystemTime};
 use cascade_core::memory::Piece;
 use parking_lot::Mutex;
 
+use crate::filesystem::FileSystem;
 use crate::fs::{Access, File, Fs};
 use crate::pieces::head;
 use crate::raw;
+use crate::stripe::Stripes;
 
 /// A kind of call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,11 +44,15 @@ pub enum Call {
     Touch,
     /// Taking or asking for a lock.
     Lock,
+    /// Asking what a directory is on, or whether its names have changed.
+    Stat,
+    /// Giving a file another name.
+    Rename,
 }
 
 impl Call {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Open,
         Self::Create,
         Self::List,
@@ -60,6 +66,8 @@ impl Call {
         Self::Truncate,
         Self::Touch,
         Self::Lock,
+        Self::Stat,
+        Self::Rename,
     ];
 }
 
@@ -195,6 +203,28 @@ impl Fs for FaultFs {
     fn sync_dir(&self, dir: &Path) -> Result<()> {
         meet(&self.plan, Call::SyncDir, "")?;
         self.inner.sync_dir(dir)
+    }
+
+    fn probe(&self, dir: &Path) -> Result<FileSystem> {
+        meet(&self.plan, Call::Stat, "")?;
+        self.inner.probe(dir)
+    }
+
+    fn stamp(&self, dir: &Path) -> Result<u64> {
+        meet(&self.plan, Call::Stat, "")?;
+        self.inner.stamp(dir)
+    }
+
+    fn create_striped(&self, path: &Path, direct: bool, stripes: Stripes) -> Result<Arc<dyn File>> {
+        let name = name_of(path);
+        meet(&self.plan, Call::Create, &name)?;
+        let inner = self.inner.create_striped(path, direct, stripes)?;
+        Ok(Arc::new(FaultFile { inner, plan: Arc::clone(&self.plan), name }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        meet(&self.plan, Call::Rename, &name_of(from))?;
+        self.inner.rename(from, to)
     }
 }
 

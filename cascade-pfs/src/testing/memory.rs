@@ -10,9 +10,11 @@ use cascade_core::memory::Piece;
 use parking_lot::Mutex;
 
 use super::Random;
+use crate::filesystem::{FileSystem, Kind};
 use crate::fs::{Access, File, Fs};
 use crate::layout::PAGE_BYTES;
 use crate::raw;
+use crate::stripe::Stripes;
 
 /// Unit that a disk writes whole.
 const SECTOR_BYTES: usize = 512;
@@ -47,6 +49,13 @@ struct Disk {
     unsynced: Vec<Naming>,
     limit_bytes: Option<u64>,
     next: u64,
+    /// Names that came or went.
+    stamp: u64,
+    /// Kind of file system that a test pretends.
+    kind: Option<Kind>,
+    striped: BTreeMap<PathBuf, Stripes>,
+    /// Whether stripes are refused.
+    refuses_stripes: bool,
 }
 
 /// A file system in memory. Clones are the same file system.
@@ -136,6 +145,24 @@ impl MemFs {
         self.disk.lock().limit_bytes = bytes;
     }
 
+    /// Says that it is another kind of file system.
+    #[must_use]
+    pub fn on(self, kind: Kind) -> Self {
+        self.disk.lock().kind = Some(kind);
+        self
+    }
+
+    /// Has every file refused that is to be striped.
+    pub fn refuse_stripes(&self) {
+        self.disk.lock().refuses_stripes = true;
+    }
+
+    /// The stripes of a file that was made with some.
+    #[must_use]
+    pub fn stripes(&self, path: &Path) -> Option<Stripes> {
+        self.disk.lock().striped.get(path).copied()
+    }
+
     /// Bytes of all files.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
@@ -170,6 +197,7 @@ impl MemFs {
             durable_names: names.clone(),
             names,
             next: disk.next,
+            kind: disk.kind,
             ..Disk::default()
         };
         Self { disk: Arc::new(Mutex::new(image)), direct: self.direct }
@@ -228,6 +256,7 @@ impl Fs for MemFs {
                 let number = disk.number();
                 disk.inodes.insert(number, Inode { touched: Some(SystemTime::now()), ..Inode::default() });
                 disk.names.insert(path.to_owned(), number);
+                disk.stamp += 1;
                 disk.unsynced.push(Naming::Create(path.to_owned(), number));
                 number
             }
@@ -247,6 +276,7 @@ impl Fs for MemFs {
     fn remove(&self, path: &Path) -> Result<()> {
         let mut disk = self.disk.lock();
         disk.names.remove(path).ok_or_else(|| errno(libc::ENOENT))?;
+        disk.stamp += 1;
         disk.unsynced.push(Naming::Remove(path.to_owned()));
         Ok(())
     }
@@ -259,6 +289,33 @@ impl Fs for MemFs {
         let mut disk = self.disk.lock();
         disk.durable_names = disk.names.clone();
         disk.unsynced.clear();
+        Ok(())
+    }
+
+    fn probe(&self, _dir: &Path) -> Result<FileSystem> {
+        Ok(FileSystem::unbounded(self.disk.lock().kind.unwrap_or(Kind::Other(0))))
+    }
+
+    fn stamp(&self, _dir: &Path) -> Result<u64> {
+        Ok(self.disk.lock().stamp)
+    }
+
+    fn create_striped(&self, path: &Path, direct: bool, stripes: Stripes) -> Result<Arc<dyn File>> {
+        if self.disk.lock().refuses_stripes {
+            return Err(std::io::ErrorKind::Unsupported.into());
+        }
+        let file = self.open(path, Access::Create, direct)?;
+        self.disk.lock().striped.insert(path.to_owned(), stripes);
+        Ok(file)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        let mut disk = self.disk.lock();
+        let number = disk.names.remove(from).ok_or_else(|| errno(libc::ENOENT))?;
+        disk.names.insert(to.to_owned(), number);
+        disk.stamp += 1;
+        disk.unsynced.push(Naming::Create(to.to_owned(), number));
+        disk.unsynced.push(Naming::Remove(from.to_owned()));
         Ok(())
     }
 }

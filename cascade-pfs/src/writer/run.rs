@@ -14,7 +14,7 @@ use crate::buffer::Buffer;
 use crate::catalog::moved;
 use crate::config::Durability;
 use crate::layout::{LogEvent, PAGE_BYTES, Record, header_bytes, record_bytes};
-use crate::pieces::{are_pages, cut, head, list, rest, total};
+use crate::pieces::{are_pages, cut, cut_at, head, list, rest, total};
 use crate::queue::{Part, Put};
 use crate::raw;
 
@@ -168,7 +168,11 @@ impl Writer {
     pub(super) fn launch(&mut self, draft: Draft) {
         let Some(open) = self.open.as_ref().filter(|_| !draft.waiting.is_empty()) else { return };
         let start = open.end - draft.bytes;
-        let groups = cut(&draft.pieces, call_bytes(draft.bytes, self.core.config.io_bytes));
+        let each = call_bytes(draft.bytes, self.core.config.io_bytes);
+        let groups = match self.core.stripes() {
+            Some(stripes) => cut_at(&draft.pieces, start, each, u64::from(stripes.bytes)),
+            None => cut(&draft.pieces, each),
+        };
         let progress = Arc::new(Progress { left: AtomicUsize::new(groups.len()), error: Mutex::new(None) });
         drop(draft.pieces);
         let mut at = start;

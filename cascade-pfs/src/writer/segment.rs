@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::buffer::Buffer;
 use crate::config::Durability;
-use crate::fs::{Access, File};
+use crate::fs::File;
 use crate::io as whole;
 use crate::layout::{LogEvent, PAGE_BYTES, Page, Record, SegmentHeader, footer_bytes, write_footer};
 use crate::names::{Name, SegmentId};
@@ -80,7 +80,7 @@ impl Writer {
     fn create(&self, id: SegmentId, page: &Page) -> io::Result<Arc<dyn File>> {
         let (core, path) = (&self.core, self.core.path(Name::Segment(id)));
         let attempt = || {
-            let file = core.fs.open(&path, Access::Create, core.is_direct())?;
+            let file = core.create(id)?;
             core.counters.creates.add(1);
             let written = whole::write_all(file.as_ref(), &[Buffer::of(page).piece()], 0);
             written.inspect_err(|_| {
