@@ -44,7 +44,9 @@ fn measure(folder: &Path, blocks: u64) -> Result<(), Box<dyn std::error::Error>>
         }
         let mbps = bytes as f64 / opened.as_secs_f64() / 1e6;
         println!(
-            "{blocks} blocks, log of {bytes} bytes: first and last hit after {opened:.3?}, {mbps:.0} MB/s of log"
+            "{blocks} blocks, log of {bytes} bytes: first and last hit after {opened:.3?}, {mbps:.0} MB/s of log, {:.1} bytes \
+             of memory a block",
+            tier.file_stats().index_bytes as f64 / blocks as f64
         );
     }
     Ok(())

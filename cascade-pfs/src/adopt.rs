@@ -20,6 +20,8 @@ pub(crate) fn is_dead(core: &Core, follow: &Follow, writer: WriterId) -> bool {
 }
 
 fn is_gone(core: &Core, writer: WriterId) -> Result<bool> {
+    // Opening, the lock, and two times.
+    core.counters.metadata.add(4);
     let file = match core.fs.open(&core.path(Name::Writer(writer)), Access::Read, false) {
         // Made first and removed among the last: whoever has none is on its way out.
         Err(error) if is_lost(&error) => return Ok(true),
@@ -85,6 +87,7 @@ fn claim(core: &Core, follow: &Follow, names: &[Name], writer: WriterId) -> Resu
         }
     }
     let name = Name::Claim(writer, last.map_or(0, |number| number.wrapping_add(1)));
+    core.counters.metadata.add(1);
     // Of two that try, one makes the file.
     let Ok(file) = core.fs.open(&core.path(name), Access::Create, false) else { return Ok(false) };
     core.counters.creates.add(1);
@@ -106,6 +109,7 @@ fn adopt(core: &Core, names: &[Name], writer: WriterId) {
         };
         if dropped {
             // Its writer died before it came to this.
+            core.counters.metadata.add(1);
             if core.fs.remove(&core.path(Name::Segment(id))).is_ok() {
                 core.counters.removes.add(1);
             }

@@ -1,7 +1,9 @@
 //! Which blocks there are and where: derived from logs, footers and headers, kept in memory.
 
+mod hash;
+mod table;
+
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cascade_core::id::BlockId;
@@ -9,6 +11,8 @@ use cascade_core::tier::{Class, Lookup, MissReason};
 
 use crate::layout::{Record, WriterId};
 use crate::names::SegmentId;
+use hash::IdHash;
+use table::Table;
 
 /// Forgets are kept for blocks that a log read later may still name.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
@@ -31,19 +35,12 @@ pub(crate) fn now() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-#[derive(Debug)]
-struct Block {
-    record: Record,
-    /// Fetches since it was written, up to 255.
-    used: AtomicU8,
-    /// An older version of it was seen, and may be in a segment yet.
-    replaced: bool,
-}
-
 /// What is known of a segment.
 #[derive(Debug, Default)]
 pub(crate) struct Segment {
-    ids: Vec<BlockId>,
+    /// Its number in the table, and the entries of the blocks that were put there.
+    number: Option<u32>,
+    entries: Vec<u32>,
     /// Bytes of the records that are visible.
     pub(crate) live_bytes: u64,
     /// Bytes of the file; while it is being written, of the file as it is meant to become.
@@ -76,11 +73,11 @@ impl Resident {
 
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
-    blocks: HashMap<BlockId, Block>,
-    forgotten: HashMap<BlockId, u64>,
-    pub(crate) segments: HashMap<SegmentId, Segment>,
-    dropped: HashSet<SegmentId>,
-    pending: HashSet<BlockId>,
+    blocks: Table,
+    forgotten: HashMap<BlockId, u64, IdHash>,
+    pub(crate) segments: HashMap<SegmentId, Segment, IdHash>,
+    dropped: HashSet<SegmentId, IdHash>,
+    pending: HashSet<BlockId, IdHash>,
     sequence: u64,
 }
 
@@ -97,23 +94,34 @@ impl Catalog {
     }
 
     pub(crate) fn lookup(&self, id: &BlockId) -> Lookup {
-        match self.blocks.get(id) {
-            Some(block) => Lookup::Hit(block.record.meta),
+        match self.find(id) {
+            Some(record) => Lookup::Hit(record.meta),
             None if self.pending.contains(id) => Lookup::Pending,
             None => Lookup::Miss(MissReason::Absent),
         }
     }
 
     pub(crate) fn find(&self, id: &BlockId) -> Option<Record> {
-        self.blocks.get(id).map(|block| block.record)
+        self.blocks.get(id).map(|block| block.record())
     }
 
     /// Counts a fetch.
     pub(crate) fn touch(&self, id: &BlockId) {
         if let Some(block) = self.blocks.get(id) {
-            let more = block.used.load(Ordering::Relaxed).saturating_add(1);
-            block.used.store(more, Ordering::Relaxed);
+            block.touch();
         }
+    }
+
+    /// Makes room for `more` blocks at once.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.blocks.reserve(more);
+    }
+
+    /// Bytes of memory for what is known of blocks.
+    pub(crate) fn bytes(&self) -> usize {
+        let entries = self.segments.values().map(|segment| segment.entries.capacity() * 4);
+        let segments = self.segments.capacity() * (size_of::<Segment>() + size_of::<SegmentId>());
+        self.blocks.bytes() + entries.sum::<usize>() + segments
     }
 
     /// Marks `id` as being written; `false` when it is already.
@@ -127,12 +135,6 @@ impl Catalog {
 
     pub(crate) fn len(&self) -> usize {
         self.blocks.len()
-    }
-
-    fn leave(&mut self, record: &Record) {
-        if let Some(segment) = self.segments.get_mut(&home(record)) {
-            segment.live_bytes = segment.live_bytes.saturating_sub(record.bytes());
-        }
     }
 
     /// Takes note of a block. One that is forgotten, or older than what is known, changes nothing.
@@ -151,19 +153,40 @@ impl Catalog {
         if forgotten {
             return;
         }
-        match self.blocks.get_mut(&record.id) {
-            Some(block) if block.record.sequence >= record.sequence => {
-                block.replaced |= block.record.sequence > record.sequence;
+        let mut replaced = false;
+        if let Some(block) = self.blocks.get(&record.id) {
+            if block.sequence() >= record.sequence {
+                if block.sequence() > record.sequence {
+                    block.set_replaced();
+                }
                 return;
             }
-            _ => {}
+            replaced = true;
         }
-        segment.ids.push(record.id);
+        if replaced {
+            self.take(&record.id);
+        }
+        self.place(record, place, replaced);
+    }
+
+    fn place(&mut self, record: Record, place: SegmentId, replaced: bool) {
+        let segment = self.segments.entry(place).or_default();
+        let number = *segment.number.get_or_insert_with(|| self.blocks.enter(place));
+        // A record that no file can hold is left out.
+        let Some(entry) = self.blocks.insert(&record, number) else { return };
+        segment.entries.push(entry);
         segment.live_bytes += record.bytes();
-        let replaced = self.blocks.contains_key(&record.id);
-        let block = Block { record, used: AtomicU8::new(0), replaced };
-        if let Some(old) = self.blocks.insert(record.id, block) {
-            self.leave(&old.record);
+        if replaced && let Some(block) = self.blocks.get(&record.id) {
+            block.set_replaced();
+        }
+    }
+
+    /// Takes a block out.
+    fn take(&mut self, id: &BlockId) {
+        if let Some(record) = self.blocks.remove(id)
+            && let Some(segment) = self.segments.get_mut(&home(&record))
+        {
+            segment.live_bytes = segment.live_bytes.saturating_sub(record.bytes());
         }
     }
 
@@ -172,16 +195,14 @@ impl Catalog {
         self.sequence = self.sequence.max(sequence);
         let newest = self.forgotten.entry(*id).or_default();
         *newest = sequence.max(*newest);
-        let gone =
-            self.blocks.get(id).filter(|block| block.record.sequence < sequence).map(|block| block.record);
-        if let Some(record) = gone {
-            self.blocks.remove(id);
-            self.leave(&record);
+        let gone = self.blocks.get(id).is_some_and(|block| block.sequence() < sequence);
+        if gone {
+            self.take(id);
         }
         if self.forgotten.len() > FORGETS {
             self.prune();
         }
-        gone.is_some()
+        gone
     }
 
     fn prune(&mut self) {
@@ -196,10 +217,9 @@ impl Catalog {
 
     /// Removes the block, if it still is this one.
     pub(crate) fn remove(&mut self, record: &Record) -> bool {
-        let is_it = self.blocks.get(&record.id).is_some_and(|block| block.record == *record);
+        let is_it = self.find(&record.id).as_ref() == Some(record);
         if is_it {
-            self.blocks.remove(&record.id);
-            self.leave(record);
+            self.take(&record.id);
         }
         is_it
     }
@@ -207,19 +227,15 @@ impl Catalog {
     /// The visible blocks of a segment, in the order in which they were put there.
     pub(crate) fn residents(&self, id: SegmentId) -> Vec<Resident> {
         let Some(segment) = self.segments.get(&id) else { return Vec::new() };
-        let of = |block: &Block| Resident {
-            record: block.record,
-            used: block.used.load(Ordering::Relaxed),
-            replaced: block.replaced,
+        let Some(number) = segment.number else { return Vec::new() };
+        let blocks = segment.entries.iter().filter_map(|entry| self.blocks.resident(*entry, number));
+        let of = |block: table::Found<'_>| Resident {
+            record: block.record(),
+            used: block.used(),
+            replaced: block.replaced(),
         };
-        let mut residents: Vec<Resident> = segment
-            .ids
-            .iter()
-            .filter_map(|id| self.blocks.get(id))
-            .filter(|block| home(&block.record) == id)
-            .map(of)
-            .collect();
-        // An id that came back to its segment stands there twice.
+        let mut residents: Vec<Resident> = blocks.map(of).collect();
+        // An entry that came back to its segment stands there twice.
         residents.sort_by_key(|resident| resident.record.offset);
         residents.dedup_by_key(|resident| resident.record.offset);
         residents
@@ -231,7 +247,9 @@ impl Catalog {
         for resident in &gone {
             self.blocks.remove(&resident.record.id);
         }
-        self.segments.remove(&id);
+        if let Some(number) = self.segments.remove(&id).and_then(|segment| segment.number) {
+            self.blocks.leave(number);
+        }
         self.dropped.insert(id);
         gone.len() as u64
     }

@@ -88,6 +88,7 @@ impl Core {
 
     /// Arranges the configured stripes.
     pub(crate) fn stripe(&self) {
+        self.counters.metadata.add(1);
         *self.striping.lock() = stripe::arrange(&self.config, self.fs.as_ref());
     }
 
@@ -106,6 +107,7 @@ impl Core {
     /// # Errors
     /// The system's.
     pub(crate) fn create(&self, id: SegmentId) -> io::Result<Arc<dyn File>> {
+        self.counters.metadata.add(1);
         let path = self.path(Name::Segment(id));
         let each = match self.striping.lock().0 {
             Striping::Each(stripes) => Some(stripes),
@@ -131,6 +133,7 @@ impl Core {
         if let Some(file) = self.files.lock().get(&id) {
             return Ok(Arc::clone(file));
         }
+        self.counters.metadata.add(1);
         let file = self.fs.open(&self.path(Name::Segment(id)), Access::Read, self.is_direct())?;
         let mut files = self.files.lock();
         if files.len() >= OPEN_FILES

@@ -29,6 +29,7 @@ pub(crate) struct Counters {
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
     pub(crate) creates: Counter,
+    pub(crate) metadata: Counter,
     pub(crate) removes: Counter,
     pub(crate) syncs: Counter,
     pub(crate) writes: Counter,
@@ -57,6 +58,10 @@ pub struct PfsStats {
     pub segments: u64,
     /// Files made.
     pub creates: u64,
+    /// Calls that ask a metadata server: opening, making, listing, removing, lengths and times, locks, syncs of names.
+    pub metadata: u64,
+    /// Bytes of memory for the index of blocks, those of other writers too.
+    pub index_bytes: u64,
     /// Files removed.
     pub removes: u64,
     /// Calls of fdatasync.

@@ -1,24 +1,30 @@
 //! Following what other writers log.
 
+mod scan;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io::Result;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::buffer::Buffer;
 use crate::core::{Core, is_lost};
-use crate::fs::{Access, File};
+use crate::fs::{Access, File, Watch};
 use crate::io;
-use crate::layout::{LOG_RECORD_BYTES, LogEvent, LogHeader, LogRecord, PAGE_BYTES, WriterId};
+use crate::layout::{LogEvent, LogHeader, PAGE_BYTES, WriterId};
 use crate::names::{Name, SegmentId};
 
-/// Bytes of a log that are read at once.
-const LOG_BYTES: usize = 1 << 20;
-/// Bytes that are asked for first: mostly there is nothing new.
-const LOG_NEWS: usize = 16 << 10;
+/// However quiet a directory seems, it is listed and every log looked at so often.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A server's clock may be as coarse as this: names that change within it may not change the stamp.
+const COARSE: Duration = Duration::from_secs(2);
+/// Events that are applied under one lock.
+const EVENTS: usize = 1024;
 
 /// The names in the tier's directory that are its own; none when it cannot be listed.
 pub(crate) fn names(core: &Core) -> Vec<Name> {
+    core.counters.metadata.add(1);
     let listed = core.fs.list(&core.config.dir).unwrap_or_else(|_| {
         core.counters.io_errors.add(1);
         Vec::new()
@@ -28,7 +34,7 @@ pub(crate) fn names(core: &Core) -> Vec<Name> {
 
 /// Place in one log.
 #[derive(Debug)]
-struct Follower {
+pub(crate) struct Follower {
     file: Arc<dyn File>,
     next: u64,
     ended: bool,
@@ -36,6 +42,7 @@ struct Follower {
 
 impl Follower {
     fn open(core: &Core, writer: WriterId) -> Result<Option<Self>> {
+        core.counters.metadata.add(1);
         let file = core.fs.open(&core.path(Name::Log(writer)), Access::Read, false)?;
         let mut page = Buffer::new(PAGE_BYTES);
         let read = io::read_up_to(file.as_ref(), &[page.piece()], 0)?;
@@ -43,58 +50,122 @@ impl Follower {
         // A log that has no header yet is looked at again.
         Ok(matches!(header, Some(Ok(_))).then_some(Self { file, next: 0, ended: false }))
     }
-
-    /// The events that are new, up to the first record that is not whole.
-    fn news(&mut self, writer: WriterId, mut take: impl FnMut(LogEvent)) -> Result<()> {
-        let mut ask = LOG_NEWS;
-        while !self.ended {
-            let mut buffer = Buffer::new(ask);
-            let read = io::read_up_to(self.file.as_ref(), &[buffer.piece()], LogRecord::at(self.next))?;
-            let records = buffer.bytes().get(..read).unwrap_or(&[]).chunks_exact(LOG_RECORD_BYTES);
-            let asked = ask / LOG_RECORD_BYTES;
-            let mut whole = 0;
-            for bytes in records {
-                let Ok(record) = LogRecord::parse(bytes, writer, self.next) else { break };
-                whole += 1;
-                self.next += 1;
-                if let Some(LogRecord { event, .. }) = record {
-                    self.ended |= event == LogEvent::End;
-                    take(event);
-                }
-            }
-            if whole < asked {
-                break;
-            }
-            ask = LOG_BYTES;
-        }
-        Ok(())
-    }
 }
 
-/// Everyone who is followed.
-#[derive(Debug, Default)]
+/// Everyone who is followed, and how the directory is looked at.
+#[derive(Debug)]
 pub(crate) struct Follow {
     followers: HashMap<WriterId, Follower>,
+    names: Vec<Name>,
+    watch: Option<Box<dyn Watch>>,
+    stamp: Option<u64>,
+    /// When the stamp was last another.
+    restamped: Instant,
+    listed: Instant,
+}
+
+/// What is to be looked at.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    /// Nothing has happened.
+    None,
+    /// These logs.
+    Logs(Vec<WriterId>),
+    /// Every known log.
+    AllLogs,
+    /// The directory, and every log.
+    All,
 }
 
 impl Follow {
-    /// Reads on in every log.
-    pub(crate) fn poll(&mut self, core: &Core) -> Vec<Name> {
-        let names = names(core);
-        for name in &names {
-            if let Name::Log(writer) = name
-                && !core.is_me(*writer)
+    /// Begins to follow. Whatever changes from here on will be looked at.
+    pub(crate) fn new(core: &Core) -> Self {
+        Self {
+            followers: HashMap::new(),
+            names: Vec::new(),
+            watch: core.fs.watch(&core.config.dir),
+            stamp: None,
+            restamped: Instant::now(),
+            listed: Instant::now(),
+        }
+    }
+
+    /// Reads on where something may be new.
+    pub(crate) fn poll(&mut self, core: &Core) {
+        match self.news(core) {
+            News::None => {}
+            News::Logs(writers) => self.read_logs(core, &writers),
+            News::AllLogs => self.read_known(core),
+            News::All => drop(self.look(core)),
+        }
+    }
+
+    /// Lists the directory and reads on in every log.
+    pub(crate) fn look(&mut self, core: &Core) -> Vec<Name> {
+        self.listed = Instant::now();
+        // Before the list: what changes in between shows the next time.
+        core.counters.metadata.add(1);
+        self.stamp = core.fs.stamp(&core.config.dir).ok();
+        self.names = names(core);
+        self.read_known(core);
+        // A log that is gone has nothing more to say.
+        if !self.names.is_empty() {
+            let names: std::collections::HashSet<WriterId> = self.logs().collect();
+            self.followers.retain(|writer, _| names.contains(writer));
+        }
+        self.names.clone()
+    }
+
+    fn logs(&self) -> impl Iterator<Item = WriterId> {
+        self.names.iter().filter_map(|name| match name {
+            Name::Log(writer) => Some(*writer),
+            _ => None,
+        })
+    }
+
+    fn news(&mut self, core: &Core) -> News {
+        if self.listed.elapsed() >= LOOK_EVERY {
+            return News::All;
+        }
+        if let Some(watch) = &mut self.watch {
+            match watch.changes() {
+                Ok(changes) if changes.names => return News::All,
+                Ok(changes) => {
+                    let log = |name: &String| match Name::parse(name) {
+                        Some(Name::Log(writer)) => Some(writer),
+                        _ => None,
+                    };
+                    let logs: Vec<WriterId> = changes.written.iter().filter_map(log).collect();
+                    return if logs.is_empty() { News::None } else { News::Logs(logs) };
+                }
+                Err(_) => self.watch = None,
+            }
+        }
+        core.counters.metadata.add(1);
+        match core.fs.stamp(&core.config.dir) {
+            Ok(stamp) if Some(stamp) != self.stamp => {
+                self.restamped = Instant::now();
+                News::All
+            }
+            Ok(_) if self.restamped.elapsed() > COARSE => News::AllLogs,
+            _ => News::All,
+        }
+    }
+
+    fn read_known(&mut self, core: &Core) {
+        let writers: Vec<WriterId> = self.logs().collect();
+        self.read_logs(core, &writers);
+    }
+
+    fn read_logs(&mut self, core: &Core, writers: &[WriterId]) {
+        for writer in writers {
+            if !core.is_me(*writer)
                 && let Err(error) = self.read(core, *writer)
                 && !is_lost(&error)
             {
                 core.counters.io_errors.add(1);
             }
         }
-        // A log that is gone has nothing more to say.
-        if !names.is_empty() {
-            self.followers.retain(|writer, _| names.contains(&Name::Log(*writer)));
-        }
-        names
     }
 
     fn read(&mut self, core: &Core, writer: WriterId) -> Result<()> {
@@ -105,7 +176,12 @@ impl Follow {
                 None => return Ok(()),
             },
         };
-        follower.news(writer, |event| apply(core, writer, event))
+        let read = follower.read_on(core, writer, |events| apply_all(core, writer, &events));
+        // A server may have given the name to another file: it is opened anew, and read from the start.
+        if read.as_ref().is_err_and(is_lost) {
+            self.followers.remove(&writer);
+        }
+        read
     }
 
     /// Whether a writer has said that it ended.
@@ -114,27 +190,31 @@ impl Follow {
     }
 }
 
-fn apply(core: &Core, writer: WriterId, event: LogEvent) {
-    let mut catalog = core.catalog.write();
-    match event {
-        LogEvent::Put(record) => catalog.put(record),
-        LogEvent::Forget { id, sequence } => drop(catalog.forget(&id, sequence)),
-        LogEvent::Drop { writer, segment } => {
-            let id = SegmentId { writer, number: segment };
-            let owned = catalog.segments.get(&id).is_some_and(|segment| segment.owned);
-            let gone = catalog.drop_segment(id);
-            if owned {
-                core.counters.evictions.add(gone);
+fn apply_all(core: &Core, writer: WriterId, events: &[LogEvent]) {
+    for events in events.chunks(EVENTS) {
+        let mut gone = Vec::new();
+        let mut catalog = core.catalog.write();
+        for event in events {
+            match *event {
+                LogEvent::Put(record) => catalog.put(record),
+                LogEvent::Forget { id, sequence } => drop(catalog.forget(&id, sequence)),
+                LogEvent::Drop { writer, segment } => {
+                    let id = SegmentId { writer, number: segment };
+                    let owned = catalog.segments.get(&id).is_some_and(|segment| segment.owned);
+                    let blocks = catalog.drop_segment(id);
+                    core.counters.evictions.add(if owned { blocks } else { 0 });
+                    gone.push(id);
+                }
+                LogEvent::Close { segment } => {
+                    if let Some(segment) = catalog.segments.get_mut(&SegmentId { writer, number: segment }) {
+                        segment.closed = true;
+                    }
+                }
+                LogEvent::End => {}
             }
-            drop(catalog);
-            core.close(id);
         }
-        LogEvent::Close { segment } => {
-            if let Some(segment) = catalog.segments.get_mut(&SegmentId { writer, number: segment }) {
-                segment.closed = true;
-            }
-        }
-        LogEvent::End => {}
+        drop(catalog);
+        gone.into_iter().for_each(|id| core.close(id));
     }
 }
 
@@ -142,7 +222,10 @@ fn apply(core: &Core, writer: WriterId, event: LogEvent) {
 pub(crate) fn forgets(core: &Core, writer: WriterId) -> Vec<LogEvent> {
     let mut events = Vec::new();
     let read = Follower::open(core, writer).and_then(|follower| match follower {
-        Some(mut follower) => follower.news(writer, |event| events.push(event)),
+        Some(mut follower) => follower.read_on(core, writer, |mut more| {
+            more.retain(|event| matches!(event, LogEvent::Forget { .. }));
+            events.append(&mut more);
+        }),
         None => Ok(()),
     });
     if read.is_err() {

@@ -18,7 +18,7 @@ use crate::queue::Request;
 
 /// Fills the catalog of a tier that is being opened.
 pub(crate) fn load(core: &Core, follow: &mut Follow) -> Vec<Name> {
-    let names = follow.poll(core);
+    let names = follow.look(core);
     let present: HashSet<SegmentId> = segments(&names).collect();
     let mut living: HashSet<WriterId> = HashSet::new();
     let mut dead: HashSet<WriterId> = HashSet::new();
@@ -73,6 +73,7 @@ pub(crate) fn segments(names: &[Name]) -> impl Iterator<Item = SegmentId> {
 
 /// Takes note of the records of a segment that has no living writer.
 pub(crate) fn scan(core: &Core, id: SegmentId) -> Result<()> {
+    core.counters.metadata.add(2);
     let file = core.fs.open(&core.path(Name::Segment(id)), Access::Read, false)?;
     let len = file.len_bytes()?;
     // The log may have outlived what it speaks of.

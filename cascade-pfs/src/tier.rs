@@ -111,7 +111,7 @@ impl PfsTier {
         let core = Arc::new(Core::new(config, fs));
         core.stripe();
         let log = writer::begin(&core).map_err(|error| failed(&core.config, "begin to write in", error))?;
-        let mut follow = Follow::default();
+        let mut follow = Follow::new(&core);
         let names = recover::load(&core, &mut follow);
         adopt::adopt_dead(&core, &follow, &names);
         let no_thread = |error| failed(&core.config, "start threads for", error);
@@ -149,8 +149,14 @@ impl PfsTier {
     #[must_use]
     pub fn file_stats(&self) -> PfsStats {
         let core = &self.handle.core;
-        let ((segments, file_bytes, _), counters) = (core.catalog.read().owned(), &core.counters);
+        let counters = &core.counters;
+        let ((segments, file_bytes, _), index_bytes) = {
+            let catalog = core.catalog.read();
+            (catalog.owned(), catalog.bytes() as u64)
+        };
         PfsStats {
+            metadata: counters.metadata.get(),
+            index_bytes,
             direct: core.is_direct(),
             stripe_count: core.stripes().map_or(0, |stripes| stripes.count),
             stripe_bytes: core.stripes().map_or(0, |stripes| stripes.bytes),
@@ -284,9 +290,11 @@ fn keep_following(core: &Core, mut follow: Follow, stop: &Stop) {
             return;
         }
         drop(stopped);
-        let names = follow.poll(core);
+        follow.poll(core);
         if cared.elapsed() >= CARE_EVERY {
             cared = Instant::now();
+            let names = follow.look(core);
+            core.counters.metadata.add(1);
             if let Some((_, life)) = core.me()
                 && life.touch().is_err()
             {

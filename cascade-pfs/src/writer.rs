@@ -236,6 +236,7 @@ impl Writer {
     }
 
     fn remove(&self, name: Name) {
+        self.core.counters.metadata.add(1);
         if self.core.fs.remove(&self.core.path(name)).is_ok() {
             self.core.counters.removes.add(1);
         }

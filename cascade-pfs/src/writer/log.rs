@@ -52,6 +52,8 @@ fn make(core: &Core, me: &Identity, names: [Name; 2]) -> io::Result<(Arc<dyn Fil
     let header = LogHeader { writer: me.writer }.to_page();
     whole::write_all(file.as_ref(), &[Buffer::of(&header).piece()], 0)?;
     core.counters.creates.add(2);
+    // Two files made, and a lock.
+    core.counters.metadata.add(3);
     Ok((life, file))
 }
 
@@ -84,6 +86,7 @@ impl Log {
     pub(crate) fn sync(&mut self, core: &Core) -> io::Result<()> {
         self.file.sync()?;
         if !self.named {
+            core.counters.metadata.add(1);
             core.fs.sync_dir(&core.config.dir)?;
             self.named = true;
         }

@@ -104,6 +104,7 @@ impl Writer {
         self.core.counters.syncs.add(1);
         let mut synced = open.file.sync();
         if synced.is_ok() && open.fresh {
+            self.core.counters.metadata.add(1);
             synced = self.core.fs.sync_dir(&self.core.config.dir);
             open.fresh = synced.is_err();
         }
