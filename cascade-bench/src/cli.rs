@@ -54,7 +54,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub reps: u32,
     /// Numbers of threads [default: 1 and all].
-    #[arg(long, value_name = "N[,N..]", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N[,N..]", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=896))]
     pub threads: Vec<u16>,
     /// Write the results as JSON.
     #[arg(long, value_name = "FILE")]

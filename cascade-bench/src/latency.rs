@@ -14,6 +14,7 @@ use crate::lap::{FreshIds, unexpected};
 use crate::memory::{self, Part, Region, store};
 use crate::report::Row;
 use crate::run::Stored;
+use crate::shm;
 use crate::stats::Latency;
 use crate::team::timed;
 use crate::tiers::{Open, Opened, Wanted, check_room};
@@ -41,13 +42,14 @@ const SPARE_BYTES: u64 = 1 << 30;
 const LIST_BYTES: u64 = 80;
 
 /// The tier for these blocks: a little more room than they take, in whole regions.
-pub(crate) fn wanted(stored: Stored) -> Wanted {
+pub(crate) fn wanted(stored: Stored, threads: usize) -> Wanted {
     let bytes = stored.blocks * BLOCK_BYTES / 32 * 33 + (1 << 20);
     let region = 1 << (bytes / 16).max(1).ilog2().clamp(20, 26);
     Wanted {
         capacity_bytes: bytes.next_multiple_of(2 * region),
         slots: Some(stored.blocks * SLOTS_FOR_THREE / 3),
         touched: true,
+        threads,
         index_only: stored.is_index_only.then_some(stored.blocks),
     }
 }
@@ -56,12 +58,12 @@ pub(crate) fn wanted(stored: Stored) -> Wanted {
 ///
 /// # Errors
 /// `NoSpace`, with what is needed and what there is.
-pub(crate) fn check_fits(folder: &Path, stored: Stored) -> cascade_core::Result<()> {
-    let wanted = wanted(stored);
+pub(crate) fn check_fits(folder: &Path, stored: Stored, threads: usize) -> cascade_core::Result<()> {
+    let wanted = wanted(stored, threads);
     let data = if stored.is_index_only { 0 } else { wanted.capacity_bytes };
     // A slot with its tag, and what each page of data has in bitmap, residents and digests.
     let index = wanted.slots.unwrap_or(0) * 65 + wanted.capacity_bytes / BLOCK_BYTES * 5;
-    check_room(folder, data + index, stored.blocks * LIST_BYTES + SPARE_BYTES)
+    check_room(folder, data + index + shm::ledger_bytes(threads), stored.blocks * LIST_BYTES + SPARE_BYTES)
 }
 
 /// A full tier to ask.
@@ -75,13 +77,14 @@ pub(crate) struct Filled {
 }
 
 impl Filled {
-    /// A tier with up to these blocks (fewer when it had to evict some of them).
+    /// A tier with up to these blocks (fewer when it had to evict some of them), for so many threads at once.
     pub(crate) fn new(
         open: Open<'_>,
         ids: &mut FreshIds,
         wanted_blocks: Stored,
+        threads: usize,
     ) -> cascade_core::Result<Self> {
-        let Opened { tier, index_bytes } = open(&wanted(wanted_blocks))?;
+        let Opened { tier, index_bytes } = open(&wanted(wanted_blocks, threads))?;
         let mut source = memory::random(PLACES * BLOCK_BYTES as usize, 77)?;
         let ids = ids.take(wanted_blocks.blocks as usize);
         if wanted_blocks.is_index_only {

@@ -173,17 +173,17 @@ fn room(options: &Options, plans: &[Plan]) -> Result<()> {
 fn wanted(options: &Options, plans: &[Plan]) -> Wanted {
     let largest = plans.iter().map(|plan| plan.hot.wanted(true).capacity_bytes).max().unwrap_or(0);
     let capacity_bytes = options.capacity_bytes.unwrap_or(largest);
-    Wanted { capacity_bytes, slots: None, touched: true, index_only: None }
+    let threads = plans.iter().map(|plan| plan.drive.threads).max().unwrap_or(1);
+    Wanted { capacity_bytes, slots: None, touched: true, threads, index_only: None }
 }
 
 /// Numbers of stored blocks that fit. The pool takes no part in lookups.
 fn stored_blocks(options: &Options, pass: &Pass, notes: &mut Vec<String>) -> Vec<Stored> {
-    if matches!(pass, Pass::Pool(_)) {
-        return Vec::new();
-    }
+    let Pass::Callers(callers) = pass else { return Vec::new() };
+    let threads = callers.iter().copied().max().unwrap_or(1);
     let mut fitting = Vec::new();
     for stored in &options.stored_blocks {
-        match latency::check_fits(&options.dir, *stored) {
+        match latency::check_fits(&options.dir, *stored, threads) {
             Ok(()) => fitting.push(*stored),
             Err(error) => {
                 notes.push(format!("lookup and lease at {} blocks not run: {error}", stored.blocks))
@@ -269,8 +269,9 @@ impl Run<'_> {
 
     fn latency(&mut self, pass: &Pass, stored: Stored) -> Result<()> {
         let Pass::Callers(callers) = pass else { return Ok(()) };
+        let threads = callers.iter().copied().max().unwrap_or(1);
         self.step(&format!("lookup and lease at {} blocks", stored.blocks));
-        let mut filled = Filled::new(self.open, &mut FreshIds::default(), stored)?;
+        let mut filled = Filled::new(self.open, &mut FreshIds::default(), stored, threads)?;
         if filled.len() < stored.blocks {
             let asked = stored.blocks;
             let note = format!("of {asked} blocks for lookup and lease {} stayed in the index", filled.len());

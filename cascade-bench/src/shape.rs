@@ -60,7 +60,7 @@ impl Shape {
     /// The tier to measure with.
     pub(crate) fn wanted(&self, touched: bool) -> Wanted {
         let capacity_bytes = (self.lap_bytes() * LAPS_IN_ARENA).max(LEAST_CAPACITY_BYTES);
-        Wanted { capacity_bytes, slots: None, touched, index_only: None }
+        Wanted { capacity_bytes, slots: None, touched, threads: self.callers, index_only: None }
     }
 }
 

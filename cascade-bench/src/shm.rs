@@ -1,6 +1,5 @@
 //! The arena as the tier to measure.
 
-use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +12,7 @@ use cascade_core::metrics::TierStats;
 use cascade_core::reservation::Reserve;
 use cascade_core::tier::{Addressable, Capability, Lookup, MissReason, PutMeta, Tier};
 use cascade_core::{Error, ErrorKind, Result};
-use cascade_shm::layout::{CHUNK_BYTES, Geometry};
+use cascade_shm::layout::{CHUNK_BYTES, Geometry, STRIPE_ENTRIES, STRIPE_LEASES};
 use cascade_shm::{Arena, ArenaConfig};
 
 use crate::prefill;
@@ -25,9 +24,12 @@ const INDEX_ONLY_BYTES: u64 = 64 << 20;
 static ARENAS: AtomicU64 = AtomicU64::new(0);
 /// Slowest touching of pages that is waited for.
 const LEAST_TOUCH_BYTES_PER_SECOND: u64 = 50 << 20;
-/// Leases of a handle by default, and what each thread may need at once: a batch, twice.
+/// Leases of a handle by default, what each thread may need at once (a batch, twice), and what a handle can have.
 const LEASES: usize = 4096;
 const LEASES_OF_A_THREAD: usize = 2048;
+/// Owner rows of an arena by default.
+const MOST_OWNERS: u64 = 256;
+const MOST_LEASES: usize = (1 << 20) / STRIPE_ENTRIES * STRIPE_LEASES;
 
 /// A new arena in a folder of its own in `parent`; both go when it is dropped.
 ///
@@ -49,15 +51,25 @@ pub fn open(parent: &Path, wanted: &Wanted) -> Result<Opened> {
     Ok(Opened { tier: Arc::new(arena), index_bytes: Some(index_bytes) })
 }
 
+/// Leases that a handle needs which so many threads use at once.
+fn leases(threads: usize) -> usize {
+    (threads * LEASES_OF_A_THREAD).clamp(LEASES, MOST_LEASES)
+}
+
+/// Bytes that the ledgers of all owners take for so many threads.
+pub(crate) fn ledger_bytes(threads: usize) -> u64 {
+    let entries = leases(threads).div_ceil(STRIPE_LEASES) * STRIPE_ENTRIES;
+    entries as u64 * 8 * MOST_OWNERS
+}
+
 /// As [`open`], as an arena.
 pub(crate) fn make(parent: &Path, wanted: &Wanted) -> Result<Temporary> {
     let number = ARENAS.fetch_add(1, Ordering::Relaxed);
     let folder = parent.join(format!("arena-{number}"));
     let capacity_bytes = if wanted.index_only.is_some() { INDEX_ONLY_BYTES } else { wanted.capacity_bytes };
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let mut config = ArenaConfig::new(&folder).capacity(capacity_bytes);
     config.slots = wanted.slots;
-    config.leases = u32::try_from((threads * LEASES_OF_A_THREAD).max(LEASES)).ok();
+    config.leases = u32::try_from(leases(wanted.threads)).ok();
     let arena = Temporary { arena: Arena::open(&config)?, folder };
     let patience = Duration::from_secs(10 + capacity_bytes / LEAST_TOUCH_BYTES_PER_SECOND);
     if wanted.touched && !arena.arena.wait_ready(Instant::now() + patience) {

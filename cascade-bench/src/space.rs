@@ -64,7 +64,8 @@ pub fn measure(
     }
     for (step, threads) in options.threads.iter().enumerate() {
         say(step, options.threads.len(), &format!("space, {} puts x{threads}", options.cycles));
-        let wanted = Wanted { capacity_bytes, slots: None, touched: true, index_only: None };
+        let wanted =
+            Wanted { capacity_bytes, slots: None, touched: true, threads: *threads, index_only: None };
         let arena = shm::make(&options.dir, &wanted)?;
         let sizes = LogNormal { most_bytes: SIZES.most_bytes.min(capacity_bytes / 16), ..SIZES };
         results.rows.push(Churn::new(&arena.arena, sizes)?.measure(tier_name, *threads, options.cycles)?);

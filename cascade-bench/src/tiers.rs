@@ -19,6 +19,8 @@ pub struct Wanted {
     pub slots: Option<u64>,
     /// Whether every page must have been touched before it is handed out.
     pub touched: bool,
+    /// Threads that use it at once, each with leases of its own.
+    pub threads: usize,
     /// Blocks of zeros, of 4 KiB, that its index is to name already, all with the same few pages of data: the index is as large as
     /// with data of their own. Their ids are the first ones of a run, in order.
     pub index_only: Option<u64>,

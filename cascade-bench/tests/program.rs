@@ -45,6 +45,19 @@ fn rows_of_latency_space_and_contention_come_out_and_are_right() {
 }
 
 #[test]
+fn more_threads_than_cores_have_leases_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("report.json");
+    let words = "--tier shm --rows latency --blocks 2e3 --reps 1 --threads 24 --json";
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_cascade-bench")).args(words.split(' ')).arg(&json).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let report = Report::load(&json).unwrap();
+    assert!(report.results.iter().any(|row| row.op == "lease" && row.path == "batch1000"));
+    assert!(report.results.iter().all(|row| row.verified == Some(true)));
+}
+
+#[test]
 fn what_does_not_fit_is_not_run_and_noted_with_its_need() {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("report.json");

@@ -18,6 +18,7 @@ use cascade_core::{Error, ErrorKind, Result};
 pub use audit::Audit;
 pub use scrub::{Scrub, Scrubbed};
 
+use crate::collapse::{self, HugePages};
 use crate::config::ArenaConfig;
 use crate::file;
 use crate::grow;
@@ -99,6 +100,8 @@ pub struct Growth {
     pub huge: Huge,
     /// Bytes of a page; of the largest that there may be where huge pages are not certain.
     pub page_bytes: u64,
+    /// What was put together into huge pages where the file system hands out ordinary ones.
+    pub huge_pages: HugePages,
 }
 
 /// Which stripe of which handle a thread uses.
@@ -129,8 +132,9 @@ impl Arena {
                 }
             }
             let (file, superblock) = file::create(config)?;
-            crate::kill::point("create.tables");
             let map = Map::new(&file, superblock.geometry)?;
+            Self::make_tables(config, &file, &map)?;
+            crate::kill::point("create.tables");
             // Through the mapping: hugetlbfs has no other way to write.
             map.write_start(&superblock.encode());
             map.control().limit_regions.store(superblock.geometry.regions() as u64, Ordering::Release);
@@ -141,6 +145,18 @@ impl Arena {
         }
         let what = format!("the arena {} appears and disappears: another program removes it", path.display());
         Err(Error::new(ErrorKind::System, what))
+    }
+
+    /// Makes the pages of the tables exist, huge where the system does that.
+    fn make_tables(config: &ArenaConfig, file: &File, map: &Map) -> Result<()> {
+        let bytes = map.data_start();
+        let done = collapse::is_wanted(file).then(|| map.make_huge(0, bytes));
+        // Before anything is written to them.
+        file::allocate_tables(config, file, map.geometry())?;
+        if let Some(done) = done {
+            collapse::count(map, bytes, &done);
+        }
+        Ok(())
     }
 
     /// Joins the arena that `config` names if it is there, and neither makes nor grows one: for those who look after arenas.
@@ -252,6 +268,10 @@ impl Arena {
             nodes: Nodes::of_machine().count(),
             huge: medium.huge,
             page_bytes: medium.page_bytes,
+            huge_pages: {
+                let words = [&control.huge_bytes, &control.huge_refusals, &control.huge_error];
+                HugePages::new(words.map(|word| word.load(Ordering::Relaxed)), geometry.offsets().total)
+            },
         }
     }
 

@@ -266,7 +266,7 @@ fn check_backed(path: &Path, file: &File, geometry: &Geometry) -> Result<()> {
 /// behind.
 ///
 /// # Errors
-/// `NoSpace` when there is no memory for its tables.
+/// As for any file.
 pub fn create(config: &ArenaConfig) -> Result<(File, Superblock)> {
     let geometry = config.geometry()?;
     let offsets = geometry.offsets();
@@ -279,11 +279,21 @@ pub fn create(config: &ArenaConfig) -> Result<(File, Superblock)> {
         .custom_flags(libc::O_TMPFILE | libc::O_CLOEXEC)
         .open(dir)
         .map_err(system(format!("cannot make a file in {}", dir.display())))?;
-    let full = || format!("no room for the arena's tables ({} bytes) in {}", offsets.data, dir.display());
-    file.set_len(offsets.total).map_err(system(full()))?;
-    nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), 0, offsets.data as i64)
-        .map_err(|error| system(full())(error.into()))?;
+    file.set_len(offsets.total).map_err(system(no_room(config, &geometry)))?;
     Ok((file, superblock))
+}
+
+/// Makes what exists of the pages of its tables all of them.
+///
+/// # Errors
+/// `NoSpace` when there is no memory for them.
+pub fn allocate_tables(config: &ArenaConfig, file: &File, geometry: &Geometry) -> Result<()> {
+    nix::fcntl::fallocate(file, nix::fcntl::FallocateFlags::empty(), 0, geometry.offsets().data as i64)
+        .map_err(|error| system(no_room(config, geometry))(error.into()))
+}
+
+fn no_room(config: &ArenaConfig, geometry: &Geometry) -> String {
+    format!("no room for the arena's tables ({} bytes) in {}", geometry.offsets().data, config.dir.display())
 }
 
 /// Gives a new arena its name. `false`: somebody else was faster.

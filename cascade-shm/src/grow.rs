@@ -110,20 +110,21 @@ impl<'a> Grower<'a> {
         Self { core, file, stop, thread: None, short: None, pause: FIRST_PAUSE }
     }
 
-    /// Starts the thread when there is something to grow.
-    pub fn tend(&mut self) {
+    /// Starts the thread when there is something to grow; whether it is at work.
+    pub fn tend(&mut self) -> bool {
         if self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
-            return;
+            return true;
         }
         self.join();
         if ready(self.core) >= limit(self.core) && !self.may_try_again() {
-            return;
+            return false;
         }
-        let Ok(file) = self.file.try_clone() else { return };
+        let Ok(file) = self.file.try_clone() else { return false };
         let (core, stop) = (Arc::clone(self.core), Arc::clone(&self.stop));
         let work = move || while !stop.load(Local::Relaxed) && grow(&core, &file, &stop) {};
         // Without a thread the arena grows when puts need it.
         self.thread = std::thread::Builder::new().name("cascade-grow".into()).spawn(work).ok();
+        self.thread.is_some()
     }
 
     /// Whether there is anything to grow, and memory for it again after it had run out. Then the limit is lifted.

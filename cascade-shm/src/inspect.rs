@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use cascade_core::{Error, ErrorKind, Result};
 
+use crate::collapse::HugePages;
 use crate::file;
 use crate::hugepage::{Huge, Medium};
 use crate::layout::{
@@ -46,6 +47,8 @@ pub struct Snapshot {
     pub huge: Huge,
     /// Bytes of a page; where huge pages are not certain, of the largest.
     pub page_bytes: u64,
+    /// What was put together into huge pages where the file system hands out ordinary ones.
+    pub huge_pages: HugePages,
     /// Bytes of the data area whose pages exist.
     pub ready_bytes: u64,
     /// Bytes that growth may still reach: less than the geometry's after memory ran out.
@@ -175,7 +178,7 @@ impl Inspection {
     /// `System` when the file cannot be read, or was cut short meanwhile.
     pub fn snapshot(&self) -> Result<Snapshot> {
         let geometry = self.superblock.geometry;
-        let control = self.words(geometry.offsets().control, 32)?;
+        let control = self.words(geometry.offsets().control, 48)?;
         let word = |at: usize| control.get(at).copied().unwrap_or(0);
         let bounded = |regions: u64| regions.min(geometry.regions() as u64) * geometry.region_bytes;
         let ready_bytes = bounded(word(0));
@@ -192,6 +195,7 @@ impl Inspection {
             last_used: metadata.modified().ok(),
             huge: medium.huge,
             page_bytes: medium.page_bytes,
+            huge_pages: HugePages::new([word(42), word(43), word(44)], geometry.offsets().total),
             ready_bytes,
             limit_bytes: bounded(word(1)),
             used_bytes,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::collapse::Sweeper;
 use crate::grow::Grower;
 use crate::process::{ForkGuard, fork_epoch};
 use crate::role::{Role, Standing};
@@ -82,6 +83,7 @@ impl Worker {
         let mut role = Role::new(&core.map().control().janitor, core.holder());
         let mut watch = Watch::default();
         let mut grower = None;
+        let mut sweeper = Sweeper::new(&self.core, &self.file);
         let mut ended = Vec::new();
         while !self.stop.is_set.load(Ordering::Relaxed) {
             match role.tend(&|holder| !watch.sees_alive(holder, &ended) && core.is_dead(holder)) {
@@ -89,7 +91,9 @@ impl Worker {
                     crate::kill::point("janitor.holding");
                     watch.recover(core, &ended);
                     let grower = grower.get_or_insert_with(|| Grower::new(&self.core, &self.file));
-                    grower.tend();
+                    if !grower.tend() {
+                        sweeper.tend();
+                    }
                 }
                 Standing::Elsewhere(holder) => watch.only(core, holder),
             }

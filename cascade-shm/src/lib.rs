@@ -9,7 +9,7 @@
 //! * `index`, `protocol`: how slots change hands (modelled with loom in `tests/loom.rs`);
 //! * `region`, `evict`: where blocks lie, and which go;
 //! * `recover`, `process`: who is dead, and what they left;
-//! * `role`, `janitor`, `grow`: what one of all handles does in the background;
+//! * `role`, `janitor`, `grow`, `collapse`: what one of all handles does in the background;
 //! * [`inspect`], [`remove`]: an arena seen from outside, and its end.
 
 // A model opens no file and starts no thread.
@@ -27,6 +27,7 @@ pub mod role;
 pub mod slot;
 
 mod arena;
+mod collapse;
 mod config;
 mod evict;
 mod file;
@@ -43,6 +44,7 @@ mod seal;
 mod session;
 
 pub use arena::{Arena, Audit, Growth, Scrub, Scrubbed};
+pub use collapse::HugePages;
 pub use config::ArenaConfig;
 pub use hugepage::Huge;
 

@@ -1,6 +1,8 @@
 //! The mapping, as typed views. Everything mutable in it is an atomic, so a view is a plain shared reference; the data area
 //! is given out as [`BlockMemory`](cascade_core::block::BlockMemory) only.
 
+#[cfg(not(any(loom, shuttle)))]
+mod mapping;
 #[cfg(any(loom, shuttle))]
 mod model;
 
@@ -20,7 +22,7 @@ pub(crate) fn prefetch<T>(place: &T) {
     let _ = place;
 }
 
-pub use mapped::{Control, Map};
+pub use mapped::{Control, HUGE_BYTES, Map};
 
 mod mapped {
     use std::fs::File;
@@ -30,17 +32,19 @@ mod mapped {
     use cascade_core::planted::{self, Bug};
     use cascade_core::sync::{AtomicU32, AtomicU64};
     use cascade_core::{Error, ErrorKind, Result};
-    use memmap2::Advice;
-    #[cfg(not(any(loom, shuttle)))]
-    use memmap2::{MmapOptions, MmapRaw};
 
+    #[cfg(not(any(loom, shuttle)))]
+    use super::mapping::{Advice, Mapping};
     #[cfg(any(loom, shuttle))]
-    use super::model::Memory as MmapRaw;
+    use super::model::{Advice, Memory as Mapping};
 
     use crate::layout::{Geometry, Offsets, REGION_LINE_BYTES};
     use crate::lock::Lock;
     use crate::owner::OwnerRow;
     use crate::slot::{Extent, Slot};
+
+    /// Bytes of a huge page, and the alignment of a mapping: what a page table entry of the level above the lowest covers.
+    pub const HUGE_BYTES: usize = 2 << 20;
 
     /// Types that shared memory may hold: made of atomics alone, valid for every bit pattern.
     trait Shared: 'static {}
@@ -82,12 +86,18 @@ mod mapped {
         pub claimed: AtomicU64,
         /// Slot + 1 of that block.
         pub claimant: AtomicU64,
+        /// Bytes of the file that were put together into huge pages, as far as is known; a hint for people.
+        pub huge_bytes: AtomicU64,
+        /// Times that the system refused to.
+        pub huge_refusals: AtomicU64,
+        /// Its last reason, as a number of the system's; 0: none.
+        pub huge_error: AtomicU64,
     }
 
     /// An arena file in memory.
     #[derive(Debug)]
     pub struct Map {
-        raw: MmapRaw,
+        raw: Mapping,
         geometry: Geometry,
         offsets: Offsets,
     }
@@ -112,7 +122,7 @@ mod mapped {
             let total = usize::try_from(offsets.total).map_err(|_| {
                 Error::new(ErrorKind::Unsupported, "the arena is larger than the address space")
             })?;
-            let raw = MmapOptions::new().len(total).map_raw(file).map_err(system)?;
+            let raw = Mapping::new(file, total).map_err(system)?;
             Ok(Self { raw, geometry, offsets })
         }
 
@@ -129,7 +139,7 @@ mod mapped {
         #[cfg(any(loom, shuttle))]
         #[must_use]
         pub fn modelled(geometry: Geometry) -> Self {
-            let map = Self { raw: MmapRaw::new(&geometry), geometry, offsets: geometry.offsets() };
+            let map = Self { raw: Mapping::new(&geometry), geometry, offsets: geometry.offsets() };
             let regions = geometry.regions() as u64;
             map.control().ready_regions.store(regions, cascade_core::sync::Ordering::Release);
             map.control().limit_regions.store(regions, cascade_core::sync::Ordering::Release);
@@ -255,7 +265,31 @@ mod mapped {
         pub fn ask_huge(&self) {
             let (start, bytes) = (self.offsets.data as usize, self.geometry.data_bytes as usize);
             // Without them it is slower, and no less right.
-            let _ = self.raw.advise_range(Advice::HugePage, start, bytes);
+            let _ = self.raw.advise(Advice::HugePage, start, bytes);
+        }
+
+        /// Where the data area begins in the file.
+        pub fn data_start(&self) -> u64 {
+            self.offsets.data
+        }
+
+        /// Puts the pages of the file from `start` on, `bytes` bytes, together into huge ones, making them exist; only as much as is
+        /// whole huge pages on both ends. Contents stay, and who touches them meanwhile waits for one huge page at most.
+        ///
+        /// # Errors
+        /// The system's reason not to: `ENOMEM`, `EAGAIN` and `EBUSY` may pass; `EINVAL` where it knows no such thing.
+        pub fn make_huge(&self, start: u64, bytes: u64) -> std::io::Result<()> {
+            let start = start as usize;
+            let end = (start + bytes as usize) / HUGE_BYTES * HUGE_BYTES;
+            let start = start.next_multiple_of(HUGE_BYTES);
+            if end <= start {
+                return Ok(());
+            }
+            // One page has to be there, and says on which memory node.
+            (start..end)
+                .step_by(HUGE_BYTES)
+                .try_for_each(|page| self.raw.advise(Advice::Populate, page, 4096))?;
+            self.raw.advise(Advice::Collapse, start, end - start)
         }
 
         /// Makes the pages of `bytes` bytes of data from `offset` on exist, in the file and in this mapping.
@@ -268,7 +302,7 @@ mod mapped {
                 Error::new(ErrorKind::NoSpace, "cannot touch the arena's pages").with_source(error)
             };
             loop {
-                let done = self.raw.advise_range(Advice::PopulateWrite, start, bytes as usize);
+                let done = self.raw.advise(Advice::Populate, start, bytes as usize);
                 return match done.as_ref().err().and_then(std::io::Error::raw_os_error) {
                     Some(libc::EINTR) => continue,
                     // Kernels before 5.14 do not know it: then the file gets its pages, and only their first use is slower.

@@ -106,6 +106,111 @@ fn a_tmpfs_with_huge_pages_gives_them() {
     }
 }
 
+/// Whether the system puts pages of shared memory together when it is asked to; else why not.
+fn collapses() -> Result<(), String> {
+    let policy = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+    let policy = policy.map_err(|error| format!("no huge pages of shared memory ({error})"))?;
+    if policy.contains("[deny]") {
+        return Err("shmem_enabled is deny".into());
+    }
+    let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (6, 1) { Err(format!("Linux {release} has no MADV_COLLAPSE")) } else { Ok(()) }
+}
+
+/// Waits until all of the arena is in huge pages, as far as the system makes them; `false` when it refuses some.
+fn wait_huge(arena: &Arena) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let whole = std::fs::metadata(arena.path()).unwrap().len() / (2 * MIB) * (2 * MIB);
+    loop {
+        let huge = arena.growth().huge_pages;
+        if huge.bytes >= whole {
+            return true;
+        }
+        if huge.refusals > 0 {
+            println!("the system refused {} huge pages: {}", huge.refusals, huge.reason().unwrap());
+            return false;
+        }
+        assert!(Instant::now() < deadline, "{huge:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Reads a byte of each page through a mapping as any process that attaches has it.
+fn look_at_all(arena: &Arena) {
+    let lease = cascade_core::tier::Addressable::lease(arena, &BlockId::named("1000")).unwrap();
+    let mut bytes = vec![0; lease.len()];
+    assert!(lease.read_at(0, &mut bytes));
+}
+
+#[test]
+fn ordinary_pages_are_put_together() {
+    if let Err(why) = collapses() {
+        println!("not run: {why}");
+        return;
+    }
+    let folder = tempfile::Builder::new().prefix("cascade-huge-").tempdir_in("/dev/shm").unwrap();
+    let config = ArenaConfig::new(folder.path().join("arena")).capacity(64 * MIB);
+    let arena = Arena::open(&config).unwrap();
+    assert!(arena.wait_ready(Instant::now() + Duration::from_secs(30)));
+    if arena.growth().huge != Huge::None {
+        println!("not run: /dev/shm gives huge pages by itself");
+        return;
+    }
+    let is_whole = wait_huge(&arena);
+    put_and_get(&arena, 1000, 63 << 20);
+    let (in_huge, all) =
+        (mapped(arena.path(), "ShmemPmdMapped:"), arena.superblock().geometry.offsets().total);
+    println!("{in_huge} of {} KiB are mapped by huge pages", all >> 10);
+    assert!(in_huge << 10 <= all);
+    assert!(!is_whole || in_huge << 10 == all / (2 * MIB) * (2 * MIB), "{in_huge} KiB");
+    // Another mapping, which finds them made: faults give it huge pages at once, without a janitor of its own.
+    let janitor = false;
+    let second = Arena::open(&ArenaConfig { janitor, ..config.clone() }).unwrap();
+    let before = mapped(arena.path(), "ShmemPmdMapped:");
+    look_at_all(&second);
+    let grown = mapped(arena.path(), "ShmemPmdMapped:") - before;
+    assert!(!is_whole || grown >= 60 << 10, "the second mapping has {grown} KiB in huge pages");
+    assert_eq!(second.audit().unwrap().disagreements, 0);
+}
+
+/// An arena whose pages are ordinary ones, because it was made where the system made no others: the janitor sees to it.
+#[test]
+fn the_janitor_puts_together_what_is_there() {
+    if let Err(why) = collapses() {
+        println!("not run: {why}");
+        return;
+    }
+    let folder = tempfile::Builder::new().prefix("cascade-huge-").tempdir_in("/dev/shm").unwrap();
+    let config = ArenaConfig::new(folder.path().join("arena")).capacity(64 * MIB);
+    let arena = Arena::open(&config).unwrap();
+    assert!(arena.wait_ready(Instant::now() + Duration::from_secs(30)));
+    if arena.growth().huge != Huge::None {
+        println!("not run: /dev/shm gives huge pages by itself");
+        return;
+    }
+    put_and_get(&arena, 1000, 30 << 20);
+    let path = arena.path().to_owned();
+    drop(arena);
+    // Written anew, as by a program of before: ordinary pages.
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, &bytes).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let words = bytes[4096 + 336..4096 + 344].to_vec();
+    assert_ne!(words, [0; 8], "it says how much of it is huge");
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0; 24], 4096 + 336).unwrap();
+    let arena = Arena::open(&config).unwrap();
+    if wait_huge(&arena) {
+        let in_huge = mapped(&path, "ShmemPmdMapped:") << 10;
+        assert!(in_huge >= 64 * MIB, "{in_huge} bytes are mapped by huge pages");
+    }
+    look_at_all(&arena);
+    assert_eq!((arena.stats().blocks, arena.audit().unwrap().disagreements), (1, 0));
+}
+
 #[test]
 fn a_tmpfs_without_huge_pages_says_so() {
     let folder = tempfile::Builder::new().prefix("cascade-huge-").tempdir_in("/dev/shm").unwrap();

@@ -80,12 +80,12 @@ pub fn measure(
 ) -> Result<Results> {
     let mut results = Results::default();
     let stored = Stored { blocks: KEYS, is_index_only: false };
-    if let Err(error) = check_fits(&options.dir, stored) {
+    if let Err(error) = check_fits(&options.dir, stored, 1) {
         results.notes.push(format!("leases by many at once not run: {error}"));
         return Ok(results);
     }
     // Twice the slots, so that every key stays.
-    let wanted = Wanted { slots: Some(2 * KEYS), ..latency::wanted(stored) };
+    let wanted = Wanted { slots: Some(2 * KEYS), ..latency::wanted(stored, 1) };
     let arena = shm::make(&options.dir, &wanted)?;
     let mut source = memory::random(latency::PLACES * BLOCK_BYTES as usize, 78)?;
     latency::put(&arena, &FreshIds::default().take(KEYS as usize), &source.split(1)[0])?;

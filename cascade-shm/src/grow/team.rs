@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering as Local};
 use cascade_core::sync::Ordering;
 use parking_lot::Mutex;
 
+use crate::collapse;
 use crate::hugepage::{Huge, Medium};
 use crate::numa::Nodes;
+use crate::raw::HUGE_BYTES;
 use crate::session::Core;
 
 /// What a thread touches at a time. Small enough that a handle that is closed does not wait long for it.
@@ -38,6 +40,8 @@ struct Team<'a> {
     /// For each region, the pieces not touched yet.
     left: Vec<AtomicU64>,
     is_short: AtomicBool,
+    /// Whether pages are made huge first: not where the file system gives huge ones, or the system has just refused.
+    makes_huge: AtomicBool,
     published: Mutex<u64>,
 }
 
@@ -50,7 +54,12 @@ pub(super) fn touch(
     stop: &AtomicBool,
 ) -> Reached {
     let count = regions.end.saturating_sub(regions.start);
-    let pieces = core.map().geometry().region_bytes.div_ceil(PIECE_BYTES);
+    let region_bytes = core.map().geometry().region_bytes;
+    let pieces = region_bytes.div_ceil(PIECE_BYTES);
+    let is_ordinary = Medium::of_file(file).huge == Huge::None;
+    // Regions that huge pages do not fit into are few and small: the janitor looks after them.
+    let makes_huge =
+        is_ordinary && region_bytes.is_multiple_of(HUGE_BYTES as u64) && collapse::is_wanted(file);
     let team = Team {
         core,
         file,
@@ -60,12 +69,12 @@ pub(super) fn touch(
         next: (0..nodes.count()).map(|_| AtomicU64::new(0)).collect(),
         left: (0..count).map(|_| AtomicU64::new(pieces)).collect(),
         is_short: AtomicBool::new(false),
+        makes_huge: AtomicBool::new(makes_huge),
         published: Mutex::new(regions.start),
         regions,
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let useful =
-        if Medium::of_file(file).huge == Huge::None { THREADS_OF_NODE * nodes.count() } else { MOST_THREADS };
+    let useful = if is_ordinary { THREADS_OF_NODE * nodes.count() } else { MOST_THREADS };
     let threads = cores.min(useful).min(MOST_THREADS).min((count * pieces) as usize);
     // One thread on one node needs no other to be bound.
     if threads > 1 || nodes.count() > 1 {
@@ -118,6 +127,12 @@ impl Team<'_> {
         let region_bytes = self.core.map().geometry().region_bytes;
         let start = region * region_bytes + piece * PIECE_BYTES;
         let bytes = PIECE_BYTES.min(region_bytes - piece * PIECE_BYTES);
+        if self.makes_huge.load(Local::Relaxed) {
+            let start = self.core.map().data_start() + start;
+            let done = collapse::attempt(self.core.map(), start, bytes);
+            self.makes_huge.fetch_and(done.is_ok(), Local::Relaxed);
+        }
+        // What is missing still, or all of it.
         self.core.map().populate(self.file, start, bytes).is_ok()
     }
 

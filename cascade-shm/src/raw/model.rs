@@ -6,7 +6,6 @@ use std::fmt;
 use std::sync::atomic::AtomicU64 as Bytes;
 
 use cascade_core::sync::{AtomicU32, AtomicU64};
-use memmap2::Advice;
 
 use super::mapped::Control;
 use crate::index::BUCKET_SLOTS;
@@ -14,6 +13,14 @@ use crate::layout::{CHUNK_BYTES, Geometry};
 use crate::lock::Lock;
 use crate::owner::OwnerRow;
 use crate::slot::Slot;
+
+/// As a mapping's.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Advice {
+    HugePage,
+    Populate,
+    Collapse,
+}
 
 /// What stands for a mapping: each area by its offset in the file, and the data.
 pub(super) struct Memory {
@@ -59,7 +66,7 @@ impl Memory {
     }
 
     /// Does nothing: the pages of a model all exist.
-    pub(super) fn advise_range(&self, _advice: Advice, _offset: usize, _len: usize) -> std::io::Result<()> {
+    pub(super) fn advise(&self, _advice: Advice, _offset: usize, _len: usize) -> std::io::Result<()> {
         Ok(())
     }
 

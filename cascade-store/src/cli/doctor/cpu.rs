@@ -65,6 +65,11 @@ pub(super) fn kernel(machine: &Machine) -> Vec<Finding> {
     }]
 }
 
+/// Version and patch level of the system's kernel.
+pub(super) fn version_of(machine: &Machine) -> Option<(u32, u32)> {
+    machine.read(RELEASE).map(|release| version(release.trim()))
+}
+
 fn version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use cascade_core::copy::{Kernel, plan};
 use cascade_core::units::format_size;
-use cascade_shm::ArenaConfig;
 use cascade_shm::inspect::Inspection;
+use cascade_shm::{ArenaConfig, HugePages};
 
 /// Bytes of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub(super) struct Machine {
     pub(super) capacity_bytes: Option<u64>,
     /// Memory that the arena which is there takes already.
     pub(super) taken_bytes: u64,
+    /// What that arena has put together into huge pages.
+    pub(super) huge: HugePages,
     /// Of the file system that the directory is, or will be, on.
     pub(super) space: Option<Space>,
     pub(super) kernel: Kernel,
@@ -48,7 +50,7 @@ impl Machine {
             Err(error) => Some(Err(error.to_string())),
         };
         let existing = opened.ok().flatten();
-        let taken = existing.as_ref().and_then(|seen| seen.snapshot().ok()).map(|seen| seen.allocated_bytes);
+        let seen = existing.as_ref().and_then(|seen| seen.snapshot().ok());
         let found = existing.map(|seen| seen.superblock().geometry.data_bytes);
         let plan = plan();
         Self {
@@ -57,7 +59,8 @@ impl Machine {
             dir: config.dir.clone(),
             arena,
             capacity_bytes: found.or(config.capacity_bytes),
-            taken_bytes: taken.unwrap_or(0),
+            taken_bytes: seen.as_ref().map_or(0, |seen| seen.allocated_bytes),
+            huge: seen.map(|seen| seen.huge_pages).unwrap_or_default(),
             space: config.dir.ancestors().find_map(space),
             kernel: plan.kernel,
             copy_plan: plan.to_string().lines().next().unwrap_or_default().to_owned(),

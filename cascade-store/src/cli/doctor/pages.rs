@@ -1,8 +1,11 @@
 //! Huge pages: fewer misses of the address cache, and growth several times as fast.
 
+use std::fmt::Display;
+
 use cascade_core::units::{format_size, parse_size};
 
 use super::Finding;
+use super::cpu;
 use super::machine::Machine;
 use super::mounts::{self, Mount, TABLE};
 
@@ -12,6 +15,8 @@ const POLICY: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
 const POOLS: &str = "/sys/kernel/mm/hugepages";
 /// The largest page that an arena can be made of.
 const MOST_PAGE_BYTES: u64 = 2 << 20;
+/// The first Linux that puts pages of tmpfs together when asked to, whatever the mount says.
+const COLLAPSE: (u32, u32) = (6, 1);
 /// Below this an arena gains little.
 const LARGE_BYTES: u64 = 1 << 30;
 
@@ -52,6 +57,32 @@ fn pool(machine: &Machine, mount: &Mount) -> Option<Finding> {
     Some(Finding::problem(POOL, dir, format!("{found}, and the arena still needs {missing}"), cure))
 }
 
+/// Ordinary pages that an arena puts together itself.
+fn collapsing(machine: &Machine, point: &impl Display) -> Finding {
+    let huge = &machine.huge;
+    let share = |bytes: u64| bytes as f64 * 100.0 / machine.taken_bytes.max(1) as f64;
+    match huge.reason() {
+        // Some pages are refused now and then, and tried again.
+        Some(why) if share(huge.bytes) < 90.0 => {
+            let found = format!(
+                "{:.0} % of the arena is in huge pages: the system refused {} ({why})",
+                share(huge.bytes),
+                huge.refusals
+            );
+            Finding::note(
+                NAME,
+                "the arena's counters",
+                found,
+                "echo 1 | sudo tee /proc/sys/vm/compact_memory",
+            )
+        }
+        _ => {
+            let found = format!("{point} gives 4KiB pages, and arenas put them together into huge ones");
+            Finding::ok(NAME, TABLE, found)
+        }
+    }
+}
+
 fn transparent(machine: &Machine, mount: &Mount) -> Finding {
     let policy = machine.read(POLICY).and_then(|text| {
         let chosen = text.split_whitespace().find_map(|word| word.strip_prefix('[')?.strip_suffix(']'))?;
@@ -72,14 +103,19 @@ fn transparent(machine: &Machine, mount: &Mount) -> Finding {
             )
         }
         (_, Some(value)) => Finding::ok(NAME, TABLE, format!("{point} gives huge pages (huge={value})")),
+        _ if cpu::version_of(machine).is_some_and(|version| version >= COLLAPSE) => {
+            collapsing(machine, &point)
+        }
         _ if machine.capacity_bytes.is_some_and(|bytes| bytes < LARGE_BYTES) => Finding::ok(
             NAME,
             TABLE,
             format!("{point} gives 4KiB pages, which is good enough for a small arena"),
         ),
         _ => {
-            let found =
-                format!("{point} gives 4KiB pages: growth and first reads of a large arena are slower");
+            let found = format!(
+                "{point} gives 4KiB pages, and this Linux does not put them together (6.1): growth, first reads and lookups in \
+                 a large arena are slower"
+            );
             Finding::note(NAME, TABLE, found, format!("sudo mount -o remount,huge=within_size {point}"))
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 
 use cascade_core::copy::Kernel;
+use cascade_shm::HugePages;
 
 use super::machine::{Machine, Space};
 use super::{Finding, Severity, examine};
@@ -26,6 +27,7 @@ impl Planted {
             arena: None,
             capacity_bytes: Some(8 * GIB),
             taken_bytes: 0,
+            huge: HugePages::default(),
             space: Some(Space { total_bytes: 32 * GIB, free_bytes: 30 * GIB }),
             kernel: Kernel::Avx512,
             copy_plan: "avx512".into(),
@@ -364,9 +366,10 @@ fn limits_of_the_process() {
 #[test]
 fn pages_of_every_kind() {
     let plain = "25 24 0:23 / /dev/shm rw - tmpfs tmpfs rw";
-    let small = planted(|p| {
-        p.mounts(plain);
-    });
+    let older = |p: &mut Planted| {
+        p.mounts(plain).write("/proc/sys/kernel/osrelease", "5.15.0-100\n");
+    };
+    let small = planted(older);
     assert!(small.expect("pages.huge", Severity::Note).cure.unwrap().contains("huge=within_size /dev/shm"));
     let policy = |chosen: &str| {
         let text = "always advise never deny force".replace(chosen, &format!("[{chosen}]"));
@@ -376,11 +379,22 @@ fn pages_of_every_kind() {
     };
     policy("deny").expect("pages.huge", Severity::Note);
     policy("force").expect("pages.huge", Severity::Ok);
-    let mut tiny = planted(|p| {
-        p.mounts(plain);
-    });
+    let mut tiny = planted(older);
     tiny.machine.capacity_bytes = Some(GIB / 2);
     tiny.expect("pages.huge", Severity::Ok);
+    let mut newer = planted(|p| {
+        p.mounts(plain);
+    });
+    assert!(newer.expect("pages.huge", Severity::Ok).found.contains("put them together"));
+    newer.machine.taken_bytes = GIB;
+    newer.machine.huge = HugePages { bytes: GIB / 4, refusals: 7, error: Some(12) };
+    let refused = newer.expect("pages.huge", Severity::Note);
+    assert!(
+        refused.found.starts_with("25 % of the arena")
+            && refused.found.contains("refused 7 (Cannot allocate")
+    );
+    newer.machine.huge.bytes = GIB;
+    newer.expect("pages.huge", Severity::Ok);
     let pool = |free: u64, size: &str| {
         planted(|p| {
             p.mounts(&format!("25 24 0:23 / /dev/shm rw - hugetlbfs hugetlbfs rw,pagesize={size}"));

@@ -69,6 +69,11 @@ pub(super) struct Pages {
     /// `ordinary`, `tmpfs_huge` or `hugetlbfs`.
     pub(super) kind: &'static str,
     pub(super) bytes: u64,
+    /// Bytes of the file that were put together into huge pages where `kind` gives ordinary ones.
+    pub(super) huge_bytes: u64,
+    /// Huge pages that the system refused to make, each attempt counted; and its last reason.
+    pub(super) huge_refusals: u64,
+    pub(super) huge_refused_because: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,7 +82,7 @@ pub(super) struct Blocks {
     pub(super) payload_bytes: u64,
     pub(super) ordinary: Class,
     pub(super) prefix: Class,
-    /// Blocks whose bytes were compared with their digests since a process died over the arena, or nobody watched over it.
+    /// Blocks whose bytes were compared with their digests since a process died over the arena, or nobody had it open.
     pub(super) verified: u64,
 }
 
@@ -265,6 +270,9 @@ impl Usable {
                     Huge::Hugetlbfs => "hugetlbfs",
                 },
                 bytes: seen.page_bytes,
+                huge_bytes: seen.huge_pages.bytes,
+                huge_refusals: seen.huge_pages.refusals,
+                huge_refused_because: seen.huge_pages.reason(),
             },
             blocks: Blocks {
                 total: ordinary.blocks + prefix.blocks,

@@ -73,17 +73,31 @@ fn memory(usable: &Usable) -> String {
     };
     let page = format_size(usable.pages.bytes);
     let pages = match usable.pages.kind {
-        "ordinary" => format!("{page} pages"),
+        "ordinary" => format!("{page} pages{}", put_together(usable)),
         "hugetlbfs" => format!("{page} pages of hugetlbfs"),
         _ => format!("pages of up to {page}"),
     };
     format!("{used} used of {limit}{smaller} ({share}), {ready} ready, {file} taken with tables, {pages}")
 }
 
+/// How much of the file is in huge pages all the same, and why the rest is not.
+fn put_together(usable: &Usable) -> String {
+    let pages = &usable.pages;
+    let huge = match pages.huge_bytes {
+        0 => String::new(),
+        bytes => format!(", {} of them put together into huge ones", percent(bytes, usable.file_bytes)),
+    };
+    let refused = pages
+        .huge_refused_because
+        .as_ref()
+        .map(|why| format!(", {} refused by the system: {why}", of(pages.huge_refusals, "huge page")));
+    huge + &refused.unwrap_or_default()
+}
+
 fn blocks(usable: &Usable) -> String {
     let blocks = &usable.blocks;
     format!(
-        "{} ({}): {} prefix ({}), {} ordinary ({}); {} verified in this epoch",
+        "{} ({}): {} prefix ({}), {} ordinary ({}); {} verified since a process died or opened it alone",
         of(blocks.total, "block"),
         format_size(blocks.payload_bytes),
         count(blocks.prefix.blocks),
