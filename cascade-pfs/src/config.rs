@@ -26,6 +26,47 @@ pub enum Durability {
     Block,
 }
 
+/// What moves the bytes of segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IoEngine {
+    /// io_uring where it works in this process, on local file systems with direct I/O; calls of threads elsewhere.
+    #[default]
+    Auto,
+    /// io_uring; opening fails where it does not work.
+    Uring,
+    /// pread and pwrite by a pool of threads.
+    Pool,
+}
+
+impl IoEngine {
+    /// Every setting.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Uring, Self::Pool];
+
+    /// The name as configuration and statistics write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Uring => "uring",
+            Self::Pool => "pool",
+        }
+    }
+}
+
+impl std::str::FromStr for IoEngine {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let known = Self::ALL.into_iter().find(|engine| engine.name() == name);
+        known.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Config,
+                format!("io_engine is \"auto\", \"uring\" or \"pool\", not {name:?}"),
+            )
+        })
+    }
+}
+
 /// How a tier of files is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PfsConfig {
@@ -39,13 +80,17 @@ pub struct PfsConfig {
     pub durability: Durability,
     /// Whether to go past the page cache where the file system allows it.
     pub direct: bool,
+    /// What moves the bytes.
+    pub io_engine: IoEngine,
     /// Bytes of one read or write call; a multiple of 64 KiB.
     pub io_bytes: usize,
     /// Bytes of puts that are under way at once; beyond, puts are refused as throttled.
     pub in_flight_bytes: u64,
-    /// Threads that write.
+    /// Bytes of reads that are under way at once; others wait for them. One read is always under way, however large.
+    pub read_in_flight_bytes: u64,
+    /// Threads that write, where calls do, and copy what direct I/O cannot take from where it is.
     pub write_threads: usize,
-    /// Threads that read.
+    /// Threads that read, where calls do, and verify.
     pub read_threads: usize,
     /// How often the logs of other writers are read.
     pub follow_every: Duration,
@@ -68,8 +113,10 @@ impl PfsConfig {
             segment_bytes: None,
             durability: Durability::default(),
             direct: true,
+            io_engine: IoEngine::default(),
             io_bytes: 8 << 20,
             in_flight_bytes: 256 * MIB,
+            read_in_flight_bytes: 128 * MIB,
             write_threads: 4,
             read_threads: 8,
             follow_every: Duration::from_millis(250),

@@ -13,9 +13,12 @@ use crate::buffer::Buffer;
 use crate::catalog::Catalog;
 use crate::config::PfsConfig;
 use crate::counters::Counters;
-use crate::fs::{Access, File, Fs};
+use crate::engine::{Done, Engine, Transfer};
+use crate::fs::{Access, File, Fs, Way};
+use crate::gate::Gate;
 use crate::layout::{Identity, Record, WriterId};
 use crate::names::{Name, SegmentId};
+use crate::part::Clock;
 use crate::pieces::{are_pages, list, total};
 use crate::queue::{Queue, Request};
 use crate::stripe::{self, Stripes, Striping};
@@ -23,6 +26,8 @@ use crate::{io as whole, raw};
 
 /// Segments kept open for reading.
 const OPEN_FILES: usize = 256;
+/// Reads that may wait for others; beyond, they are throttled.
+const MOST_WAITING: usize = 1 << 16;
 /// Bounce buffers kept.
 const BUFFERS: usize = 16;
 
@@ -33,6 +38,10 @@ pub(crate) struct Core {
     pub(crate) catalog: RwLock<Catalog>,
     pub(crate) counters: Counters,
     pub(crate) queue: Queue,
+    pub(crate) engine: Engine,
+    /// Reads under way.
+    pub(crate) gate: Gate,
+    pub(crate) clock: Arc<Clock>,
     /// Who this process has been, the last of them now. Their identity files stay open, and so locked, until the end.
     lives: Mutex<Vec<(Identity, Arc<dyn File>)>>,
     /// Whether direct I/O is asked for: not any more once the file system has refused it.
@@ -44,12 +53,15 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(config: PfsConfig, fs: Arc<dyn Fs>) -> Self {
+    pub(crate) fn new(config: PfsConfig, fs: Arc<dyn Fs>, engine: Engine) -> Self {
         Self {
             fs,
             catalog: RwLock::default(),
             counters: Counters::default(),
             queue: Queue::new(config.in_flight_bytes),
+            engine,
+            gate: Gate::new(config.read_in_flight_bytes, MOST_WAITING),
+            clock: Arc::default(),
             lives: Mutex::default(),
             direct: AtomicBool::new(config.direct),
             striping: Mutex::default(),
@@ -84,6 +96,7 @@ impl Core {
 
     pub(crate) fn refuse_direct(&self) {
         self.direct.store(false, Ordering::Relaxed);
+        self.buffered();
     }
 
     /// Arranges the configured stripes.
@@ -134,7 +147,9 @@ impl Core {
             return Ok(Arc::clone(file));
         }
         self.counters.metadata.add(1);
-        let file = self.fs.open(&self.path(Name::Segment(id)), Access::Read, self.is_direct())?;
+        let direct = self.is_direct();
+        let file = self.fs.open(&self.path(Name::Segment(id)), Access::Read, direct)?;
+        self.opened(file.as_ref(), direct);
         let mut files = self.files.lock();
         if files.len() >= OPEN_FILES
             && let Some(other) = files.keys().next().copied()
@@ -143,6 +158,27 @@ impl Core {
         }
         files.insert(id, Arc::clone(&file));
         Ok(file)
+    }
+
+    /// The file of a segment, if it is open already.
+    pub(crate) fn open_segment(&self, id: SegmentId) -> Option<Arc<dyn File>> {
+        self.files.lock().get(&id).map(Arc::clone)
+    }
+
+    /// Counts a file for which direct I/O was refused, and says so the first time.
+    pub(crate) fn opened(&self, file: &dyn File, direct: bool) {
+        if direct && !file.is_direct() {
+            self.buffered();
+        }
+    }
+
+    fn buffered(&self) {
+        if self.counters.buffered.add_first() {
+            eprintln!(
+                "cascade-pfs: {} refuses direct I/O; its files go through the page cache",
+                self.config.dir.display()
+            );
+        }
     }
 
     /// Closes the file of a segment, once nobody reads it.
@@ -163,6 +199,10 @@ impl Core {
 
     /// A buffer of at least `len` bytes, for [`Core::give_back`].
     pub(crate) fn buffer(&self, len: usize) -> Buffer {
+        // A small one is made as fast as it is found.
+        if len < self.config.io_bytes / 8 {
+            return Buffer::new(len);
+        }
         let kept = self.buffers.lock().pop().filter(|buffer| buffer.len() >= len);
         kept.unwrap_or_else(|| Buffer::new(len.max(self.config.io_bytes)))
     }
@@ -174,23 +214,45 @@ impl Core {
         }
     }
 
-    /// Writes whole pages, by way of a buffer where direct I/O cannot take them from where they are.
+    /// Writes whole pages, by way of a buffer where direct I/O cannot take them from where they are. `done` hears of the end
+    /// when the pieces are let go.
+    pub(crate) fn write_later(
+        self: &Arc<Self>,
+        file: &Arc<dyn File>,
+        pieces: Vec<Piece>,
+        offset: u64,
+        done: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) {
+        self.counters.writes.add(1);
+        let (file, len) = (Arc::clone(file), total(&pieces));
+        let ended: Done = Box::new(move |result| done(whole::wrote(result, len)));
+        if !file.is_direct() || are_pages(&pieces) {
+            let way = Way::Write;
+            return self.engine.submit(Transfer { file, way, pieces, offset, deadline: None, done: ended });
+        }
+        let core = Arc::clone(self);
+        self.engine.run_write(move || {
+            let buffer = core.buffer(len);
+            if raw::gather(&list(pieces), &buffer.part(0, len)).is_none() {
+                return ended(Err(io::Error::from_raw_os_error(libc::EFAULT)));
+            }
+            let (pieces, lender) = (vec![buffer.part(0, len)], Arc::clone(&core));
+            let done = Box::new(move |result| {
+                lender.give_back(buffer);
+                ended(result);
+            });
+            core.engine.submit(Transfer { file, way: Way::Write, pieces, offset, deadline: None, done });
+        });
+    }
+
+    /// Writes whole aligned pages while this thread waits.
     ///
     /// # Errors
     /// The system's.
-    pub(crate) fn write(&self, file: &dyn File, pieces: &[Piece], offset: u64) -> io::Result<()> {
+    pub(crate) fn write(&self, file: &Arc<dyn File>, pieces: Vec<Piece>, offset: u64) -> io::Result<()> {
         self.counters.writes.add(1);
-        if !file.is_direct() || are_pages(pieces) {
-            return whole::write_all(file, pieces, offset);
-        }
-        let len = total(pieces);
-        let buffer = self.buffer(len);
-        if raw::gather(&list(pieces.to_vec()), &buffer.part(0, len)).is_none() {
-            return Err(io::Error::from_raw_os_error(libc::EFAULT));
-        }
-        let written = whole::write_all(file, &[buffer.part(0, len)], offset);
-        self.give_back(buffer);
-        written
+        let len = total(&pieces);
+        whole::wrote(self.engine.wait(file, Way::Write, pieces, offset), len)
     }
 }
 

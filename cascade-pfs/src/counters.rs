@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::config::IoEngine;
+
 /// One counter.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -9,6 +11,11 @@ pub(crate) struct Counter(AtomicU64);
 impl Counter {
     pub(crate) fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Adds one; whether it was the first.
+    pub(crate) fn add_first(&self) -> bool {
+        self.0.fetch_add(1, Ordering::Relaxed) == 0
     }
 
     pub(crate) fn get(&self) -> u64 {
@@ -40,6 +47,10 @@ pub(crate) struct Counters {
     pub(crate) lost_files: Counter,
     pub(crate) kept: Counter,
     pub(crate) adopted: Counter,
+    pub(crate) deadlines: Counter,
+    pub(crate) calls: Counter,
+    pub(crate) merged: Counter,
+    pub(crate) buffered: Counter,
 }
 
 /// What a tier of files counts beyond [`TierStats`](cascade_core::metrics::TierStats).
@@ -48,6 +59,12 @@ pub(crate) struct Counters {
 pub struct PfsStats {
     /// Whether data goes past the page cache.
     pub direct: bool,
+    /// Segment files that were opened through the page cache although direct I/O was asked for: the file system refused it.
+    pub buffered_files: u64,
+    /// What moves the bytes: `Uring` or `Pool`.
+    pub engine: IoEngine,
+    /// Why.
+    pub engine_reason: &'static str,
     /// Storage targets that a segment is spread over: 0 where the file system decides, 65535 all.
     pub stripe_count: u16,
     /// Bytes of a stripe; 0 where the file system decides.
@@ -70,6 +87,12 @@ pub struct PfsStats {
     pub writes: u64,
     /// Reads of blocks.
     pub reads: u64,
+    /// Transfers that those reads took; fewer where neighbours are read together, more for long blocks.
+    pub read_transfers: u64,
+    /// Blocks that were read together with others.
+    pub merged: u64,
+    /// Operations that were answered because their deadline had passed.
+    pub deadlines: u64,
     /// Files given up after a failed fdatasync.
     pub poisoned: u64,
     /// Puts refused because the file system or a quota was full.

@@ -5,9 +5,10 @@ mod watch;
 
 use std::fmt::Debug;
 use std::io::Result;
+use std::os::fd::RawFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use cascade_core::memory::Piece;
 
@@ -22,6 +23,44 @@ pub enum Access {
     Read,
     /// To read and write a file that must not exist yet; its mode is 0600.
     Create,
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From the file into memory.
+    Read,
+    /// From memory into the file.
+    Write,
+}
+
+/// Makes of a transfer's result what the tier is told.
+pub type Ending = Box<dyn FnOnce(Result<usize>) -> Result<usize> + Send>;
+
+/// One call of a transfer as the kernel's queue (io_uring) takes it.
+pub struct Queued {
+    /// The open file; it stays open as long as the [`File`] does.
+    pub descriptor: RawFd,
+    /// What is moved: the pieces that were asked for, unless a layer moves fewer, or others in their place.
+    pub pieces: Vec<Piece>,
+    /// How long it is to be held back before the kernel gets it.
+    pub pause: Duration,
+    /// What is done with the result, once the kernel has let go of the pieces.
+    pub ending: Option<Ending>,
+}
+
+impl Queued {
+    /// The call as it was asked for.
+    #[must_use]
+    pub fn plain(descriptor: RawFd, pieces: &[Piece]) -> Self {
+        Self { descriptor, pieces: pieces.to_vec(), pause: Duration::ZERO, ending: None }
+    }
+}
+
+impl Debug for Queued {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Queued({} pieces of descriptor {})", self.pieces.len(), self.descriptor)
+    }
 }
 
 /// A file system. Errors are those of the system, with its numbers ([`std::io::Error::raw_os_error`]).
@@ -122,6 +161,13 @@ pub trait File: Send + Sync + Debug {
     /// # Errors
     /// The system's.
     fn write_at(&self, from: &[Piece], offset: u64) -> Result<usize>;
+
+    /// The same as [`File::read_at`] or [`File::write_at`], for the kernel's queue; `None` where there are only calls. Each
+    /// call of a transfer asks once, so that a layer may let it fail, be short, wait, or move other bytes.
+    fn queued(&self, way: Way, pieces: &[Piece]) -> Option<Result<Queued>> {
+        let _ = (way, pieces);
+        None
+    }
 
     /// Makes the content durable (fdatasync). After an error nothing is known of what was written since the last success.
     ///

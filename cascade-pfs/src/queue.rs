@@ -1,42 +1,15 @@
 //! What the writer is asked for, bounded in bytes.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::Instant;
 
-use cascade_core::batch::{Completer, Outcome, Refusal};
+use cascade_core::batch::Completer;
 use cascade_core::id::BlockId;
 use cascade_core::memory::SgList;
 use cascade_core::tier::PutMeta;
 use parking_lot::{Condvar, Mutex};
 
 use crate::layout::{Record, WriterId};
-
-/// One operation of a batch that somebody waits for.
-#[derive(Debug)]
-pub(crate) struct Part {
-    pub(crate) completer: Arc<Completer>,
-    pub(crate) index: usize,
-    pub(crate) deadline: Option<Instant>,
-}
-
-impl Part {
-    pub(crate) fn complete(&self, outcome: Outcome) {
-        self.completer.complete(self.index, outcome);
-    }
-
-    pub(crate) fn is_late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
-    }
-
-    /// Why the operation is not to be begun any more.
-    pub(crate) fn given_up(&self) -> Option<Outcome> {
-        if self.completer.is_cancelled() {
-            return Some(Outcome::Cancelled);
-        }
-        self.is_late().then_some(Outcome::Refused(Refusal::Deadline))
-    }
-}
+use crate::part::Part;
 
 /// A block to be written.
 #[derive(Debug)]

@@ -14,15 +14,16 @@ use cascade_core::{Error, ErrorKind, Result};
 use parking_lot::{Condvar, Mutex};
 
 use crate::adopt;
-use crate::config::PfsConfig;
+use crate::config::{IoEngine, PfsConfig};
 use crate::core::Core;
 use crate::counters::PfsStats;
+use crate::engine::{self, Engine};
 use crate::follow::Follow;
 use crate::fs::{Fs, RealFs};
 use crate::layout::record_bytes;
-use crate::pool::{self, Pool};
-use crate::queue::{Part, Put, Request};
-use crate::read;
+use crate::part::{Part, Pending};
+use crate::queue::{Put, Request};
+use crate::read::{self, Asked};
 use crate::recover;
 use crate::writer::{self, Writer};
 
@@ -40,9 +41,9 @@ struct Stop {
 
 struct Handle {
     core: Arc<Core>,
-    readers: Pool,
     writer: Option<JoinHandle<()>>,
     follower: Option<JoinHandle<()>>,
+    clock: Option<JoinHandle<()>>,
     stop: Arc<Stop>,
     /// The process whose threads these are: a forked child has none of them.
     pid: u32,
@@ -82,6 +83,10 @@ impl fmt::Debug for PfsTier {
 }
 
 fn failed(config: &PfsConfig, what: &str, error: std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::Unsupported {
+        let what = format!("{error}; set io_engine = \"auto\" or \"pool\"");
+        return Error::new(ErrorKind::Unsupported, what).with_source(error);
+    }
     let kind = match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENOTDIR) => ErrorKind::NotFound,
         Some(libc::EACCES | libc::EPERM | libc::EROFS) => ErrorKind::Permission,
@@ -96,7 +101,8 @@ impl PfsTier {
     ///
     /// # Errors
     /// `Config` for numbers out of their bounds; `NotFound`, `Permission`, `NoSpace` or `System` when the directory cannot be
-    /// made or this writer's files cannot be made in it. What is damaged there is no error: it is left out.
+    /// made or this writer's files cannot be made in it; `Unsupported` when `io_engine` asks for io_uring, which does not work
+    /// here. What is damaged there is no error: it is left out.
     pub fn open(config: PfsConfig) -> Result<Self> {
         Self::open_on(config, Arc::new(RealFs))
     }
@@ -108,20 +114,21 @@ impl PfsTier {
     pub fn open_on(config: PfsConfig, fs: Arc<dyn Fs>) -> Result<Self> {
         config.check()?;
         fs.make_dir(&config.dir).map_err(|error| failed(&config, "make the directory", error))?;
-        let core = Arc::new(Core::new(config, fs));
+        let engine =
+            Engine::start(&config, fs.as_ref()).map_err(|error| failed(&config, "start I/O in", error))?;
+        let core = Arc::new(Core::new(config, fs, engine));
         core.stripe();
         let log = writer::begin(&core).map_err(|error| failed(&core.config, "begin to write in", error))?;
         let mut follow = Follow::new(&core);
         let names = recover::load(&core, &mut follow);
         adopt::adopt_dead(&core, &follow, &names);
         let no_thread = |error| failed(&core.config, "start threads for", error);
-        let readers = Pool::new("cascade-pfs-read", core.config.read_threads).map_err(no_thread)?;
-        let writer = Writer::new(Arc::clone(&core), log).map_err(no_thread)?;
+        let writer = Writer::new(Arc::clone(&core), log);
         let mut handle = Handle {
             core: Arc::clone(&core),
-            readers,
             writer: None,
             follower: None,
+            clock: None,
             stop: Arc::default(),
             pid: std::process::id(),
         };
@@ -129,6 +136,9 @@ impl PfsTier {
             std::thread::Builder::new().name(name.to_owned()).spawn(work)
         };
         handle.writer = Some(spawn("cascade-pfs-log", Box::new(move || writer.work())).map_err(no_thread)?);
+        let timed = Arc::clone(&core);
+        let work = Box::new(move || timed.clock.work(&timed.counters, || timed.engine.cancel_late()));
+        handle.clock = Some(spawn("cascade-pfs-clock", work).map_err(no_thread)?);
         let (following, stop) = (Arc::clone(&core), Arc::clone(&handle.stop));
         let work = Box::new(move || keep_following(&following, follow, &stop));
         handle.follower = Some(spawn("cascade-pfs-follow", work).map_err(no_thread)?);
@@ -136,13 +146,27 @@ impl PfsTier {
     }
 
     /// Copies `into.len()` bytes of a block, from `offset` on, into `into`: one layer's rows, say. Waits for the file system.
+    /// Only the chunks of 64 KiB that cover them are read, and each is verified by its own digest.
     /// `Miss(Destination)` when the block is shorter than that.
     #[must_use]
     pub fn fetch_part(&self, id: &BlockId, offset: u64, into: &SgList) -> Outcome {
+        self.fetch_part_until(id, offset, into, None)
+    }
+
+    /// [`PfsTier::fetch_part`], given up as `Miss(Deadline)` at `deadline`; `into` is the caller's again then, and what it
+    /// holds is undefined.
+    #[must_use]
+    pub fn fetch_part_until(
+        &self,
+        id: &BlockId,
+        offset: u64,
+        into: &SgList,
+        deadline: Option<Instant>,
+    ) -> Outcome {
         if self.is_forked() {
             return Outcome::Miss(MissReason::Unavailable);
         }
-        read::fetch_part(&self.handle.core, id, offset, into)
+        read::fetch_part(&self.handle.core, id, offset, into, deadline)
     }
 
     /// Counters of files and calls.
@@ -158,6 +182,9 @@ impl PfsTier {
             metadata: counters.metadata.get(),
             index_bytes,
             direct: core.is_direct(),
+            buffered_files: counters.buffered.get(),
+            engine: if core.engine.choice().ring { IoEngine::Uring } else { IoEngine::Pool },
+            engine_reason: core.engine.choice().why,
             stripe_count: core.stripes().map_or(0, |stripes| stripes.count),
             stripe_bytes: core.stripes().map_or(0, |stripes| stripes.bytes),
             file_bytes,
@@ -167,6 +194,9 @@ impl PfsTier {
             syncs: counters.syncs.get(),
             writes: counters.writes.get(),
             reads: counters.reads.get(),
+            read_transfers: counters.calls.get(),
+            merged: counters.merged.get(),
+            deadlines: counters.deadlines.get(),
             poisoned: counters.poisoned.get(),
             no_space: counters.no_space.get(),
             io_errors: counters.io_errors.get(),
@@ -191,91 +221,42 @@ impl PfsTier {
         &self.handle.core
     }
 
-    fn refuse(&self, why: Refusal) -> Outcome {
-        self.core().counters.refused.add(1);
-        Outcome::Refused(why)
-    }
-
-    fn start(&self, op: Op, part: Part) {
-        match op {
-            Op::Fetch { id, into } => self.fetch(id, into, part),
-            Op::Store { id, from, meta } => self.store(id, from, meta, part),
-            Op::Delete { id } => {
-                if part.is_late() {
-                    return part.complete(Outcome::Miss(MissReason::Deadline));
-                }
-                // A request that is refused answers `Unavailable` when its part is dropped with the batch.
-                let _ = self.core().queue.push(Request::Delete { id, part }, 0);
-            }
-        }
-    }
-
-    fn fetch(&self, id: BlockId, into: SgList, part: Part) {
-        let miss = move |core: &Core, reason| {
-            core.counters.misses.add(1);
-            Outcome::Miss(reason)
-        };
-        if part.is_late() {
-            let outcome = miss(self.core(), MissReason::Deadline);
-            drop(into);
-            return part.complete(outcome);
-        }
-        let core = Arc::clone(self.core());
-        self.handle.readers.run(move || {
-            let outcome = match (part.completer.is_cancelled(), part.is_late()) {
-                (true, _) => Outcome::Cancelled,
-                (_, true) => miss(&core, MissReason::Deadline),
-                _ => read::fetch(&core, &id, &into),
-            };
-            // The memory is the caller's again before it hears of it.
-            drop(into);
-            part.complete(outcome);
-        });
-    }
-
     fn store(&self, id: BlockId, from: SgList, meta: PutMeta, part: Part) {
-        let bytes = match self.admit(&id, &from, meta, &part) {
+        let core = self.core();
+        let bytes = match self.admit(&id, &from, meta) {
             Ok(bytes) => bytes,
             Err(outcome) => {
                 drop(from);
-                return part.complete(outcome);
+                part.complete(&core.counters, outcome);
+                return;
             }
         };
         let request = Request::Put(Put { id, from, meta, moved: None, part: Some(part) });
-        if let Err(Request::Put(Put { from, part: Some(part), .. })) = self.core().queue.push(request, bytes)
-        {
+        if let Err(Request::Put(Put { from, part: Some(part), .. })) = core.queue.push(request, bytes) {
             drop(from);
-            self.core().catalog.write().end(&id);
-            part.complete(self.refuse(Refusal::Throttled));
+            core.catalog.write().end(&id);
+            part.complete(&core.counters, Outcome::Refused(Refusal::Throttled));
         }
     }
 
     /// Bytes of the record of a put that may be queued, or the answer to one that may not.
-    fn admit(
-        &self,
-        id: &BlockId,
-        from: &SgList,
-        meta: PutMeta,
-        part: &Part,
-    ) -> std::result::Result<u64, Outcome> {
+    fn admit(&self, id: &BlockId, from: &SgList, meta: PutMeta) -> std::result::Result<u64, Outcome> {
         let (core, len) = (self.core(), from.len() as u64);
-        if part.is_late() {
-            return Err(self.refuse(Refusal::Deadline));
-        }
+        let refuse = |why| Err(Outcome::Refused(why));
         if len == 0 {
-            return Err(self.refuse(Refusal::Empty));
+            return refuse(Refusal::Empty);
         }
-        let bytes = record_bytes(len).filter(|_| len <= core.config.max_block_bytes());
-        let bytes = bytes.ok_or_else(|| self.refuse(Refusal::TooLarge))?;
+        let Some(bytes) = record_bytes(len).filter(|_| len <= core.config.max_block_bytes()) else {
+            return refuse(Refusal::TooLarge);
+        };
         if !from.is_host() {
-            return Err(self.refuse(Refusal::Memory));
+            return refuse(Refusal::Memory);
         }
         let mut catalog = core.catalog.write();
         if meta.on_existing == OnExisting::Keep && catalog.find(id).is_some() {
-            core.counters.exists.add(1);
             return Err(Outcome::Exists);
         }
-        if catalog.begin(id) { Ok(bytes) } else { Err(self.refuse(Refusal::Pending)) }
+        if catalog.begin(id) { Ok(bytes) } else { refuse(Refusal::Pending) }
     }
 }
 
@@ -337,11 +318,24 @@ impl Tier for PfsTier {
         if self.is_forked() {
             return ticket;
         }
-        let completer = Arc::new(completer);
+        let core = self.core();
+        let pending = Pending::new(completer, batch.deadline, &batch.ops, &core.clock);
+        let mut fetches = Vec::new();
         for (index, op) in batch.ops.into_iter().enumerate() {
-            let part = Part { completer: Arc::clone(&completer), index, deadline: batch.deadline };
-            self.start(op, part);
+            let part = pending.part(index);
+            if let Some(outcome) = part.given_up() {
+                drop(op);
+                part.complete(&core.counters, outcome);
+                continue;
+            }
+            match op {
+                Op::Fetch { id, into } => fetches.push(Asked { id, into, part }),
+                Op::Store { id, from, meta } => self.store(id, from, meta, part),
+                // A request that is refused answers `Unavailable` when its part is dropped with the batch.
+                Op::Delete { id } => drop(core.queue.push(Request::Delete { id, part }, 0)),
+            }
         }
+        read::fetch(core, fetches);
         ticket
     }
 
@@ -404,7 +398,10 @@ impl Drop for Handle {
         self.core.queue.close();
         let deadline = Instant::now() + CLOSE_WITHIN;
         for thread in [self.writer.take(), self.follower.take()].into_iter().flatten() {
-            pool::join(thread, deadline);
+            engine::join(thread, deadline);
         }
+        self.core.engine.close(deadline);
+        self.core.clock.close();
+        self.clock.take().into_iter().for_each(|thread| engine::join(thread, deadline));
     }
 }

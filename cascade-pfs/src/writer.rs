@@ -16,8 +16,8 @@ use crate::config::Durability;
 use crate::core::{Core, is_full};
 use crate::layout::{LogEvent, Record, WriterId, record_bytes};
 use crate::names::Name;
-use crate::pool::Pool;
-use crate::queue::{Next, Part, Put, Request};
+use crate::part::Part;
+use crate::queue::{Next, Put, Request};
 
 pub(crate) use log::{Log, begin};
 use run::{Draft, Run};
@@ -34,7 +34,6 @@ pub(crate) struct Writer {
     /// Number of the next segment.
     number: u64,
     runs: VecDeque<Run>,
-    pool: Pool,
     /// What could not be made durable since the last flush that said so.
     failed: Option<io::Error>,
 }
@@ -51,12 +50,8 @@ fn refusal(core: &Core, error: &io::Error) -> Refusal {
 
 impl Writer {
     /// A writer whose identity and log are made.
-    ///
-    /// # Errors
-    /// The system's, when it gives no threads.
-    pub(crate) fn new(core: Arc<Core>, log: Log) -> io::Result<Self> {
-        let pool = Pool::new("cascade-pfs-write", core.config.write_threads)?;
-        Ok(Self { core, log, open: None, number: 0, runs: VecDeque::new(), pool, failed: None })
+    pub(crate) fn new(core: Arc<Core>, log: Log) -> Self {
+        Self { core, log, open: None, number: 0, runs: VecDeque::new(), failed: None }
     }
 
     /// Works until the queue is closed and empty.
@@ -134,12 +129,7 @@ impl Writer {
         let Some(part) = part else { return };
         self.core.catalog.write().end(id);
         self.core.queue.release(bytes);
-        match outcome {
-            Outcome::Exists => self.core.counters.exists.add(1),
-            Outcome::Refused(_) => self.core.counters.refused.add(1),
-            _ => {}
-        }
-        part.complete(outcome);
+        part.complete(&self.core.counters, outcome);
     }
 
     /// Waits until every run has ended and been answered.
@@ -154,12 +144,13 @@ impl Writer {
     }
 
     fn delete(&mut self, id: &BlockId, part: &Part) {
-        let outcome = match part.given_up() {
-            Some(Outcome::Cancelled) => Outcome::Cancelled,
-            Some(_) => Outcome::Miss(cascade_core::tier::MissReason::Deadline),
-            None => self.forget(id),
-        };
-        part.complete(outcome);
+        let given_up = part.given_up();
+        // Once it has begun it is answered by its end.
+        if given_up.is_none() && !part.settle() {
+            return;
+        }
+        let outcome = given_up.unwrap_or_else(|| self.forget(id));
+        part.complete(&self.core.counters, outcome);
     }
 
     fn forget(&mut self, id: &BlockId) -> Outcome {

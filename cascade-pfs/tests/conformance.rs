@@ -3,13 +3,15 @@
 // Clippy's exemption for tests reaches `#[test]` functions only, not their helpers.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use cascade_core::testing::conformance;
 use cascade_pfs::fs::{Fs, RealFs};
 use cascade_pfs::testing::MemFs;
-use cascade_pfs::{Durability, PfsConfig, PfsTier};
+use cascade_pfs::{Durability, IoEngine, PfsConfig, PfsTier};
 
 fn suite(root: &Path, fs: impl Fn() -> Arc<dyn Fs>, change: impl Fn(&mut PfsConfig)) {
     let next = std::cell::Cell::new(0);
@@ -36,9 +38,29 @@ fn aligned_files_in_memory_conform_at_durability_block() {
 }
 
 #[test]
-fn files_on_disk_conform() {
+fn files_on_disk_conform_by_calls_of_threads() {
     let folder = tempfile::tempdir().unwrap();
-    suite(folder.path(), || Arc::new(RealFs), |_| ());
+    suite(folder.path(), || Arc::new(RealFs), |config| config.io_engine = IoEngine::Pool);
+}
+
+#[test]
+fn files_on_disk_conform_by_io_uring() {
+    let folder = tempfile::tempdir().unwrap();
+    if common::has_uring() {
+        suite(folder.path(), || Arc::new(RealFs), |config| config.io_engine = IoEngine::Uring);
+    }
+}
+
+#[test]
+fn files_in_shared_memory_conform_by_io_uring_with_few_bytes_under_way() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let few = |config: &mut PfsConfig| {
+        (config.io_engine, config.io_bytes) = (IoEngine::Uring, 128 << 10);
+        (config.read_in_flight_bytes, config.direct) = (1, false);
+    };
+    if common::has_uring() {
+        suite(folder.path(), || Arc::new(RealFs), few);
+    }
 }
 
 #[test]

@@ -12,9 +12,9 @@ use std::time::Duration;
 use cascade_core::batch::{Outcome, Refusal};
 use cascade_core::testing::bytes::{content, version_of};
 use cascade_core::tier::{MissReason, Tier};
-use cascade_pfs::fs::Fs;
+use cascade_pfs::fs::{Fs, RealFs};
 use cascade_pfs::testing::{Call, Fault, FaultFs, MemFs, Random, Rule};
-use cascade_pfs::{Durability, PfsConfig, PfsTier};
+use cascade_pfs::{Durability, IoEngine, PfsConfig, PfsTier};
 use common::*;
 
 const KEYS: u64 = 14;
@@ -82,51 +82,94 @@ fn with_remains(config: &PfsConfig) -> MemFs {
     fs.image()
 }
 
+fn suffix_of(kind: &str) -> &'static str {
+    match kind {
+        "seg" => ".seg",
+        "log" => ".log",
+        "writer" => ".writer",
+        "claim" => ".claim",
+        _ => "",
+    }
+}
+
+/// The rules for a site that is called so often: its first calls, one in the middle, and from one on all.
+fn rules(call: Call, kind: &str, times: u64) -> impl Iterator<Item = Rule> {
+    let suffix = suffix_of(kind);
+    let moves = matches!(call, Call::Read | Call::Write);
+    let fits = move |fault: &Fault| moves || !matches!(fault, Fault::Short(_) | Fault::Flip(_));
+    let when = [(0, 1), (1, 1), (times / 2, 1), (0, u64::MAX), (times / 2, u64::MAX)];
+    let at =
+        move |fault| when.into_iter().map(move |(first, times)| Rule { call, suffix, first, times, fault });
+    FAULTS.into_iter().filter(fits).flat_map(at)
+}
+
 #[test]
 fn every_call_fails_in_every_way_and_no_byte_is_wrong() {
     let config = small(Durability::Block);
-    let count = |fs: &FaultFs| {
-        let mut calls: BTreeMap<(Call, String), u64> = BTreeMap::new();
-        fs.counts().into_iter().for_each(|(kind, n)| *calls.entry(kind).or_default() += n);
-        calls
-    };
     let dry = FaultFs::new(Arc::new(with_remains(&config)));
     use_all(&dry, &config);
-    let calls = count(&dry);
     let (mut runs, mut injected) = (0, 0);
-    for ((call, kind), times) in calls {
-        let suffix: &'static str = match kind.as_str() {
-            "seg" => ".seg",
-            "log" => ".log",
-            "writer" => ".writer",
-            "claim" => ".claim",
-            _ => "",
-        };
-        for fault in FAULTS {
-            let moves = matches!(call, Call::Read | Call::Write);
-            if !moves && matches!(fault, Fault::Short(_) | Fault::Flip(_)) {
-                continue;
-            }
-            // The first calls of a site, one in the middle, and from one on all.
-            for (first, for_ever) in
-                [(0, false), (1, false), (times / 2, false), (0, true), (times / 2, true)]
-            {
-                let for_ever_times = if for_ever { u64::MAX } else { 1 };
-                let memory = with_remains(&config);
-                let fs = FaultFs::new(Arc::new(memory.clone()));
-                let rule = Rule { call, suffix, first, times: for_ever_times, fault };
-                let _told = Told(rule);
-                fs.set(&[rule]);
-                let (acknowledged, given_up) = use_all(&fs, &config);
-                runs += 1;
-                injected += u64::from(fs.injected() > 0);
-                fs.set(&[]);
-                aftermath(&memory, &config, &acknowledged, given_up, matches!(fault, Fault::Flip(_)));
-            }
+    for ((call, kind), times) in dry.counts() {
+        for rule in rules(call, &kind, times) {
+            let memory = with_remains(&config);
+            let fs = FaultFs::new(Arc::new(memory.clone()));
+            let _told = Told(rule);
+            fs.set(&[rule]);
+            let (acknowledged, given_up) = use_all(&fs, &config);
+            runs += 1;
+            injected += u64::from(fs.injected() > 0);
+            fs.set(&[]);
+            let flipped = matches!(rule.fault, Fault::Flip(_));
+            aftermath(Arc::new(memory.image()), &config, &acknowledged, given_up, flipped);
         }
     }
     println!("{runs} runs, {injected} with a fault");
     assert!(runs > 500 && injected * 10 > runs * 9, "{injected} of {runs} runs met their fault");
+}
+
+/// What a writer that died has left, in a folder of the file system.
+fn copy_of_remains(config: &PfsConfig) -> tempfile::TempDir {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let remains = with_remains(config);
+    for name in names(&remains, Path::new(DIR), "") {
+        let bytes = remains.contents(&Path::new(DIR).join(&name)).unwrap();
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    folder
+}
+
+/// The calls that go another way there: those on segments.
+#[test]
+fn every_call_of_a_queue_fails_in_every_way_and_no_byte_is_wrong() {
+    if !has_uring() {
+        return;
+    }
+    let remains = small(Durability::Block);
+    let config = |folder: &tempfile::TempDir| PfsConfig {
+        dir: folder.path().to_owned(),
+        io_engine: IoEngine::Uring,
+        ..remains.clone()
+    };
+    let (folder, dry) = (copy_of_remains(&remains), FaultFs::new(Arc::new(RealFs)));
+    use_all(&dry, &config(&folder));
+    let (mut runs, mut injected) = (0, 0);
+    for ((call, kind), times) in dry.counts() {
+        if kind != "seg" || !matches!(call, Call::Read | Call::Write | Call::Sync) {
+            continue;
+        }
+        for rule in rules(call, &kind, times) {
+            let (folder, fs) = (copy_of_remains(&remains), FaultFs::new(Arc::new(RealFs)));
+            let _told = Told(rule);
+            fs.set(&[rule]);
+            let (acknowledged, given_up) = use_all(&fs, &config(&folder));
+            runs += 1;
+            injected += u64::from(fs.injected() > 0);
+            let flipped = matches!(rule.fault, Fault::Flip(_));
+            aftermath(Arc::new(RealFs), &config(&folder), &acknowledged, given_up, flipped);
+        }
+    }
+    println!("{runs} runs, {injected} with a fault");
+    assert!(runs > 100 && injected * 10 > runs * 9, "{injected} of {runs} runs met their fault");
 }
 
 /// Says what was injected when a check fails.
@@ -141,8 +184,8 @@ impl Drop for Told {
 }
 
 /// All is good again: a new writer finds only what was put, and can write.
-fn aftermath(memory: &MemFs, config: &PfsConfig, acknowledged: &Acknowledged, given_up: u64, flipped: bool) {
-    let tier = open(&memory.image(), config);
+fn aftermath(fs: Arc<dyn Fs>, config: &PfsConfig, acknowledged: &Acknowledged, given_up: u64, flipped: bool) {
+    let tier = PfsTier::open_on(config.clone(), fs).unwrap();
     let mut lost = 0;
     for (key, version) in acknowledged {
         let got = get(&tier, *key, ROOM);

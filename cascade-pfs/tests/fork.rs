@@ -8,7 +8,7 @@ use cascade_core::batch::{Batch, Op, Outcome};
 use cascade_core::memory::{HostBuffer, Piece};
 use cascade_core::testing::bytes::{content, id};
 use cascade_core::tier::{Lookup, MissReason, Tier};
-use cascade_pfs::{PfsConfig, PfsTier};
+use cascade_pfs::{IoEngine, PfsConfig, PfsTier};
 use common::*;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
@@ -30,8 +30,14 @@ fn look(tier: PfsTier) -> i32 {
 
 #[test]
 fn a_forked_child_finds_nothing_and_the_parent_goes_on() {
+    for io_engine in [IoEngine::Pool, IoEngine::Auto] {
+        forked(io_engine);
+    }
+}
+
+fn forked(io_engine: IoEngine) {
     let folder = tempfile::tempdir().unwrap();
-    let config = PfsConfig::new(folder.path(), 64 * MIB);
+    let config = PfsConfig { io_engine, ..PfsConfig::new(folder.path(), 64 * MIB) };
     let tier = PfsTier::open(config).unwrap();
     assert_eq!(put(&tier, 1, 1, 5000), Outcome::Stored);
     // SAFETY: the child uses what survives a fork (glibc's allocator, the tier's handle, which knows that it was forked) and

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use cascade_core::batch::Outcome;
 use cascade_core::testing::bytes::version_of;
 use cascade_pfs::testing::Random;
-use cascade_pfs::{Durability, PfsConfig, PfsTier};
+use cascade_pfs::{Durability, IoEngine, PfsConfig, PfsTier};
 use common::*;
 
 const WORKERS: u64 = 2;
@@ -31,8 +31,10 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |value| value.parse().unwrap())
 }
 
-fn settings(dir: &Path) -> PfsConfig {
+/// Every second worker leaves the choice of what moves the bytes to the tier: io_uring, on a local disk.
+fn settings(dir: &Path, slot: u64) -> PfsConfig {
     PfsConfig {
+        io_engine: if slot.is_multiple_of(2) { IoEngine::Auto } else { IoEngine::Pool },
         durability: Durability::Block,
         segment_bytes: Some(8 << 20),
         io_bytes: 64 << 10,
@@ -106,7 +108,7 @@ fn worker_process() {
     let path = folder.join(format!("notes.{slot}"));
     let mut notes = Notes::read(&path);
     let keys = slot * KEYS..(slot + 1) * KEYS;
-    let tier = PfsTier::open(settings(&folder.join("tier"))).unwrap();
+    let tier = PfsTier::open(settings(&folder.join("tier"), slot)).unwrap();
     notes.check(&tier, keys.clone());
     let mut file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
     // What was under way is settled now, one way or the other: found out, and noted.
@@ -164,7 +166,9 @@ fn round(root: &Path, kills: u64, random: &mut Random) -> (u64, u64) {
         std::thread::sleep(Duration::from_millis(2));
     }
     workers.iter_mut().for_each(kill);
-    let tier = PfsTier::open(settings(&path.join("tier"))).unwrap();
+    let tier = PfsTier::open(settings(&path.join("tier"), 0)).unwrap();
+    let files = tier.file_stats();
+    println!("half of the workers used {:?}: {}", files.engine, files.engine_reason);
     let mut found = (0, 0);
     for slot in 0..WORKERS {
         found.0 +=

@@ -16,7 +16,7 @@ pub struct Piece {
     space: Space,
     writable: bool,
     /// Keeps the memory alive while an operation holds the piece; `None` where the caller promised it.
-    _keep: Option<Arc<dyn Any + Send + Sync>>,
+    keep: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 // SAFETY: a piece is an address with a promise (its constructors') that the memory stays valid; it gives no access by itself.
@@ -29,7 +29,7 @@ impl Piece {
     #[must_use]
     pub fn shared(bytes: Arc<[u8]>) -> Self {
         let ptr = NonNull::from(&*bytes).cast::<u8>();
-        Self { ptr, len: bytes.len(), space: Space::Host, writable: false, _keep: Some(Arc::new(bytes)) }
+        Self { ptr, len: bytes.len(), space: Space::Host, writable: false, keep: Some(Arc::new(bytes)) }
     }
 
     /// Host memory to read from.
@@ -39,7 +39,7 @@ impl Piece {
     #[must_use]
     pub unsafe fn host_read(ptr: *const u8, len: usize) -> Self {
         let ptr = NonNull::new(ptr.cast_mut()).unwrap_or(NonNull::dangling());
-        Self { ptr, len, space: Space::Host, writable: false, _keep: None }
+        Self { ptr, len, space: Space::Host, writable: false, keep: None }
     }
 
     /// Host memory to write to.
@@ -49,7 +49,7 @@ impl Piece {
     #[must_use]
     pub unsafe fn host_write(ptr: *mut u8, len: usize) -> Self {
         let ptr = NonNull::new(ptr).unwrap_or(NonNull::dangling());
-        Self { ptr, len, space: Space::Host, writable: true, _keep: None }
+        Self { ptr, len, space: Space::Host, writable: true, keep: None }
     }
 
     /// Memory of a device, readable and writable by that device's copy engines.
@@ -58,7 +58,7 @@ impl Piece {
     /// `address` must be a device address of `device`, valid for `len` bytes until the operation completes.
     #[must_use]
     pub unsafe fn device(device: u32, address: NonNull<u8>, len: usize) -> Self {
-        Self { ptr: address, len, space: Space::Device(device), writable: true, _keep: None }
+        Self { ptr: address, len, space: Space::Device(device), writable: true, keep: None }
     }
 
     /// `len` bytes of this piece from `offset` on, kept alive as the whole is; `None` beyond its end.
@@ -94,6 +94,13 @@ impl Piece {
     #[must_use]
     pub fn space(&self) -> Space {
         self.space
+    }
+
+    /// Whether the piece keeps its memory: then it stays as it is, out of everybody's reach, for as long as the piece is held,
+    /// also after the operation was answered.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.keep.is_some()
     }
 
     /// Whether operations may write here.
@@ -135,7 +142,7 @@ impl HostBuffer {
     pub fn piece(&self) -> Piece {
         let ptr = NonNull::from(&*self.cells.0).cast::<u8>();
         let keep = Arc::clone(&self.cells) as Arc<dyn Any + Send + Sync>;
-        Piece { ptr, len: self.cells.0.len(), space: Space::Host, writable: true, _keep: Some(keep) }
+        Piece { ptr, len: self.cells.0.len(), space: Space::Host, writable: true, keep: Some(keep) }
     }
 
     /// The bytes, when no piece and no clone of this buffer is left; `None` while one is.

@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{Error, ErrorKind, Result};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use cascade_core::memory::Piece;
 use nix::fcntl::{FcntlArg, fcntl};
 
 use super::watch::DirWatch;
-use super::{Access, File, Fs, Watch};
+use super::{Access, File, Fs, Queued, Watch, Way};
 use crate::filesystem::{self, FileSystem, Kind};
 use crate::raw;
 use crate::stripe::Stripes;
@@ -123,6 +123,10 @@ impl File for RealFile {
 
     fn write_at(&self, from: &[Piece], offset: u64) -> Result<usize> {
         raw::write_at(self.file.as_fd(), from, offset)
+    }
+
+    fn queued(&self, _way: Way, pieces: &[Piece]) -> Option<Result<Queued>> {
+        Some(Ok(Queued::plain(self.file.as_raw_fd(), pieces)))
     }
 
     fn sync(&self) -> Result<()> {

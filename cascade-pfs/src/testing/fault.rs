@@ -9,8 +9,10 @@ use std::time::{Duration, SystemTime};
 use cascade_core::memory::Piece;
 use parking_lot::Mutex;
 
+use crate::buffer::Buffer;
 use crate::filesystem::FileSystem;
-use crate::fs::{Access, File, Fs};
+use crate::fs::{Access, File, Fs, Queued, Way};
+use crate::layout::PAGE_BYTES;
 use crate::pieces::head;
 use crate::raw;
 use crate::stripe::Stripes;
@@ -151,23 +153,26 @@ fn name_of(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Counts a call and gives what is to go wrong with it. Waits and plain failures are dealt with here.
-fn meet(plan: &Mutex<Plan>, call: Call, name: &str) -> Result<Option<Fault>> {
+/// Counts a call and gives what is to go wrong with it.
+fn find(plan: &Mutex<Plan>, call: Call, name: &str) -> Option<Fault> {
     let mut found = None;
-    {
-        let mut plan = plan.lock();
-        let kind = name.rsplit_once('.').map_or("", |(_, end)| end).to_owned();
-        *plan.counts.entry((call, kind)).or_default() += 1;
-        for (rule, count) in &mut plan.rules {
-            if rule.call == call && name.ends_with(rule.suffix) {
-                let hit = (rule.first..rule.first.saturating_add(rule.times)).contains(count);
-                *count += 1;
-                found = found.or(hit.then_some(rule.fault));
-            }
+    let mut plan = plan.lock();
+    let kind = name.rsplit_once('.').map_or("", |(_, end)| end).to_owned();
+    *plan.counts.entry((call, kind)).or_default() += 1;
+    for (rule, count) in &mut plan.rules {
+        if rule.call == call && name.ends_with(rule.suffix) {
+            let hit = (rule.first..rule.first.saturating_add(rule.times)).contains(count);
+            *count += 1;
+            found = found.or(hit.then_some(rule.fault));
         }
-        plan.injected += u64::from(found.is_some());
     }
-    match found {
+    plan.injected += u64::from(found.is_some());
+    found
+}
+
+/// As [`find`]; waits and plain failures are dealt with here.
+fn meet(plan: &Mutex<Plan>, call: Call, name: &str) -> Result<Option<Fault>> {
+    match find(plan, call, name) {
         Some(Fault::Errno(number)) => Err(Error::from_raw_os_error(number)),
         Some(Fault::Stall(time)) => {
             std::thread::sleep(time);
@@ -235,6 +240,20 @@ fn flip(bytes: &mut [u8], bit: u64) {
     }
 }
 
+impl FaultFile {
+    /// What is left of a write that is cut to `most` bytes.
+    fn cut(&self, from: &[Piece], most: usize) -> Vec<Piece> {
+        head(from, if self.inner.is_direct() { most / PAGE_BYTES * PAGE_BYTES } else { most })
+    }
+}
+
+/// The pieces' bytes with one bit turned.
+fn flipped(pieces: &[Piece], bit: u64) -> Vec<u8> {
+    let mut bytes = raw::bytes_of(pieces);
+    flip(&mut bytes, bit);
+    bytes
+}
+
 impl File for FaultFile {
     fn is_direct(&self) -> bool {
         self.inner.is_direct()
@@ -248,9 +267,7 @@ impl File for FaultFile {
             }
             Some(Fault::Flip(bit)) => {
                 let read = self.inner.read_at(into, offset)?;
-                let mut bytes = raw::bytes_of(&head(into, read));
-                flip(&mut bytes, bit);
-                raw::fill(into, &bytes);
+                raw::fill(into, &flipped(&head(into, read), bit));
                 Ok(read)
             }
             _ => self.inner.read_at(into, offset),
@@ -259,20 +276,42 @@ impl File for FaultFile {
 
     fn write_at(&self, from: &[Piece], offset: u64) -> Result<usize> {
         match meet(&self.plan, Call::Write, &self.name)? {
-            Some(Fault::Short(most)) if !self.inner.is_direct() => {
-                self.inner.write_at(&head(from, most), offset)
-            }
             Some(Fault::Short(most)) => {
-                let whole = most / crate::layout::PAGE_BYTES * crate::layout::PAGE_BYTES;
-                if whole == 0 { Ok(0) } else { self.inner.write_at(&head(from, whole), offset) }
+                let left = self.cut(from, most);
+                if left.is_empty() { Ok(0) } else { self.inner.write_at(&left, offset) }
             }
-            Some(Fault::Flip(bit)) => {
-                let mut bytes = raw::bytes_of(from);
-                flip(&mut bytes, bit);
-                self.inner.write_at(&[crate::buffer::Buffer::of(&bytes).piece()], offset)
-            }
+            Some(Fault::Flip(bit)) => self.inner.write_at(&[Buffer::of(&flipped(from, bit)).piece()], offset),
             _ => self.inner.write_at(from, offset),
         }
+    }
+
+    fn queued(&self, way: Way, pieces: &[Piece]) -> Option<Result<Queued>> {
+        let mut queued = match self.inner.queued(way, pieces)? {
+            Ok(queued) => queued,
+            Err(error) => return Some(Err(error)),
+        };
+        let call = if way == Way::Read { Call::Read } else { Call::Write };
+        match (find(&self.plan, call, &self.name), way) {
+            (None, _) => {}
+            (Some(Fault::Errno(number)), _) => return Some(Err(Error::from_raw_os_error(number))),
+            (Some(Fault::Stall(time)), _) => queued.pause = time,
+            (Some(Fault::Short(most)), Way::Read) => {
+                queued.ending = Some(Box::new(move |result| Ok(result?.min(most))));
+            }
+            (Some(Fault::Short(most)), Way::Write) => queued.pieces = self.cut(pieces, most),
+            (Some(Fault::Flip(bit)), Way::Read) => {
+                let into = pieces.to_vec();
+                queued.ending = Some(Box::new(move |result| {
+                    let read = result?;
+                    raw::fill(&into, &flipped(&head(&into, read), bit));
+                    Ok(read)
+                }));
+            }
+            (Some(Fault::Flip(bit)), Way::Write) => {
+                queued.pieces = vec![Buffer::of(&flipped(pieces, bit)).piece()];
+            }
+        }
+        Some(Ok(queued))
     }
 
     fn sync(&self) -> Result<()> {

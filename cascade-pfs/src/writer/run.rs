@@ -14,8 +14,9 @@ use crate::buffer::Buffer;
 use crate::catalog::moved;
 use crate::config::Durability;
 use crate::layout::{LogEvent, PAGE_BYTES, Record, header_bytes, record_bytes};
+use crate::part::Part;
 use crate::pieces::{are_pages, cut, cut_at, head, list, rest, total};
-use crate::queue::{Part, Put};
+use crate::queue::Put;
 use crate::raw;
 
 use super::{Writer, refusal};
@@ -136,6 +137,10 @@ impl Writer {
 
     /// Puts a block behind the draft, in the open segment; or gives it back with the answer.
     pub(super) fn place(&mut self, draft: &mut Draft, put: Put) -> Option<(Put, Outcome)> {
+        if put.part.as_ref().is_some_and(|part| !part.begin(&put.from)) {
+            // Answered meanwhile: the bytes are the caller's again.
+            return Some((put, Outcome::Cancelled));
+        }
         let Some(staged) = stage(&put.from) else { return Some((put, Outcome::Refused(Refusal::Memory))) };
         let (len, id) = (put.from.len() as u64, put.id);
         let digest = digest::root(id.as_bytes(), len, staged.digests.iter().copied());
@@ -177,14 +182,10 @@ impl Writer {
         drop(draft.pieces);
         let mut at = start;
         for group in groups {
-            let (core, file, progress) =
-                (Arc::clone(&self.core), Arc::clone(&open.file), Arc::clone(&progress));
+            let (core, progress) = (Arc::clone(&self.core), Arc::clone(&progress));
             let offset = at;
             at += total(&group) as u64;
-            self.pool.run(move || {
-                let result = core.write(file.as_ref(), &group, offset);
-                // The pieces are the caller's again once the run is answered.
-                drop(group);
+            self.core.write_later(&open.file, group, offset, move |result| {
                 progress.ended(result);
                 core.queue.wake();
             });
@@ -221,7 +222,11 @@ impl Writer {
             }
             return self.cut_off(&error);
         }
-        let waiting: Vec<Waiting> = runs.into_iter().flat_map(|run| run.waiting).collect();
+        // What was refused because its time was over is not named: it stays behind as bytes that nobody looks for.
+        let in_time = |waiting: &Waiting| waiting.part.as_ref().is_none_or(Part::settle);
+        let (waiting, late): (Vec<Waiting>, Vec<Waiting>) =
+            runs.into_iter().flat_map(|run| run.waiting).partition(in_time);
+        self.refuse(late, Refusal::Deadline);
         for waiting in &waiting {
             self.log.note(LogEvent::Put(waiting.record));
         }
@@ -261,7 +266,11 @@ impl Writer {
             let _ = open.file.truncate(run.start);
         }
         self.finish_segment();
-        for Waiting { record, part, from } in runs.into_iter().flat_map(|run| run.waiting) {
+        self.refuse(runs.into_iter().flat_map(|run| run.waiting), why);
+    }
+
+    fn refuse(&self, waiting: impl IntoIterator<Item = Waiting>, why: Refusal) {
+        for Waiting { record, part, from } in waiting {
             drop(from);
             let bytes = record_bytes(record.meta.len).unwrap_or(0);
             self.settle(&record.id, part.as_ref(), bytes, Outcome::Refused(why));

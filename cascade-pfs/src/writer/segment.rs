@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::buffer::Buffer;
 use crate::config::Durability;
-use crate::fs::File;
+use crate::fs::{File, Way};
 use crate::io as whole;
 use crate::layout::{LogEvent, PAGE_BYTES, Page, Record, SegmentHeader, footer_bytes, write_footer};
 use crate::names::{Name, SegmentId};
@@ -80,12 +80,15 @@ impl Writer {
     fn create(&self, id: SegmentId, page: &Page) -> io::Result<Arc<dyn File>> {
         let (core, path) = (&self.core, self.core.path(Name::Segment(id)));
         let attempt = || {
+            let direct = core.is_direct();
             let file = core.create(id)?;
             core.counters.creates.add(1);
-            let written = whole::write_all(file.as_ref(), &[Buffer::of(page).piece()], 0);
+            let first = vec![Buffer::of(page).piece()];
+            let written = whole::wrote(core.engine.wait(&file, Way::Write, first, 0), PAGE_BYTES);
             written.inspect_err(|_| {
                 let _ = core.fs.remove(&path);
             })?;
+            core.opened(file.as_ref(), direct);
             Ok(file)
         };
         match attempt() {
@@ -154,7 +157,7 @@ impl Writer {
         if let Some(bytes) = buffer.bytes_mut() {
             write_footer(open.id.writer, open.id.number, open.end, &open.entries, bytes);
         }
-        let written = self.core.write(open.file.as_ref(), &[buffer.piece()], open.end);
+        let written = self.core.write(&open.file, vec![buffer.piece()], open.end);
         written.inspect_err(|_| {
             // Half a footer is none; the headers say the same.
             let _ = open.file.truncate(open.end);

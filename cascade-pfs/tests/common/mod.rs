@@ -13,7 +13,7 @@ use cascade_core::testing::bytes::{content, id};
 use cascade_core::tier::{Class, Lookup, OnExisting, PutMeta, Tier};
 use cascade_pfs::fs::Fs;
 use cascade_pfs::testing::MemFs;
-use cascade_pfs::{PfsConfig, PfsTier};
+use cascade_pfs::{IoEngine, PfsConfig, PfsTier};
 
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const KEEP: PutMeta = PutMeta { class: Class::Ordinary, on_existing: OnExisting::Keep, tenant: 0 };
@@ -31,6 +31,18 @@ pub(crate) fn config(capacity_bytes: u64) -> PfsConfig {
 
 pub(crate) fn open(fs: &MemFs, config: &PfsConfig) -> PfsTier {
     PfsTier::open_on(config.clone(), Arc::new(fs.clone())).unwrap()
+}
+
+/// Whether io_uring works in this process; says why it does not.
+pub(crate) fn has_uring() -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let config = PfsConfig { io_engine: IoEngine::Uring, ..PfsConfig::new(folder.path(), 64 * MIB) };
+    let opened = PfsTier::open(config);
+    if let Err(error) = &opened {
+        assert_eq!(error.kind(), cascade_core::ErrorKind::Unsupported, "{error:?}");
+        println!("skipped: {error:?}");
+    }
+    opened.is_ok()
 }
 
 pub(crate) fn run(tier: &PfsTier, ops: Vec<Op>) -> Vec<Outcome> {

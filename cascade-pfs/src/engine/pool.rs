@@ -24,14 +24,14 @@ struct Shared {
 /// A fixed number of threads and a queue. The queue is bounded by whoever fills it.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     /// The process that has the threads; a forked child has not.
     pid: u32,
 }
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Pool({} threads)", self.threads.len())
+        write!(f, "Pool({} threads)", self.threads.lock().len())
     }
 }
 
@@ -61,9 +61,11 @@ impl Pool {
             let shared = Arc::clone(&shared);
             thread::Builder::new().name(name.to_owned()).spawn(move || work(&shared))
         };
-        let threads = (0..threads).map(start).collect::<std::io::Result<_>>();
-        let mut pool = Self { shared: Arc::clone(&shared), threads: Vec::new(), pid: std::process::id() };
-        pool.threads = threads?;
+        let pool = Self { shared: Arc::clone(&shared), threads: Mutex::default(), pid: std::process::id() };
+        for number in 0..threads {
+            let thread = start(number)?;
+            pool.threads.lock().push(thread);
+        }
         Ok(pool)
     }
 
@@ -76,6 +78,9 @@ impl Pool {
 
 /// Waits for `thread`, but not for ever: one that hangs in a call of the system is left to it.
 pub(crate) fn join(thread: JoinHandle<()>, deadline: Instant) {
+    if thread.thread().id() == thread::current().id() {
+        return;
+    }
     while !thread.is_finished() && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(1));
     }
@@ -84,14 +89,22 @@ pub(crate) fn join(thread: JoinHandle<()>, deadline: Instant) {
     }
 }
 
-impl Drop for Pool {
-    fn drop(&mut self) {
+impl Pool {
+    /// Ends the threads, once the queue is empty.
+    pub(crate) fn close(&self, deadline: Instant) {
+        // A forked child has none of them, and perhaps a lock that nobody opens.
         if std::process::id() != self.pid {
             return;
         }
         self.shared.jobs.lock().closed = true;
         self.shared.more.notify_all();
-        let deadline = Instant::now() + Duration::from_secs(5);
-        self.threads.drain(..).for_each(|thread| join(thread, deadline));
+        let threads = std::mem::take(&mut *self.threads.lock());
+        threads.into_iter().for_each(|thread| join(thread, deadline));
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.close(Instant::now() + Duration::from_secs(5));
     }
 }
