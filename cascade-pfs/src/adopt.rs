@@ -48,13 +48,7 @@ fn is_gone(core: &Core, writer: WriterId) -> Result<bool> {
 
 /// Takes over the segments of every dead writer that nobody living has claimed.
 pub(crate) fn adopt_dead(core: &Core, follow: &Follow, names: &[Name]) {
-    let writers: BTreeSet<WriterId> = names
-        .iter()
-        .map(|name| match name {
-            Name::Writer(writer) | Name::Log(writer) | Name::Claim(writer, _) => *writer,
-            Name::Segment(id) => id.writer,
-        })
-        .collect();
+    let writers: BTreeSet<WriterId> = names.iter().map(Name::writer).collect();
     for writer in writers {
         if is_dead(core, follow, writer) && claim(core, follow, names, writer).unwrap_or(false) {
             adopt(core, names, writer);

@@ -14,6 +14,7 @@
 //! * [`filesystem`]: which file system a path is on (Lustre, NFS, memory ...), its block size and what is free.
 //!   A "disk" that is memory loses the tier with the node, and only Lustre can be striped;
 //! * [`layout`]: the bytes of segments, footers and index logs;
+//! * [`scrub`]: every byte of a directory against its digests; [`inspect`]: who writes there, and what there is;
 //! * [`stripe`]: spreading files over the storage targets of Lustre;
 //! * [`fs`]: the seam to a file system, [`io`] and [`buffer`]: whole transfers of aligned pages;
 //! * `testing` (feature): file systems with faults and crashes.
@@ -29,6 +30,7 @@ pub mod filesystem;
 mod follow;
 pub mod fs;
 mod gate;
+pub mod inspect;
 pub mod io;
 pub mod layout;
 mod names;
@@ -39,6 +41,7 @@ mod queue;
 mod raw;
 mod read;
 mod recover;
+pub mod scrub;
 pub mod stripe;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -19,6 +19,14 @@ pub(crate) enum Name {
 }
 
 impl Name {
+    /// Whose file it is.
+    pub(crate) fn writer(&self) -> WriterId {
+        match self {
+            Self::Writer(writer) | Self::Log(writer) | Self::Claim(writer, _) => *writer,
+            Self::Segment(id) => id.writer,
+        }
+    }
+
     /// Reads a name; `None` for files that are none of the tier's.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (writer, rest) = text.split_once('.')?;

@@ -10,7 +10,7 @@ use crate::follow::Follow;
 use crate::fs::{Access, File};
 use crate::io;
 use crate::layout::{
-    PAGE_BYTES, PREFIX_BYTES, Record, SegmentHeader, Trailer, WriterId, header_bytes, parse_index,
+    Damage, PAGE_BYTES, PREFIX_BYTES, Record, SegmentHeader, Trailer, WriterId, header_bytes, parse_index,
 };
 use crate::names::{Name, SegmentId};
 use crate::pieces::list;
@@ -86,9 +86,9 @@ pub(crate) fn scan(core: &Core, id: SegmentId) -> Result<()> {
         }
     }
     let mut page = Buffer::new(PAGE_BYTES);
-    if io::read_up_to(file.as_ref(), &[page.piece()], 0)? < PAGE_BYTES
-        || SegmentHeader::parse(page.bytes(), id.writer, id.number).is_err()
-    {
+    let read = io::read_up_to(file.as_ref(), &[page.piece()], 0)?;
+    // Footer and headers say themselves where they belong; only what another version wrote is left alone.
+    if read < PAGE_BYTES || SegmentHeader::parse(page.bytes(), id.writer, id.number) == Err(Damage::Version) {
         return Ok(());
     }
     if let Some(records) = footer(file.as_ref(), id, len)? {

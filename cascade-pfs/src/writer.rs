@@ -215,12 +215,8 @@ impl Writer {
             return;
         }
         for name in crate::follow::names(&self.core) {
-            let of = match name {
-                Name::Writer(of) | Name::Log(of) | Name::Claim(of, _) => of,
-                Name::Segment(id) => id.writer,
-            };
             // A segment that is still there keeps everything.
-            if of == writer && !matches!(name, Name::Segment(_)) {
+            if name.writer() == writer && !matches!(name, Name::Segment(_)) {
                 self.remove(name);
             }
         }

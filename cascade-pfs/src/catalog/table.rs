@@ -306,7 +306,7 @@ mod tests {
         let meta = BlockMeta {
             len: 1 + (key * 7919 + version) % (1 << 40),
             digest: key ^ version << 32,
-            class: if version % 3 == 0 { Class::Prefix } else { Class::Ordinary },
+            class: if version.is_multiple_of(3) { Class::Prefix } else { Class::Ordinary },
             tenant: (key % 65_536) as u16,
         };
         let (writer, segment) = (WriterId([(key % 7) as u8; 16]), key % 11);
@@ -335,7 +335,7 @@ mod tests {
             let id = BlockId::named(&key.to_string());
             if random.once_in(2) {
                 assert_eq!(table.remove(&id), map.remove(&id));
-            } else if !map.contains_key(&id) {
+            } else if let std::collections::hash_map::Entry::Vacant(place) = map.entry(id) {
                 let record = record(key, version * 77_777);
                 let home = SegmentId { writer: record.writer, number: record.segment };
                 let number = *numbers.entry(home).or_insert_with(|| table.enter(home));
@@ -343,7 +343,7 @@ mod tests {
                 assert!(
                     table.resident(entry, number).is_some() && table.resident(entry, number + 1).is_none()
                 );
-                map.insert(id, record);
+                place.insert(record);
             }
             assert_eq!(table.get(&id).map(|found| found.record()), map.get(&id).copied());
             assert_eq!(table.len(), map.len());
