@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::buffer::Buffer;
-use crate::config::PfsConfig;
+use crate::config::{IoEngine, PfsConfig};
 use crate::core::{Core, is_lost};
+use crate::engine::Engine;
 use crate::filesystem::FileSystem;
 use crate::follow::Follow;
 use crate::fs::{Access, Fs};
@@ -79,9 +80,19 @@ pub struct Inspection {
 }
 
 /// A core that has no writer.
-pub(crate) fn observer(dir: &Path, fs: &Arc<dyn Fs>) -> Arc<Core> {
-    let config = PfsConfig { direct: false, ..PfsConfig::new(dir, u64::MAX) };
-    Arc::new(Core::new(config, Arc::clone(fs)))
+///
+/// # Errors
+/// The system's, when it gives no threads.
+pub(crate) fn observer(dir: &Path, fs: &Arc<dyn Fs>) -> Result<Core> {
+    let config = PfsConfig {
+        direct: false,
+        io_engine: IoEngine::Pool,
+        read_threads: 1,
+        write_threads: 1,
+        ..PfsConfig::new(dir, u64::MAX)
+    };
+    let engine = Engine::start(&config, fs.as_ref())?;
+    Ok(Core::new(config, Arc::clone(fs), engine))
 }
 
 /// Looks at a directory. Blocks of segments that no log tells of are not counted.
@@ -91,7 +102,7 @@ pub(crate) fn observer(dir: &Path, fs: &Arc<dyn Fs>) -> Arc<Core> {
 pub fn inspect(dir: &Path, fs: &Arc<dyn Fs>) -> Result<Inspection> {
     let on = fs.probe(dir)?;
     fs.list(dir)?;
-    let core = observer(dir, fs);
+    let core = observer(dir, fs)?;
     let mut follow = Follow::new(&core);
     let names = follow.look(&core);
     let mut writers: BTreeMap<WriterId, WriterView> = BTreeMap::new();
@@ -186,7 +197,7 @@ pub struct Leftover {
 /// The system's, when the directory cannot be read.
 pub fn leftovers(dir: &Path, fs: &Arc<dyn Fs>, adopt_after: Duration, remove: bool) -> Result<Vec<Leftover>> {
     fs.list(dir)?;
-    let core = observer(dir, fs);
+    let core = observer(dir, fs)?;
     let mut follow = Follow::new(&core);
     let names = follow.look(&core);
     let mut found = Vec::new();

@@ -224,7 +224,7 @@ impl Index {
 pub fn scrub(dir: &Path, fs: &Arc<dyn Fs>, options: &Options, progress: &Progress) -> Result<Report> {
     let started = Instant::now();
     fs.list(dir)?;
-    let core = inspect::observer(dir, fs);
+    let core = inspect::observer(dir, fs)?;
     let names = follow::names(&core);
     let mut report = Report::default();
     let mut index = Index::default();
