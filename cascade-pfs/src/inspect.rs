@@ -1,6 +1,6 @@
 //! A directory seen from outside: nothing is made, changed, adopted or waited for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Result;
 use std::path::Path;
 use std::sync::Arc;
@@ -178,6 +178,16 @@ pub(crate) fn life(core: &Core, writer: WriterId) -> Result<Life> {
     Ok(if age < Duration::from_secs(30) { Life::Lives } else { Life::Silent(age) })
 }
 
+/// A segment that is not there keeps nobody's log.
+fn forget_missing(core: &Core, names: &[Name]) {
+    let there: HashSet<SegmentId> = recover::segments(names).collect();
+    let mut catalog = core.catalog.write();
+    let gone: Vec<SegmentId> = catalog.segments.keys().filter(|id| !there.contains(id)).copied().collect();
+    for id in gone {
+        catalog.drop_segment(id);
+    }
+}
+
 /// A file that is of no use any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -200,10 +210,11 @@ pub fn leftovers(dir: &Path, fs: &Arc<dyn Fs>, adopt_after: Duration, remove: bo
     let core = observer(dir, fs)?;
     let mut follow = Follow::new(&core);
     let names = follow.look(&core);
+    forget_missing(&core, &names);
     let mut found = Vec::new();
-    let with_segments: std::collections::HashSet<WriterId> =
+    let with_segments: HashSet<WriterId> =
         recover::segments(&names).map(|SegmentId { writer, .. }| writer).collect();
-    let writers: std::collections::BTreeSet<WriterId> = names.iter().map(Name::writer).collect();
+    let writers: BTreeSet<WriterId> = names.iter().map(Name::writer).collect();
     for writer in writers.into_iter().filter(|writer| !with_segments.contains(writer)) {
         let life = if follow.has_ended(writer) { Life::Ended } else { life(&core, writer)? };
         if !life.is_over(adopt_after) || !crate::follow::forgets(&core, writer).is_empty() {
