@@ -54,11 +54,15 @@ pub enum Bug {
     TrustMode,
     /// A forked child uses what its parent holds.
     NoForkCheck,
+    /// A failed fdatasync counts as done.
+    SwallowedSync,
+    /// What the kernel may still write to is answered for when its deadline passes.
+    EarlyAnswer,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::SkipDigest,
         Self::NoGenerationBump,
         Self::NoReleaseOnAdvance,
@@ -83,6 +87,8 @@ impl Bug {
         Self::NoQuarantine,
         Self::TrustMode,
         Self::NoForkCheck,
+        Self::SwallowedSync,
+        Self::EarlyAnswer,
     ];
 
     /// Its name in `CASCADE_PLANTED`: that of the variant in lower case with hyphens.
@@ -144,7 +150,7 @@ mod tests {
         assert_eq!(names.len(), Bug::ALL.len());
         assert_eq!(
             Bug::ALL.last(),
-            Some(&Bug::NoForkCheck),
+            Some(&Bug::EarlyAnswer),
             "the last variant is listed, so none was forgotten"
         );
     }

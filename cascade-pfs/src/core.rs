@@ -94,9 +94,13 @@ impl Core {
         self.direct.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn refuse_direct(&self) {
-        self.direct.store(false, Ordering::Relaxed);
-        self.buffered();
+    /// Files are opened through the page cache from here on; whether they were not before.
+    pub(crate) fn refuse_direct(&self) -> bool {
+        let was = self.direct.swap(false, Ordering::Relaxed);
+        if was {
+            self.buffered();
+        }
+        was
     }
 
     /// Arranges the configured stripes.
@@ -264,4 +268,9 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 /// Whether an error says that the file is not there any more.
 pub(crate) fn is_lost(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE))
+}
+
+/// Whether a call was not taken as it was: some file systems open a file for direct I/O and then refuse it.
+pub(crate) fn is_invalid(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
 }

@@ -12,7 +12,7 @@ use cascade_core::id::BlockId;
 use cascade_core::memory::SgList;
 use cascade_core::tier::MissReason;
 
-use crate::core::{Core, is_lost};
+use crate::core::{Core, is_invalid, is_lost};
 use crate::layout::Record;
 use crate::names::SegmentId;
 use crate::part::Part;
@@ -29,6 +29,8 @@ enum Read {
     Right,
     Wrong,
     Lost,
+    /// The file system does not read past the page cache what it has opened so.
+    Undirected,
     Failed,
 }
 
@@ -45,6 +47,7 @@ impl Read {
         match error {
             error if error.kind() == ErrorKind::UnexpectedEof => Self::Wrong,
             error if is_lost(error) => Self::Lost,
+            error if is_invalid(error) => Self::Undirected,
             _ => Self::Failed,
         }
     }
@@ -125,8 +128,11 @@ impl Fetch {
                 core.counters.bytes_out.add(record.meta.len);
                 return asked.end(core, Outcome::Fetched(record.meta));
             }
-            Read::Failed if asked.part.is_late() => return asked.miss(core, MissReason::Deadline),
-            Read::Failed => {
+            Read::Undirected if core.refuse_direct() => {}
+            Read::Failed | Read::Undirected if asked.part.is_late() => {
+                return asked.miss(core, MissReason::Deadline);
+            }
+            Read::Failed | Read::Undirected => {
                 core.counters.io_errors.add(1);
                 return asked.miss(core, MissReason::Unavailable);
             }

@@ -65,7 +65,7 @@ pub(crate) fn count() -> u64 {
 
 /// The tests that caught the bug.
 fn check(control: &Control, binary: &Binary) -> Result<String> {
-    let sound = if matches!(binary.build, "plain" | "kill") {
+    let sound = if matches!(binary.build, "plain" | "kill" | "files") {
         execute(binary, control, None)?.passed
     } else {
         listed(binary, control.test)?

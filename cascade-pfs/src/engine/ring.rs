@@ -18,11 +18,15 @@ use crate::pieces::{rest, total};
 /// Calls that the kernel has at once. Their bytes are bounded by who submits: [`crate::queue::Queue`] for writes,
 /// [`crate::gate::Gate`] for reads.
 const DEPTH: usize = 256;
+/// How long what is under way may go on when the tier is closed, before the kernel is asked to give it up.
+const GRACE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 struct Mail {
     transfers: VecDeque<Transfer>,
     cancel_late: bool,
+    /// Also what is not late.
+    cancel_all: bool,
     closed: bool,
     /// The thread waits for the kernel, and looks here only when it is woken.
     asleep: bool,
@@ -89,9 +93,13 @@ impl Ring {
             return;
         }
         self.tell(|mail| mail.closed = true);
-        if let Some(thread) = self.thread.lock().take() {
-            join(thread, deadline);
+        let Some(thread) = self.thread.lock().take() else { return };
+        let patient = deadline.min(Instant::now() + GRACE);
+        while !thread.is_finished() && Instant::now() < patient {
+            thread::sleep(Duration::from_millis(1));
         }
+        self.tell(|mail| (mail.cancel_late, mail.cancel_all) = (true, true));
+        join(thread, deadline);
     }
 }
 
@@ -122,6 +130,7 @@ impl Driver {
         let room = self.queue.room().saturating_sub(self.paused.len()).min(mail.transfers.len());
         let transfers: Vec<Transfer> = mail.transfers.drain(..room).collect();
         let (cancel, idle) = (std::mem::take(&mut mail.cancel_late), transfers.is_empty());
+        let all = mail.cancel_all;
         mail.asleep = true;
         if mail.closed
             && idle
@@ -141,7 +150,7 @@ impl Driver {
             self.call(Job { transfer, steps, ending: None });
         }
         if cancel {
-            self.cancel_late();
+            self.cancel_late(all);
         }
         true
     }
@@ -206,9 +215,9 @@ impl Driver {
         }
     }
 
-    fn cancel_late(&mut self) {
+    fn cancel_late(&mut self, all: bool) {
         let now = Instant::now();
-        let is_late = |job: &Job| job.transfer.deadline.is_some_and(|deadline| deadline <= now);
+        let is_late = |job: &Job| all || job.transfer.deadline.is_some_and(|deadline| deadline <= now);
         let under_way = self.queue.flying().filter(|(_, job)| is_late(job));
         let late: Vec<usize> = under_way.map(|(number, _)| number).collect();
         // One whose cancellation finds no place is asked for with the next deadline, or ends by itself.

@@ -64,8 +64,9 @@ fn attempts(
                 core.counters.bytes_out.add(into.len() as u64);
                 return Outcome::Fetched(record.meta);
             }
-            Read::Failed if is_late() => return Outcome::Miss(MissReason::Deadline),
-            Read::Failed => {
+            Read::Undirected if core.refuse_direct() => {}
+            Read::Failed | Read::Undirected if is_late() => return Outcome::Miss(MissReason::Deadline),
+            Read::Failed | Read::Undirected => {
                 core.counters.io_errors.add(1);
                 return Outcome::Miss(MissReason::Unavailable);
             }

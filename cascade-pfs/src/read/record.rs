@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use cascade_core::digest;
 use cascade_core::memory::{Piece, SgList};
+use cascade_core::planted::{self, Bug};
 use parking_lot::Mutex;
 
 use crate::buffer::Buffer;
@@ -95,6 +96,7 @@ impl Reading {
 /// Whether these are the digests of what was put.
 pub(super) fn is_right(record: &Record, digests: impl Iterator<Item = u64>) -> bool {
     digest::root(record.id.as_bytes(), record.meta.len, digests) == record.meta.digest
+        || planted::is(Bug::SkipDigest)
 }
 
 /// Calls `work` here where it is quick, else on another thread.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{Error, Result};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use cascade_core::memory::Piece;
@@ -82,6 +83,8 @@ pub enum Fault {
     Short(usize),
     /// The call waits before it does its work.
     Stall(Duration),
+    /// The kernel's queue keeps a read until it is cancelled; a call fails with `ETIMEDOUT`.
+    Hang,
     /// One bit of what is read, or written, is another: the one with this number, modulo the length.
     Flip(u64),
 }
@@ -178,6 +181,7 @@ fn meet(plan: &Mutex<Plan>, call: Call, name: &str) -> Result<Option<Fault>> {
             std::thread::sleep(time);
             Ok(None)
         }
+        Some(Fault::Hang) => Err(Error::from_raw_os_error(libc::ETIMEDOUT)),
         other => Ok(other),
     }
 }
@@ -240,6 +244,16 @@ fn flip(bytes: &mut [u8], bit: u64) {
     }
 }
 
+/// A descriptor that nothing is ever to be read from.
+fn silent() -> Result<RawFd> {
+    static PIPE: OnceLock<(OwnedFd, OwnedFd)> = OnceLock::new();
+    if let Some((from, _)) = PIPE.get() {
+        return Ok(from.as_raw_fd());
+    }
+    let pipe = nix::unistd::pipe()?;
+    Ok(PIPE.get_or_init(|| pipe).0.as_raw_fd())
+}
+
 impl FaultFile {
     /// What is left of a write that is cut to `most` bytes.
     fn cut(&self, from: &[Piece], most: usize) -> Vec<Piece> {
@@ -295,6 +309,10 @@ impl File for FaultFile {
             (None, _) => {}
             (Some(Fault::Errno(number)), _) => return Some(Err(Error::from_raw_os_error(number))),
             (Some(Fault::Stall(time)), _) => queued.pause = time,
+            (Some(Fault::Hang), _) => match silent() {
+                Ok(descriptor) => queued.descriptor = descriptor,
+                Err(error) => return Some(Err(error)),
+            },
             (Some(Fault::Short(most)), Way::Read) => {
                 queued.ending = Some(Box::new(move |result| Ok(result?.min(most))));
             }

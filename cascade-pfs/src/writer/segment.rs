@@ -3,8 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
+use cascade_core::planted::{self, Bug};
+
 use crate::buffer::Buffer;
 use crate::config::Durability;
+use crate::core::is_invalid;
 use crate::fs::{File, Way};
 use crate::io as whole;
 use crate::layout::{LogEvent, PAGE_BYTES, Page, Record, SegmentHeader, footer_bytes, write_footer};
@@ -92,11 +95,7 @@ impl Writer {
             Ok(file)
         };
         match attempt() {
-            // Some file systems open a file for direct I/O and then refuse it.
-            Err(error) if is_invalid(&error) && core.is_direct() => {
-                core.refuse_direct();
-                attempt()
-            }
+            Err(error) if is_invalid(&error) && core.refuse_direct() => attempt(),
             other => other,
         }
     }
@@ -106,6 +105,9 @@ impl Writer {
         let Some(open) = self.open.as_mut().filter(|open| !open.poisoned) else { return Ok(()) };
         self.core.counters.syncs.add(1);
         let mut synced = open.file.sync();
+        if planted::is(Bug::SwallowedSync) {
+            synced = Ok(());
+        }
         if synced.is_ok() && open.fresh {
             self.core.counters.metadata.add(1);
             synced = self.core.fs.sync_dir(&self.core.config.dir);
@@ -163,8 +165,4 @@ impl Writer {
             let _ = open.file.truncate(open.end);
         })
     }
-}
-
-fn is_invalid(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
 }

@@ -11,7 +11,7 @@ use crate::workspace::{root, target};
 
 /// A test binary.
 pub(super) struct Binary {
-    /// `plain`, `kill`, or the checker it is built for.
+    /// `plain`, `kill`, `files`, or the checker it is built for.
     pub(super) build: &'static str,
     pub(super) name: String,
     pub(super) path: PathBuf,
@@ -22,14 +22,17 @@ pub(super) struct Binary {
 /// Builds them all.
 pub(super) fn all() -> Result<Vec<Binary>> {
     let mut found = Vec::new();
-    let mut plain = build(&["--features", "planted"]);
+    let mut plain = build("cascade-shm", &["--features", "planted"]);
     plain.args(["arena", "conformance", "fork", "hostile"].iter().flat_map(|name| ["--test", name]));
     found.extend(binaries("plain", &mut plain)?);
+    let files = ["--features", "planted,testing", "--test", "tier", "--test", "faults", "--test", "engine"];
+    found.extend(binaries("files", &mut build("cascade-pfs", &files))?);
     // A build of its own: with kill points times are shorter, which other lanes notice.
-    let mut kill = build(&["--features", "planted,kill-points", "--test", "kill"]);
+    let mut kill = build("cascade-shm", &["--features", "planted,kill-points", "--test", "kill"]);
     found.extend(binaries("kill", &mut kill)?);
     for checker in ["loom", "shuttle"] {
-        let mut command = build(&["--features", "planted", "--release", "--test", &format!("{checker}*")]);
+        let tests = format!("{checker}*");
+        let mut command = build("cascade-shm", &["--features", "planted", "--release", "--test", &tests]);
         command.arg("--target-dir").arg(target().join(checker));
         command.env("RUSTFLAGS", format!("--cfg {checker}")).env("CARGO_PROFILE_RELEASE_LTO", "off");
         found.extend(binaries(checker, &mut command)?);
@@ -37,9 +40,9 @@ pub(super) fn all() -> Result<Vec<Binary>> {
     Ok(found)
 }
 
-fn build(arguments: &[&str]) -> Command {
+fn build(package: &str, arguments: &[&str]) -> Command {
     let mut command =
-        cargo(&["test", "-p", "cascade-shm", "--no-run", "--message-format", "json-render-diagnostics"]);
+        cargo(&["test", "-p", package, "--no-run", "--message-format", "json-render-diagnostics"]);
     // Without it a build without debug assertions refuses to have bugs.
     command.args(arguments).env("CASCADE_PLANTED_BUILD", "1");
     command
@@ -64,7 +67,8 @@ fn binary(build: &'static str, line: &str) -> Option<Binary> {
     let is_test = message["profile"]["test"].as_bool()?;
     let path = PathBuf::from(message["executable"].as_str()?);
     let name = message["target"]["name"].as_str()?.to_owned();
-    is_test.then(|| Binary { build, name, path, folder: root().join("cascade-shm") })
+    let package = if build == "files" { "cascade-pfs" } else { "cascade-shm" };
+    is_test.then(|| Binary { build, name, path, folder: root().join(package) })
 }
 
 #[cfg(test)]

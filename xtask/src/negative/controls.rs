@@ -22,6 +22,10 @@ const fn plain(bug: &'static str, binary: &'static str, test: &'static str) -> C
     control(bug, "plain", binary, test)
 }
 
+const fn files(bug: &'static str, binary: &'static str, test: &'static str) -> Control {
+    control(bug, "files", binary, test)
+}
+
 const fn loom(bug: &'static str, binary: &'static str, test: &'static str) -> Control {
     control(bug, "loom", binary, test)
 }
@@ -43,6 +47,10 @@ pub(super) const CONTROLS: &[Control] = &[
     plain("seal-before-hide", "conformance", "the_arena_conforms"),
     plain("ignore-intents", "fork", "what_a_child_held_when_it_was_killed_is_given_back"),
     plain("no-fork-check", "fork", "a_child_joins_anew_and_its_parents_lease_stays"),
+    files("swallowed-sync", "tier", "a_failed_sync_poisons_the_segment_and_is_never_tried_again"),
+    files("swallowed-sync", "tier", "flush_makes_durable_and_tells_when_it_could_not"),
+    files("skip-digest", "faults", "every_flipped_zeroed_swapped_or_replayed_range_is_noticed"),
+    files("early-answer", "engine", "memory_that_is_lent_is_not_answered_for_while_it_may_be_written"),
     Control {
         bug: "entry-before-slot",
         binary: ("kill", "kill"),
