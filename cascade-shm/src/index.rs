@@ -85,6 +85,16 @@ impl<'a> Index<'a> {
         }
     }
 
+    /// Gets one lookup of `key` under way: its tag words, and a line of each bucket's slots. Which slot it will be, the tags must
+    /// say first; but where the bucket lies, which costs as much to find out, is known by then.
+    #[inline]
+    pub fn prefetch_alone(&self, key: &Key) {
+        self.prefetch(key);
+        for bucket in key.buckets {
+            crate::raw::prefetch(&self.slots[bucket * BUCKET_SLOTS]);
+        }
+    }
+
     /// Brings the slots that may hold `key` into the cache; its tag words should be there.
     #[inline]
     pub fn prefetch_slots(&self, key: &Key) {
@@ -163,8 +173,6 @@ impl<'a> Index<'a> {
     /// Looks for a block. No lock, no system call, no store.
     #[inline]
     pub fn find(&self, key: &Key) -> Found {
-        // The second bucket's line is under way while the first one's is looked at.
-        crate::raw::prefetch(&self.tags[key.buckets[1]]);
         let mut best = Found::Absent;
         for slot in self.candidates(key) {
             let Some(word) = self.word_if_id(slot, key) else { continue };

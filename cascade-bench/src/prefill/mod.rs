@@ -5,6 +5,7 @@
 mod raw;
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 use cascade_core::digest::{crc64, root};
 use cascade_core::id::BlockId;
@@ -18,8 +19,9 @@ use crate::lap::FreshIds;
 use crate::latency::BLOCK_BYTES;
 use raw::Tables;
 
-/// Epoch of verification of an arena in which no owner has died.
-const FIRST_EPOCH: u8 = 1;
+/// Where the control area counts epochs, and how slots note them (docs/format.md).
+const EPOCH_AT: u64 = 16;
+const EPOCHS: u64 = 63;
 /// Ids made at once.
 const IDS: u64 = 100_000;
 
@@ -32,25 +34,29 @@ pub(crate) fn fill(arena: &Arena, blocks: u64) -> Result<()> {
     };
     let file = File::options().read(true).write(true).open(arena.path()).map_err(failed)?;
     let tables = Tables::of(&file, &arena.superblock().geometry).map_err(failed)?;
+    let mut epoch = [0; 8];
+    file.read_exact_at(&mut epoch, arena.superblock().geometry.offsets().control + EPOCH_AT)
+        .map_err(failed)?;
+    let epoch = (u64::from_le_bytes(epoch) % EPOCHS) as u8 + 1;
     let pages = arena.ready_bytes() / BLOCK_BYTES;
     let zeros = crc64(&[0; BLOCK_BYTES as usize]);
     let mut ids = FreshIds::default();
     for first in (0..blocks).step_by(IDS as usize) {
         for (number, id) in (first..).zip(ids.take(IDS.min(blocks - first) as usize)) {
-            name(&tables.index(), &id, number % pages * BLOCK_BYTES, zeros);
+            name(&tables.index(), &id, number % pages * BLOCK_BYTES, zeros, epoch);
         }
     }
     Ok(())
 }
 
-fn name(index: &Index<'_>, id: &BlockId, offset: u64, chunk: u64) {
+fn name(index: &Index<'_>, id: &BlockId, offset: u64, chunk: u64, epoch: u8) {
     let key = index.key(id);
     let Some((number, free)) = index.free_slot(&key) else { return };
     let claimed = index.claim(&key, number, free, Class::Ordinary, 0, false);
     let (Some(Claim::Ours(reserved)), Some(slot)) = (claimed, index.slot(number)) else { return };
     slot.set_extent(Extent { offset, len: BLOCK_BYTES }, 0, 0);
     slot.set_root(root(id.as_bytes(), BLOCK_BYTES, std::iter::once(chunk)));
-    slot.set_verified(FIRST_EPOCH);
+    slot.set_verified(epoch);
     slot.advance(reserved, reserved.with(State::Sealed, 0));
 }
 

@@ -47,6 +47,7 @@ fn pin<'a>(stripe: &'a Stripe, id: &BlockId) -> std::result::Result<Pinned<'a>, 
     let core = stripe.core();
     let index = core.index();
     let key = index.key(id);
+    index.prefetch_alone(&key);
     for _ in 0..ATTEMPTS {
         let (number, word) = match find_decided(core, &key) {
             Found::Sealed(number, word) => (number, word),
@@ -373,6 +374,7 @@ fn claim(
     let core = stripe.core();
     let index = core.index();
     let key = index.key(id);
+    index.prefetch_alone(&key);
     let replace = meta.on_existing == OnExisting::Replace;
     for _ in 0..ATTEMPTS {
         match index.find_settled(&key) {
@@ -424,8 +426,10 @@ impl Tier for Arena {
         assert_eq!(ids.len(), out.len(), "one answer for each id");
         let index = Index::new(self.inner.map.slots(), self.inner.map.tags());
         if let ([id], [answer]) = (ids, &mut *out) {
-            // Nothing to fetch ahead: the lists that it takes cost as much as the lookup.
-            *answer = look(&index, &index.key(id));
+            // The lists of a batch cost as much as the lookup.
+            let key = index.key(id);
+            index.prefetch_alone(&key);
+            *answer = look(&index, &key);
             return;
         }
         let mut ahead = Ahead::new(index, ids);
