@@ -133,6 +133,10 @@ impl Catalog {
         self.pending.remove(id);
     }
 
+    pub(crate) fn ids(&self) -> Vec<BlockId> {
+        self.blocks.ids().collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.blocks.len()
     }

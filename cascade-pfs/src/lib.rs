@@ -26,6 +26,7 @@ pub mod config;
 mod core;
 mod counters;
 mod engine;
+mod enumerate;
 pub mod filesystem;
 mod follow;
 pub mod fs;

@@ -14,6 +14,7 @@ use cascade_core::{Error, ErrorKind, Result};
 use parking_lot::{Condvar, Mutex};
 
 use crate::adopt;
+use crate::catalog::Catalog;
 use crate::config::{IoEngine, PfsConfig};
 use crate::core::Core;
 use crate::counters::PfsStats;
@@ -215,6 +216,11 @@ impl PfsTier {
     /// Whether this process was forked from the one that opened the tier: it has none of its threads.
     fn is_forked(&self) -> bool {
         std::process::id() != self.handle.pid
+    }
+
+    /// What the index says; `None` in a forked child, whose lock a thread of the parent may have held.
+    pub(crate) fn catalog<T>(&self, ask: impl FnOnce(&Catalog) -> T) -> Option<T> {
+        (!self.is_forked()).then(|| ask(&self.core().catalog.read()))
     }
 
     fn core(&self) -> &Arc<Core> {

@@ -155,13 +155,8 @@ impl Writer {
 
     fn forget(&mut self, id: &BlockId) -> Outcome {
         use cascade_core::tier::MissReason;
-        let sequence = {
-            let mut catalog = self.core.catalog.write();
-            if catalog.find(id).is_none() {
-                return Outcome::Miss(MissReason::Absent);
-            }
-            catalog.next_sequence()
-        };
+        // Also where nothing is known of it: another writer may have logged it just now.
+        let sequence = self.core.catalog.write().next_sequence();
         self.log.note(LogEvent::Forget { id: *id, sequence });
         let mut logged = self.log.write();
         if logged.is_ok() && self.core.config.durability == Durability::Block {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cascade_core::batch::Outcome;
 use cascade_core::id;
 use cascade_core::tier::{BlockMeta, Lookup, MissReason};
-use cascade_store::{Put, StoreConfig, outcome_name};
+use cascade_store::{Level, Located, Put, Reach, StoreConfig, outcome_name};
 use parking_lot::RwLock;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -22,8 +22,24 @@ pub(crate) struct Store {
     inner: RwLock<Option<cascade_store::Store>>,
 }
 
-fn put_meta(prefix: bool) -> Put {
-    if prefix { Put::prefix() } else { Put::default() }
+fn put_meta(prefix: bool, wait: &str) -> PyResult<Put> {
+    let reach = match wait {
+        "found" => Reach::Found,
+        "files" => Reach::Files,
+        "durable" => Reach::Durable,
+        other => {
+            let what = format!("wait = {other:?}: \"found\", \"files\" or \"durable\" is needed");
+            return Err(PyValueError::new_err(what));
+        }
+    };
+    let put = if prefix { Put::prefix() } else { Put::default() };
+    Ok(put.until(reach))
+}
+
+fn timeout(seconds: f64) -> PyResult<Instant> {
+    let wrong = || PyValueError::new_err(format!("a timeout is a number of seconds, not {seconds}"));
+    let length = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
+    Instant::now().checked_add(length).ok_or_else(wrong)
 }
 
 impl Store {
@@ -80,20 +96,22 @@ impl Store {
         Ok(self.open()?.arena().path().to_owned())
     }
 
-    #[pyo3(signature = (id, data, prefix=false))]
+    #[pyo3(signature = (id, data, prefix=false, wait="found"))]
     fn put(
         &self,
         py: Python<'_>,
         id: &Bound<'_, PyAny>,
         data: &Bound<'_, PyAny>,
         prefix: bool,
+        wait: &str,
     ) -> PyResult<&'static str> {
+        let put = put_meta(prefix, wait)?;
         let (store, id, buffer) = (self.open()?, to_id(id)?, Buffer::to_read(data)?);
         if buffer.len() == 0 {
             return Err(PyValueError::new_err("a block has at least one byte"));
         }
         let bytes = buffer.bytes();
-        Ok(outcome_name(py.detach(|| store.put(&id, bytes, put_meta(prefix)))))
+        Ok(outcome_name(py.detach(|| store.put(&id, bytes, put))))
     }
 
     fn get(&self, py: Python<'_>, id: &Bound<'_, PyAny>, out: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
@@ -112,21 +130,23 @@ impl Store {
         Ok(py.detach(|| store.lease(&id)).ok().map(Lease::new))
     }
 
-    #[pyo3(signature = (ids, data, prefix=false))]
+    #[pyo3(signature = (ids, data, prefix=false, wait="found"))]
     fn put_batch(
         &self,
         py: Python<'_>,
         ids: &Bound<'_, PyAny>,
         data: &Bound<'_, PyAny>,
         prefix: bool,
+        wait: &str,
     ) -> PyResult<Vec<&'static str>> {
+        let put = put_meta(prefix, wait)?;
         let (store, ids) = (self.open()?, to_ids(ids)?);
         let buffers: Vec<Buffer> =
             data.try_iter()?.map(|one| Buffer::to_read(&one?)).collect::<PyResult<_>>()?;
         check_lengths(ids.len(), buffers.len())?;
         let blocks: Vec<(id::BlockId, &[u8])> =
             ids.into_iter().zip(buffers.iter().map(Buffer::bytes)).collect();
-        let outcomes: Vec<Outcome> = py.detach(|| store.put_batch(&blocks, put_meta(prefix)));
+        let outcomes: Vec<Outcome> = py.detach(|| store.put_batch(&blocks, put));
         Ok(outcomes.into_iter().map(outcome_name).collect())
     }
 
@@ -148,9 +168,8 @@ impl Store {
     }
 
     fn lease_batch(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Vec<Option<Lease>>> {
-        use cascade_core::tier::Addressable;
         let (store, ids) = (self.open()?, to_ids(ids)?);
-        let leases = py.detach(|| store.arena().lease_batch(&ids));
+        let leases = py.detach(|| store.lease_batch(&ids));
         Ok(leases.into_iter().map(|lease| lease.ok().map(Lease::new)).collect())
     }
 
@@ -163,6 +182,29 @@ impl Store {
         let answers = self.open()?.lookup(&to_ids(ids)?);
         let len = |answer| if let Lookup::Hit(meta) = answer { Some(meta.len) } else { None };
         Ok(answers.into_iter().map(len).collect())
+    }
+
+    /// For each id the name of the highest tier that has its block and the block's length, or `None`.
+    fn locate(&self, ids: &Bound<'_, PyAny>) -> PyResult<Vec<Option<(&'static str, u64)>>> {
+        let found = self.open()?.locate(&to_ids(ids)?);
+        let place = |found: Located| match (found.level, found.answer) {
+            (Some(level), Lookup::Hit(meta)) => Some((level.name(), meta.len)),
+            _ => None,
+        };
+        Ok(found.into_iter().map(place).collect())
+    }
+
+    /// Brings blocks up into the arena; waits for that only as long as `timeout_s` says.
+    #[pyo3(signature = (ids, timeout_s=0.0))]
+    fn prefetch(
+        &self,
+        py: Python<'_>,
+        ids: &Bound<'_, PyAny>,
+        timeout_s: f64,
+    ) -> PyResult<Option<Vec<&'static str>>> {
+        let (store, ids, deadline) = (self.open()?, to_ids(ids)?, timeout(timeout_s)?);
+        let outcomes = py.detach(|| store.prefetch(&ids).wait(deadline));
+        Ok(outcomes.map(|outcomes| outcomes.into_iter().map(outcome_name).collect()))
     }
 
     fn contains(&self, id: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -186,29 +228,35 @@ impl Store {
 
     #[pyo3(signature = (timeout_s=60.0))]
     fn flush(&self, py: Python<'_>, timeout_s: f64) -> PyResult<()> {
-        let store = self.open()?;
-        let timeout = Duration::try_from_secs_f64(timeout_s).map_err(|_| {
-            PyValueError::new_err(format!("a timeout is a number of seconds, not {timeout_s}"))
-        })?;
-        py.detach(|| store.flush(Instant::now() + timeout)).map_err(raise)
+        let (store, deadline) = (self.open()?, timeout(timeout_s)?);
+        py.detach(|| store.flush(deadline)).map_err(raise)
     }
 
+    /// The whole store's counters, and under `tiers`, `moves` and `miss_reasons` what they are made of.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let stats = PyDict::new(py);
-        for (name, value) in self.open()?.stats().fields() {
-            stats.set_item(name, value)?;
+        let found = self.open()?.stats();
+        let stats = dict(py, &found.total().fields())?;
+        let tiers = PyDict::new(py);
+        for (level, of) in &found.tiers {
+            let tier = dict(py, &of.fields())?;
+            tier.set_item("served", found.hits(*level))?;
+            if *level == Level::Files {
+                found.file_fields().iter().try_for_each(|(name, value)| tier.set_item(name, value))?;
+            }
+            tiers.set_item(level.name(), tier)?;
         }
+        stats.set_item("tiers", tiers)?;
+        stats.set_item("moves", dict(py, &found.moves.fields())?)?;
+        let reasons: Vec<_> = found.misses.iter().map(|(why, count)| (why.name(), *count)).collect();
+        stats.set_item("miss_reasons", dict(py, &reasons)?)?;
         Ok(stats)
     }
 
     /// Waits until every page of the arena exists; false when the time passed first.
     #[pyo3(signature = (timeout_s=60.0))]
     fn wait_ready(&self, py: Python<'_>, timeout_s: f64) -> PyResult<bool> {
-        let store = self.open()?;
-        let timeout = Duration::try_from_secs_f64(timeout_s).map_err(|_| {
-            PyValueError::new_err(format!("a timeout is a number of seconds, not {timeout_s}"))
-        })?;
-        Ok(py.detach(|| store.arena().wait_ready(Instant::now() + timeout)))
+        let (store, deadline) = (self.open()?, timeout(timeout_s)?);
+        Ok(py.detach(|| store.arena().wait_ready(deadline)))
     }
 
     fn close(&self, py: Python<'_>) {
@@ -224,6 +272,12 @@ impl Store {
     fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, pyo3::types::PyTuple>) {
         self.close(py);
     }
+}
+
+fn dict<'py>(py: Python<'py>, fields: &[(&str, u64)]) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    fields.iter().try_for_each(|(name, value)| dict.set_item(name, value))?;
+    Ok(dict)
 }
 
 fn check_lengths(ids: usize, buffers: usize) -> PyResult<()> {

@@ -1,6 +1,7 @@
 //! The arena as a program holds it.
 
 mod audit;
+mod below;
 mod ops;
 mod scrub;
 
@@ -16,6 +17,7 @@ use cascade_core::sync::Ordering;
 use cascade_core::{Error, ErrorKind, Result};
 
 pub use audit::Audit;
+pub use below::{BelowStats, Cold, Fill, Noted, Survey};
 pub use scrub::{Scrub, Scrubbed};
 
 use crate::collapse::{self, HugePages};

@@ -13,9 +13,10 @@ use crate::index::Key;
 use crate::ledger::Entry;
 use crate::protocol::{self, WhenPinned};
 use crate::region::Claim;
-use crate::session::{Cell, Core, Stripe};
-use crate::slot::{State, Word};
+use crate::session::{Cell, Core, Event, Stripe};
+use crate::slot::{Slot, State, Word};
 
+pub use score::worth;
 pub use window::Window;
 
 /// Blocks evicted under one scan of the ledgers.
@@ -184,11 +185,15 @@ fn evict_some(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned)
         match decided.state() {
             State::Freeing => {
                 crate::kill::point("evict.freeing");
+                let was_kept = index.slot(slot).is_some_and(Slot::is_kept);
                 finish_free(stripe, slot, decided, cell);
                 gone += 1;
                 let counted = !planted::is(Bug::UncountedEviction);
                 if counted && was_sealed && when_pinned == WhenPinned::Keep {
-                    stripe.counters.count(crate::session::Event::Evicted(1));
+                    stripe.counters.count(Event::Evicted(1));
+                    if was_kept {
+                        stripe.counters.count(Event::EvictedKept);
+                    }
                     core.map().control().evictions.fetch_add(1, Ordering::Relaxed);
                 }
             }

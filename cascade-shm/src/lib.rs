@@ -43,10 +43,11 @@ pub mod remove;
 mod seal;
 mod session;
 
-pub use arena::{Arena, Audit, Growth, Scrub, Scrubbed};
+pub use arena::{Arena, Audit, BelowStats, Cold, Fill, Growth, Noted, Scrub, Scrubbed, Survey};
 pub use collapse::HugePages;
 pub use config::ArenaConfig;
 pub use hugepage::Huge;
+pub use slot::Below;
 
 /// What the models build their arenas from.
 #[cfg(any(loom, shuttle))]

@@ -1,9 +1,13 @@
 //! The slot: one cache line that says all of a block. Byte table in docs/format.md.
 
+mod below;
+
 use cascade_core::id::BlockId;
 use cascade_core::planted::{self, Bug};
 use cascade_core::sync::{AtomicU64, Ordering, fence};
 use cascade_core::tier::Class;
+
+pub use below::Below;
 
 /// Offsets are stored in units of this many bytes.
 pub const OFFSET_UNIT: u64 = 4096;

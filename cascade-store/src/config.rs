@@ -1,12 +1,20 @@
 //! Configuration from code, environment and file: validated, and printable as what is in force.
 
+mod files;
+mod values;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use cascade_core::units::{exact_size, parse_size};
 use cascade_core::{Error, ErrorKind, Result};
 use cascade_shm::{Arena, ArenaConfig};
+use cascade_pfs::PfsConfig;
 use serde::Deserialize;
+
+use values::Values;
+
+pub use files::{Demote, FilesConfig};
 
 /// The directory of the arena unless configured.
 const DEFAULT_SHM_PATH: &str = "/dev/shm/cascade";
@@ -38,7 +46,7 @@ impl Origin {
 }
 
 /// Every setting: its name in files and code, and its environment variable.
-const SETTINGS: [(&str, &str); 8] = [
+const SETTINGS: [(&str, &str); 17] = [
     ("shm_path", "CASCADE_SHM_PATH"),
     ("shm_capacity", "CASCADE_SHM_CAPACITY"),
     ("shm_slots", "CASCADE_SHM_SLOTS"),
@@ -47,12 +55,22 @@ const SETTINGS: [(&str, &str); 8] = [
     ("shm_leases", "CASCADE_SHM_LEASES"),
     ("node", "CASCADE_NODE"),
     ("janitor", "CASCADE_JANITOR"),
+    ("pfs_path", "CASCADE_PFS_PATH"),
+    ("pfs_capacity", "CASCADE_PFS_CAPACITY"),
+    ("pfs_segment", "CASCADE_PFS_SEGMENT"),
+    ("pfs_durability", "CASCADE_PFS_DURABILITY"),
+    ("pfs_direct", "CASCADE_PFS_DIRECT"),
+    ("pfs_io_engine", "CASCADE_PFS_IO_ENGINE"),
+    ("pfs_stripe_count", "CASCADE_PFS_STRIPE_COUNT"),
+    ("pfs_stripe_size", "CASCADE_PFS_STRIPE_SIZE"),
+    ("demote", "CASCADE_DEMOTE"),
 ];
 
 /// A configuration that was checked. Make one with [`StoreConfig::builder`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreConfig {
     arena: ArenaConfig,
+    files: Option<FilesConfig>,
     origins: BTreeMap<&'static str, Origin>,
 }
 
@@ -85,26 +103,37 @@ impl StoreConfig {
         self.arena.clone()
     }
 
-    /// Every setting with its value and origin, as TOML. What the configuration leaves open is shown as the arena has it.
+    /// The tier of files; `None` where there is none.
     #[must_use]
-    pub fn in_force(&self, arena: &Arena) -> String {
+    pub fn files(&self) -> Option<&FilesConfig> {
+        self.files.as_ref()
+    }
+
+    /// Every setting with its value and origin, as TOML. What the configuration leaves open is shown as the tiers have it:
+    /// `files` is what the tier of files was opened with.
+    #[must_use]
+    pub fn in_force(&self, arena: &Arena, files: Option<&PfsConfig>) -> String {
         let geometry = arena.superblock().geometry;
         let quoted = |text: String| format!("{text:?}");
-        let values = [
-            quoted(self.arena.dir.display().to_string()),
-            quoted(exact_size(geometry.data_bytes)),
-            (geometry.buckets * 8).to_string(),
-            quoted(exact_size(geometry.region_bytes)),
-            (geometry.owners - 1).to_string(),
-            geometry.leases().to_string(),
-            quoted(self.arena.node_name()),
-            quoted(if self.arena.janitor { "on" } else { "off" }.to_owned()),
+        let mut shown = vec![
+            ("shm_path", quoted(self.arena.dir.display().to_string())),
+            ("shm_capacity", quoted(exact_size(geometry.data_bytes))),
+            ("shm_slots", (geometry.buckets * 8).to_string()),
+            ("shm_region", quoted(exact_size(geometry.region_bytes))),
+            ("shm_owners", (geometry.owners - 1).to_string()),
+            ("shm_leases", geometry.leases().to_string()),
+            ("node", quoted(self.arena.node_name())),
+            ("janitor", quoted(if self.arena.janitor { "on" } else { "off" }.to_owned())),
         ];
-        let line = |((name, _), value): (&(&'static str, &str), String)| {
+        match (&self.files, files) {
+            (Some(config), Some(open)) => shown.extend(config.shown(open)),
+            _ => shown.push(("pfs_path", quoted(String::new()))),
+        }
+        let line = |(name, value): (&str, String)| {
             let origin = self.origins.get(name).map_or("default", |origin| origin.name());
             format!("{name} = {value}  # {origin}\n")
         };
-        SETTINGS.iter().zip(values).map(line).collect()
+        shown.into_iter().map(line).collect()
     }
 }
 
@@ -124,6 +153,13 @@ impl StoreConfigBuilder {
         parse_size(size)?;
         self.code.insert("shm_capacity", size.to_owned());
         Ok(self)
+    }
+
+    /// Directory of the tier of files, shared by all who are to find each other's blocks. Default: no such tier.
+    #[must_use]
+    pub fn pfs_path(mut self, path: impl AsRef<Path>) -> Self {
+        self.code.insert("pfs_path", path.as_ref().to_string_lossy().into_owned());
+        self
     }
 
     /// Any setting by its name in files.
@@ -215,43 +251,17 @@ fn read_file(path: &Path) -> Result<BTreeMap<&'static str, String>> {
 }
 
 fn check(values: &BTreeMap<&'static str, (String, Origin)>) -> Result<StoreConfig> {
-    let text = |name: &str| values.get(name).map(|(value, _)| value.as_str());
-    let wrong = |name: &str, value: &str, why: &str| {
-        let origin = values.get(name).map_or("default", |(_, origin)| origin.name());
-        Error::new(ErrorKind::Config, format!("{name} = {value:?} (from {origin}): {why}"))
-    };
-    let size = |name: &str| {
-        text(name)
-            .map(|value| parse_size(value).map_err(|error| wrong(name, value, error.context())))
-            .transpose()
-    };
-    let number = |name: &str, least: u64, most: u64| {
-        let parse = |value: &str| {
-            let number = value.parse::<u64>().ok().filter(|number| (least..=most).contains(number));
-            number.ok_or_else(|| {
-                wrong(name, value, &format!("a whole number from {least} to {most} is needed"))
-            })
-        };
-        text(name).map(parse).transpose()
-    };
-    let janitor = match text("janitor") {
-        None | Some("on") => true,
-        Some("off") => false,
-        Some(other) => return Err(wrong("janitor", other, "\"on\" or \"off\" is needed")),
-    };
-    let dir = text("shm_path").unwrap_or(DEFAULT_SHM_PATH);
-    if !dir.starts_with('/') {
-        return Err(wrong("shm_path", dir, "an absolute path is needed"));
-    }
+    let origins = values.iter().map(|(name, (_, origin))| (*name, *origin)).collect();
+    let values = Values(values);
     let arena = ArenaConfig {
-        capacity_bytes: size("shm_capacity")?,
-        slots: number("shm_slots", 8, 1 << 31)?,
-        region_bytes: size("shm_region")?,
-        owners: number("shm_owners", 1, 65_534)?.and_then(|owners| u16::try_from(owners).ok()),
-        leases: number("shm_leases", 1, 1 << 20)?.and_then(|leases| u32::try_from(leases).ok()),
-        node: text("node").map(str::to_owned),
-        janitor,
-        ..ArenaConfig::new(dir)
+        capacity_bytes: values.size("shm_capacity")?,
+        slots: values.number("shm_slots", 8, 1 << 31)?,
+        region_bytes: values.size("shm_region")?,
+        owners: values.number("shm_owners", 1, 65_534)?.and_then(|owners| u16::try_from(owners).ok()),
+        leases: values.number("shm_leases", 1, 1 << 20)?.and_then(|leases| u32::try_from(leases).ok()),
+        node: values.text("node").map(str::to_owned),
+        janitor: values.switch("janitor", true)?,
+        ..ArenaConfig::new(values.path("shm_path", DEFAULT_SHM_PATH)?)
     };
-    Ok(StoreConfig { arena, origins: values.iter().map(|(name, (_, origin))| (*name, *origin)).collect() })
+    Ok(StoreConfig { arena, files: FilesConfig::read(&values)?, origins })
 }

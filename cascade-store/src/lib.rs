@@ -1,13 +1,15 @@
 //! The store: what a program uses, over the tiers that it has.
 //!
-//! Embedded in the caller's process it needs nothing but shared memory. Today's store has tier 2, the node's arena; the
-//! calls are those that the whole chain of tiers will answer.
+//! Embedded in the caller's process it needs nothing but shared memory: tier 2, the node's arena. With `pfs_path` it has
+//! tier 4 below it, segment files that other nodes and later jobs share.
 //!
 //! ```no_run
 //! use cascade_core::id::BlockId;
 //! use cascade_store::{Put, Store, StoreConfig};
 //!
-//! let config = StoreConfig::builder().shm_path("/dev/shm/cascade").shm_capacity("2GiB")?.resolve()?;
+//! let config = StoreConfig::builder()
+//!     .shm_path("/dev/shm/cascade").shm_capacity("2GiB")?
+//!     .pfs_path("/scratch/me/cascade").resolve()?;
 //! let store = Store::open(&config)?;
 //! let id = BlockId::named("a block");
 //! assert_eq!(store.put(&id, b"its bytes", Put::default()), cascade_core::batch::Outcome::Stored);
@@ -16,11 +18,23 @@
 //! # Ok::<(), cascade_core::Error>(())
 //! ```
 
+mod as_tier;
+mod chain;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod config;
+mod files;
+mod moves;
+mod put;
 mod raw;
+mod reserve;
+mod stats;
 mod store;
+mod tiers;
 
-pub use config::{Origin, StoreConfig, StoreConfigBuilder};
-pub use store::{Put, Store, outcome_name};
+pub use chain::{Level, Located};
+pub use config::{Demote, FilesConfig, Origin, StoreConfig, StoreConfigBuilder};
+pub use moves::count::MoveStats;
+pub use put::{Put, Reach};
+pub use stats::StoreStats;
+pub use store::{Store, outcome_name};

@@ -1,16 +1,18 @@
-//! Operations on borrowed memory, which must not return before the tier is done with it.
+//! Lists over borrowed memory: what uses them must be done with it before the borrow ends.
 
 use std::time::{Duration, Instant};
 
-use cascade_core::batch::{Batch, Op, Outcome};
-use cascade_core::memory::Piece;
-use cascade_core::tier::{MissReason, Tier};
-
+use cascade_core::batch::{Batch, Op, Outcome, Ticket};
+use cascade_core::block::BlockMemory;
+use cascade_core::copy;
+use cascade_core::digest::{self, CHUNK_BYTES};
 use cascade_core::id::BlockId;
+use cascade_core::lease::Lease;
+use cascade_core::memory::{Piece, SgList};
+use cascade_core::tier::{MissReason, PutMeta, Tier};
 
-/// Waits for all of `batch`, however long the tier takes: its pieces are borrowed. The tiers bound their own work.
-fn complete(tier: &dyn Tier, batch: Batch) -> Vec<Outcome> {
-    let ticket = tier.submit(batch);
+/// Waits for all of a ticket, however long the tier takes: its pieces are borrowed. The tiers bound their own work.
+pub(crate) fn complete(ticket: &Ticket) -> Vec<Outcome> {
     loop {
         if let Some(outcomes) = ticket.wait(Instant::now() + Duration::from_secs(1)) {
             return outcomes;
@@ -18,35 +20,95 @@ fn complete(tier: &dyn Tier, batch: Batch) -> Vec<Outcome> {
     }
 }
 
-/// Fetches each block into its buffer.
-pub(crate) fn fetch(tier: &dyn Tier, wanted: &mut [(BlockId, &mut [u8])]) -> Vec<Outcome> {
-    let ops = wanted.iter_mut().map(|(id, out)| {
-        // SAFETY: `out` is borrowed mutably until this function returns, which is after the tier has answered for it.
+/// Runs a batch and waits for all of it.
+pub(crate) fn run(tier: &dyn Tier, ops: Vec<Op>) -> Vec<Outcome> {
+    complete(&tier.submit(Batch::new(ops)))
+}
+
+/// Hands lists over the buffers to `fetch`, which returns when every operation on them has ended.
+pub(crate) fn fetch<T>(
+    wanted: &mut [(BlockId, &mut [u8])],
+    fetch: impl FnOnce(Vec<(BlockId, SgList)>) -> T,
+) -> T {
+    let lists = wanted.iter_mut().map(|(id, out)| {
+        // SAFETY: `out` is borrowed mutably until this function returns, which is after the tiers have answered for it.
         let piece = unsafe { Piece::host_write(out.as_mut_ptr(), out.len()) };
-        Op::Fetch { id: *id, into: piece.into() }
+        (*id, piece.into())
     });
-    complete(tier, Batch::new(ops.collect()))
+    fetch(lists.collect())
 }
 
-/// Stores each buffer as a block.
-pub(crate) fn store(
-    tier: &dyn Tier,
-    blocks: &[(BlockId, &[u8], cascade_core::tier::PutMeta)],
-) -> Vec<Outcome> {
-    let ops = blocks.iter().map(|(id, from, meta)| {
-        // SAFETY: `from` is borrowed until this function returns, which is after the tier has answered for it.
+/// Hands lists over the buffers to `store`, which returns when every operation on them has ended.
+pub(crate) fn store<T>(
+    blocks: &[(BlockId, &[u8], PutMeta)],
+    store: impl FnOnce(Vec<(BlockId, SgList, PutMeta)>) -> T,
+) -> T {
+    let lists = blocks.iter().map(|(id, from, meta)| {
+        // SAFETY: `from` is borrowed until this function returns, which is after the tiers have answered for it.
         let piece = unsafe { Piece::host_read(from.as_ptr(), from.len()) };
-        Op::Store { id: *id, from: piece.into(), meta: *meta }
+        (*id, piece.into(), *meta)
     });
-    complete(tier, Batch::new(ops.collect()))
+    store(lists.collect())
 }
 
-/// Forgets each block.
-pub(crate) fn delete(tier: &dyn Tier, ids: &[BlockId]) -> Vec<Outcome> {
-    complete(tier, Batch::new(ids.iter().map(|id| Op::Delete { id: *id }).collect()))
+/// A leased block to be read from, by operations that end before the lease does.
+pub(crate) fn leased(lease: &Lease) -> SgList {
+    let memory = lease.memory();
+    // SAFETY: sealed and pinned: nobody writes there while the lease lives, and who holds it waits for the operation.
+    unsafe { Piece::host_read(memory.as_ptr(), memory.len()) }.into()
+}
+
+/// Memory of a reservation that is in flight, to be filled by an operation that ends before it is completed.
+pub(crate) fn in_flight(memory: BlockMemory) -> SgList {
+    // SAFETY: nobody else sees a reservation, and who holds it waits for the operation.
+    unsafe { Piece::host_write(memory.as_ptr(), memory.len()) }.into()
 }
 
 /// The outcome of a batch of one.
 pub(crate) fn single(outcomes: Vec<Outcome>) -> Outcome {
     outcomes.first().copied().unwrap_or(Outcome::Miss(MissReason::Unavailable))
+}
+
+/// The root digest that a block of these bytes has; `None` where the CPU cannot reach them.
+pub(crate) fn root_of(id: &BlockId, list: &SgList) -> Option<u64> {
+    if !list.is_host() {
+        return None;
+    }
+    let mut digests = vec![0; digest::chunk_count(list.len())];
+    let mut at = 0;
+    for piece in list.pieces() {
+        let mut done = 0;
+        while done < piece.len() {
+            let part = (CHUNK_BYTES - at % CHUNK_BYTES).min(piece.len() - done);
+            let mut found = [0];
+            // SAFETY: `done + part` is within the piece, which is readable host memory by its constructor's contract.
+            unsafe { copy::digest_chunks(piece.as_ptr().add(done), part, &mut found) };
+            let chunk = &mut digests[at / CHUNK_BYTES];
+            let is_first = at.is_multiple_of(CHUNK_BYTES);
+            *chunk = if is_first { found[0] } else { digest::combine(*chunk, found[0], part as u64) };
+            (at, done) = (at + part, done + part);
+        }
+    }
+    Some(digest::root(id.as_bytes(), list.len() as u64, digests.into_iter()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_of_scattered_pieces_is_that_of_the_whole() {
+        let bytes: Vec<u8> = (0..200_000_u32).map(|i| (i * 7 >> 3) as u8).collect();
+        let (id, whole) = (BlockId::named("a"), Piece::shared(bytes.clone().into()));
+        let chunks = bytes.chunks(CHUNK_BYTES).map(digest::crc64);
+        let expected = digest::root(id.as_bytes(), bytes.len() as u64, chunks);
+        for cuts in [vec![200_000], vec![1, 65_534, 2, 70_000, 64_463], vec![65_536, 131_072, 3392]] {
+            let (mut list, mut at) = (SgList::new(), 0);
+            for len in cuts {
+                list.push(whole.part(at, len).unwrap());
+                at += len;
+            }
+            assert_eq!(root_of(&id, &list), Some(expected));
+        }
+    }
 }

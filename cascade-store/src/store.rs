@@ -1,68 +1,127 @@
 //! The store over its tiers.
 
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
-use cascade_core::Result;
-use cascade_core::batch::{Outcome, Refusal};
+use cascade_core::batch::{Outcome, Refusal, Ticket, ticket};
 use cascade_core::id::BlockId;
 use cascade_core::lease::Lease;
-use cascade_core::metrics::TierStats;
 use cascade_core::reservation::Reserve;
-use cascade_core::tier::{Addressable, BlockMeta, Class, Lookup, MissReason, OnExisting, PutMeta, Tier};
+use cascade_core::tier::{BlockMeta, Lookup, MissReason, Tier};
+use cascade_core::{Error, ErrorKind, Result};
+use cascade_pfs::PfsTier;
+use cascade_pfs::fs::{Fs, RealFs};
 use cascade_shm::Arena;
 
-use crate::config::StoreConfig;
+use crate::chain::Located;
+use crate::config::{Demote, StoreConfig};
+use crate::files::Files;
+use crate::moves::demoter::{Demoter, Request};
+use crate::moves::rise::Wanted;
+use crate::moves::riser;
+use crate::put::Put;
 use crate::raw;
+use crate::stats::StoreStats;
+use crate::tiers::Tiers;
 
-/// What a put says of a block beside its bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Put {
-    /// Eviction class.
-    pub class: Class,
-    /// Index of the tenant for quotas; 0 where there is one tenant.
-    pub tenant: u16,
+/// A store embedded in this process. Clones share it. A forked child has the arena, and no files.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(crate) tiers: Arc<Tiers>,
+    config: StoreConfig,
+    _background: Arc<Background>,
 }
 
-impl Put {
-    /// A block of a shared prefix, which outlives ordinary ones.
-    #[must_use]
-    pub fn prefix() -> Self {
-        Self { class: Class::Prefix, ..Self::default() }
+/// The threads that move blocks; they end, and what was put is in files, when the last clone of the store is dropped.
+#[derive(Debug)]
+struct Background {
+    files: Option<Arc<Files>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Background {
+    fn start(tiers: &Arc<Tiers>) -> Result<Self> {
+        let Some(files) = tiers.files().cloned() else { return Ok(Self { files: None, threads: Vec::new() }) };
+        let mut background = Self { files: Some(Arc::clone(&files)), threads: Vec::new() };
+        let demoter = Demoter::new(Arc::clone(tiers), Arc::clone(&files));
+        background.spawn("cascade-demote", move || demoter.work())?;
+        let tiers = Arc::clone(tiers);
+        background.spawn("cascade-prefetch", move || riser::work(&tiers, &files))?;
+        Ok(background)
+    }
+
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+        self.threads.push(thread.map_err(|error| {
+            Error::new(ErrorKind::NoSpace, format!("cannot start the thread {name}")).with_source(error)
+        })?);
+        Ok(())
     }
 }
 
-/// A store embedded in this process. Clones share it.
-#[derive(Clone, Debug)]
-pub struct Store {
-    arena: Arena,
-    config: StoreConfig,
+impl Drop for Background {
+    fn drop(&mut self) {
+        let Some(files) = &self.files else { return };
+        if files.is_forked() {
+            // A forked child has the handles of threads that it does not have.
+            self.threads.drain(..).for_each(std::mem::forget);
+            return;
+        }
+        files.sink.close();
+        files.rise.close();
+        for thread in self.threads.drain(..) {
+            // It never panics; and if it did, there is nothing to tell anyone here.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Store {
     /// Opens the tiers that `config` names, making what is not there.
     ///
     /// # Errors
-    /// As [`Arena::open`].
+    /// As [`Arena::open`] and [`PfsTier::open`].
     pub fn open(config: &StoreConfig) -> Result<Self> {
+        Self::open_on(config, Arc::new(RealFs))
+    }
+
+    /// Opens the store with its files on a file system of the caller's, for tests.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_on(config: &StoreConfig, fs: Arc<dyn Fs>) -> Result<Self> {
+        // Files first: what is wrong with them is said before an arena is made.
+        let files = match config.files() {
+            None => None,
+            Some(wanted) => {
+                let pfs = wanted.pfs()?;
+                let tier = PfsTier::open_on(pfs.clone(), fs)?;
+                Some(Arc::new(Files::new(tier, pfs, wanted.demote)))
+            }
+        };
         let arena = Arena::open(&config.arena())?;
-        Ok(Self { arena, config: config.clone() })
+        let tiers = Arc::new(Tiers::new(arena, files));
+        let background = Background::start(&tiers)?;
+        Ok(Self { tiers, config: config.clone(), _background: Arc::new(background) })
     }
 
     /// What is in force: every setting, its value and where it came from, as TOML.
     #[must_use]
     pub fn in_force(&self) -> String {
-        self.config.in_force(&self.arena)
+        self.config.in_force(&self.tiers.arena, self.tiers.files().map(|files| &files.config))
     }
 
     /// The arena, for what only tier 2 can do.
     #[must_use]
     pub fn arena(&self) -> &Arena {
-        &self.arena
+        &self.tiers.arena
     }
 
-    fn meta(id: &BlockId, put: Put) -> PutMeta {
-        let on_existing = if id.kind().replaceable() { OnExisting::Replace } else { OnExisting::Keep };
-        PutMeta { class: put.class, on_existing, tenant: put.tenant }
+    /// The tier of files, for what only tier 4 can do; `None` where there is none, and in a forked child.
+    #[must_use]
+    pub fn files(&self) -> Option<&PfsTier> {
+        self.tiers.files().map(|files| &files.tier)
     }
 
     /// Stores `bytes`: `Stored`, `Exists`, or `Refused` with the reason.
@@ -74,20 +133,19 @@ impl Store {
     /// Stores many blocks; an outcome for each, in order.
     #[must_use]
     pub fn put_batch(&self, blocks: &[(BlockId, &[u8])], put: Put) -> Vec<Outcome> {
-        let blocks: Vec<_> = blocks.iter().map(|(id, bytes)| (*id, *bytes, Self::meta(id, put))).collect();
-        raw::store(&self.arena, &blocks)
+        let blocks: Vec<_> = blocks.iter().map(|(id, bytes)| (*id, *bytes, put.meta(id))).collect();
+        raw::store(&blocks, |blocks| self.tiers.put(blocks, put.reach))
     }
 
-    /// Copies a block into the front of `out`.
+    /// Copies a block into the front of `out`, from the highest tier that has it.
+    ///
+    /// A block that only the files have is read straight into `out`, or by way of the arena, where it then stays: if a tenth of
+    /// the arena is free, or if it was fetched from files before.
     ///
     /// # Errors
     /// The reason for a miss; `Destination`, and nothing written, when `out` is shorter than the block.
     pub fn get(&self, id: &BlockId, out: &mut [u8]) -> std::result::Result<BlockMeta, MissReason> {
-        match raw::single(raw::fetch(&self.arena, &mut [(*id, out)])) {
-            Outcome::Fetched(meta) => Ok(meta),
-            Outcome::Miss(why) => Err(why),
-            _ => Err(MissReason::Unavailable),
-        }
+        self.get_batch(&mut [(*id, out)]).pop().unwrap_or(Err(MissReason::Unavailable))
     }
 
     /// Copies many blocks; an answer for each, in order.
@@ -96,73 +154,118 @@ impl Store {
         &self,
         wanted: &mut [(BlockId, &mut [u8])],
     ) -> Vec<std::result::Result<BlockMeta, MissReason>> {
-        let answer = |outcome| match outcome {
-            Outcome::Fetched(meta) => Ok(meta),
-            Outcome::Miss(why) => Err(why),
-            _ => Err(MissReason::Unavailable),
-        };
-        raw::fetch(&self.arena, wanted).into_iter().map(answer).collect()
+        raw::fetch(wanted, |wanted| self.tiers.fetch(wanted))
     }
 
-    /// Pins a block and gives its address, without a copy.
+    /// Pins a block in the arena and gives its address, without a copy. A block that only the files have is read into the arena.
     ///
     /// # Errors
-    /// The reason for a miss.
+    /// The reason for a miss; `Throttled` when the arena has no room for a block that the files have.
     pub fn lease(&self, id: &BlockId) -> std::result::Result<Lease, MissReason> {
-        self.arena.lease(id)
+        self.tiers.lease(id)
+    }
+
+    /// [`Store::lease`] for many: what the files have is read several at once.
+    #[must_use]
+    pub fn lease_batch(&self, ids: &[BlockId]) -> Vec<std::result::Result<Lease, MissReason>> {
+        self.tiers.lease_batch(ids)
     }
 
     /// Final memory for a block, to be filled in place and sealed.
     #[must_use]
     pub fn reserve(&self, id: &BlockId, len: u64, put: Put) -> Reserve {
-        self.arena.reserve(id, len, Self::meta(id, put))
+        self.tiers.reserve(id, len, put.meta(id))
     }
 
     /// What is known of each id; never blocks.
     #[must_use]
     pub fn lookup(&self, ids: &[BlockId]) -> Vec<Lookup> {
-        let mut out = vec![Lookup::Pending; ids.len()];
-        self.arena.lookup(ids, &mut out);
-        out
+        self.locate(ids).into_iter().map(|found| found.answer).collect()
+    }
+
+    /// What is known of each id, and the highest tier that has it; never blocks.
+    #[must_use]
+    pub fn locate(&self, ids: &[BlockId]) -> Vec<Located> {
+        self.tiers.chain.locate(ids)
     }
 
     /// Whether a block is there.
     #[must_use]
     pub fn contains(&self, id: &BlockId) -> bool {
-        let mut out = [Lookup::Pending];
-        self.arena.lookup(std::slice::from_ref(id), &mut out);
-        out[0].is_hit()
+        self.locate(std::slice::from_ref(id)).iter().any(|found| found.answer.is_hit())
     }
 
-    /// How many of a chain's ids hit before the first that does not.
+    /// How many of a chain's ids hit, in any tier, before the first that does not.
     #[must_use]
     pub fn longest_prefix(&self, ids: &[BlockId]) -> usize {
-        self.lookup(ids).iter().take_while(|answer| answer.is_hit()).count()
+        self.locate(ids).iter().take_while(|found| found.answer.is_hit()).count()
     }
 
-    /// Forgets a block; whether it was there.
+    /// Brings blocks that only the files have up into the arena, in the background. The ticket says of each block: `Stored` it
+    /// is up now, `Exists` it was, or the reason for a miss. Nobody needs to wait for it.
+    #[must_use]
+    pub fn prefetch(&self, ids: &[BlockId]) -> Ticket {
+        let (ticket, completer) = ticket(ids.len());
+        if let Some(files) = self.tiers.files() {
+            // What is refused answers `Unavailable` when its completer is dropped.
+            drop(files.rise.push([Wanted { ids: ids.to_vec(), completer }]));
+        } else {
+            for (at, found) in self.locate(ids).into_iter().enumerate() {
+                let outcome = match found.answer {
+                    Lookup::Hit(_) => Outcome::Exists,
+                    Lookup::Pending => Outcome::Miss(MissReason::Absent),
+                    Lookup::Miss(why) => Outcome::Miss(why),
+                };
+                completer.complete(at, outcome);
+            }
+        }
+        ticket
+    }
+
+    /// Forgets a block in every tier; whether it was there.
     #[must_use]
     pub fn delete(&self, id: &BlockId) -> bool {
-        raw::single(raw::delete(&self.arena, &[*id])) == Outcome::Deleted
+        raw::single(self.tiers.delete(std::slice::from_ref(id))) == Outcome::Deleted
     }
 
-    /// Forgets every block, for all processes that share the arena.
+    /// Forgets every block in every tier, for all who share them.
     pub fn clear(&self) {
-        self.arena.clear();
+        self.tiers.clear();
     }
 
-    /// Returns when what was put before is as durable as the store is set to make it.
+    /// Returns when what was put before is as durable as the store is set to make it: with files, and unless `demote = off`, every
+    /// block of the arena is in files then, and as durable there as `pfs_durability` asks.
     ///
     /// # Errors
-    /// `Deadline` when it passed first.
+    /// `Deadline` when it passed first, `NoSpace` or `System` when the files did not take everything.
     pub fn flush(&self, deadline: Instant) -> Result<()> {
-        self.arena.flush(deadline)
+        let Some(files) = self.tiers.files() else { return self.tiers.arena.flush(deadline) };
+        if files.demote != Demote::Off {
+            let (ticket, completer) = ticket(1);
+            drop(files.sink.push([Request::All(completer)]));
+            files.sink.ring();
+            let outcome = ticket.wait(deadline);
+            check_flush(outcome.and_then(|outcomes| outcomes.first().copied()), files)?;
+        }
+        files.flush(deadline)
     }
 
-    /// Counters of this handle and gauges of the arena.
+    /// Counters and gauges, tier by tier.
     #[must_use]
-    pub fn stats(&self) -> TierStats {
-        self.arena.stats()
+    pub fn stats(&self) -> StoreStats {
+        self.tiers.stats()
+    }
+}
+
+fn check_flush(outcome: Option<Outcome>, files: &Files) -> Result<()> {
+    let error = |kind, what: &str| {
+        Err(Error::new(kind, format!("flush to the files in {}: {what}", files.config.dir.display())))
+    };
+    match outcome {
+        Some(Outcome::Stored) => Ok(()),
+        None => error(ErrorKind::Deadline, "the deadline passed"),
+        Some(Outcome::Refused(Refusal::Full)) => error(ErrorKind::NoSpace, "the file system is full"),
+        Some(_) => error(ErrorKind::System, "some blocks of the arena could not be written; they are still there"),
     }
 }
 

@@ -48,7 +48,7 @@ fn the_longest_prefix_ends_at_the_first_miss() {
     assert_eq!(store.longest_prefix(&ids), 3);
     assert!(store.contains(&ids[4]) && !store.contains(&ids[3]));
     store.clear();
-    assert_eq!((store.longest_prefix(&ids), store.stats().blocks), (0, 0));
+    assert_eq!((store.longest_prefix(&ids), store.stats().arena().blocks), (0, 0));
 }
 
 #[test]

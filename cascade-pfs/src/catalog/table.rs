@@ -200,6 +200,12 @@ impl Table {
         self.place(id).and_then(|place| entry_of(self.index[place])).and_then(|number| self.found(number))
     }
 
+    /// Every block's id.
+    pub(super) fn ids(&self) -> impl Iterator<Item = BlockId> + '_ {
+        let numbers = self.index.iter().filter_map(|word| entry_of(*word));
+        numbers.filter_map(|number| self.found(number)).map(|found| found.record().id)
+    }
+
     /// The block of an entry, if it is of this segment.
     pub(super) fn resident(&self, entry: u32, segment: u32) -> Option<Found<'_>> {
         self.found(entry).filter(|found| found.entry.segment == segment)

@@ -136,21 +136,31 @@ fn grant(stripe: &Arc<Stripe>, id: &BlockId, pinned: Pinned<'_>) -> std::result:
         drop_corrupt(stripe, place.0, place.1);
         return Err(MissReason::Corrupt);
     }
-    stripe.counters.count(Event::Hit(1));
+    count_hit(stripe, pinned.place.0);
     crate::kill::point("lease.held");
     let home = Arc::clone(stripe) as Arc<dyn LeaseHome>;
     Ok(Lease::new(pinned.memory, pinned.meta, home, pinned.cell.keep()))
+}
+
+/// Counts a hit on the pinned block of slot `number`.
+fn count_hit(stripe: &Stripe, number: u32) {
+    stripe.counters.count(Event::Hit(1));
+    if stripe.core().index().slot(number).is_some_and(Slot::is_risen) {
+        stripe.counters.count(Event::HitRisen(1));
+    }
 }
 
 fn fetch(stripe: &Stripe, id: &BlockId, into: &SgList) -> std::result::Result<BlockMeta, MissReason> {
     let pinned = pin(stripe, id)?;
     let place = pinned.place;
     let answer = copy_out(id, &pinned, into);
+    if answer.is_ok() {
+        count_hit(stripe, place.0);
+    }
     // As a lease: a block that was deleted or replaced under this pin goes with it.
     stripe.release(pinned.cell.keep());
     match answer {
         Ok(meta) => {
-            stripe.counters.count(Event::Hit(1));
             stripe.counters.count(Event::Out(meta.len));
         }
         Err(MissReason::Corrupt) => drop_corrupt(stripe, place.0, place.1),
@@ -279,7 +289,7 @@ impl Arena {
     }
 
     /// Runs `work` on this thread's stripe, and on the others while it answers that all entries are in use.
-    fn on_stripe<T>(
+    pub(super) fn on_stripe<T>(
         &self,
         mut work: impl FnMut(&Arc<Stripe>) -> T,
         is_throttled: impl Fn(&T) -> bool,

@@ -9,19 +9,23 @@ const PREFIX: f64 = 1e6;
 /// A block that was never used again is worth this share of one that was: a scan passes through without displacing anything.
 const NEVER_USED: f64 = 1.0 / 256.0;
 
+/// A block that a tier below has too is worth this share of one that would be lost.
+const KEPT: f64 = 1.0 / 64.0;
+
 /// Worth of the block in `slot` at time `now`: uses by age, where a 64th of the arena written is one unit of age.
-pub(super) fn worth(slot: &Slot, word: Word, now: u64) -> f64 {
+pub fn worth(slot: &Slot, word: Word, now: u64) -> f64 {
     let (uses, touched) = slot.heat();
     let age = now.wrapping_sub(touched) % TOUCH_MODULUS;
     let uses = if uses == 0 { NEVER_USED } else { uses as f64 };
     let class = if word.class() == Class::Prefix { PREFIX } else { 1.0 };
-    class * uses / (age as f64 + 1.0)
+    let kept = if slot.is_kept() { KEPT } else { 1.0 };
+    class * kept * uses / (age as f64 + 1.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::slot::{Extent, State};
+    use crate::slot::{Below, Extent, State};
 
     fn block(class: Class, touched: u64, uses: u64) -> (Slot, Word) {
         let slot = Slot::default();
@@ -42,6 +46,13 @@ mod tests {
         let fresh = block(Class::Ordinary, 200, 0);
         assert!(worth_of(&used, 200) > worth_of(&fresh, 200));
         assert!(worth_of(&used, 300) < worth_of(&block(Class::Ordinary, 300, 0), 300), "but not for ever");
+    }
+
+    #[test]
+    fn what_a_tier_below_has_goes_before_what_would_be_lost() {
+        let (kept, alone) = (block(Class::Ordinary, 50, 1), block(Class::Ordinary, 0, 1));
+        kept.0.set_below(Below::Kept);
+        assert!(worth_of(&kept, 50) < worth_of(&alone, 50));
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cascade_core::metrics::TierStats;
 use crossbeam_utils::CachePadded;
 
+use crate::arena::BelowStats;
+
 /// Counters of one stripe.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -22,6 +24,8 @@ struct Line {
     corrupt: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    kept_evictions: AtomicU64,
+    risen_hits: AtomicU64,
 }
 
 /// What happened, to be counted.
@@ -43,6 +47,10 @@ pub enum Event {
     Corrupt,
     /// This many bytes were copied out.
     Out(u64),
+    /// A block that was dropped to make room is in a tier below too.
+    EvictedKept,
+    /// This many fetches or leases found a block that had come up from a tier below.
+    HitRisen(u64),
 }
 
 impl Counters {
@@ -63,7 +71,15 @@ impl Counters {
             Event::Evicted(blocks) => add(&line.evictions, blocks),
             Event::Corrupt => add(&line.corrupt, 1),
             Event::Out(bytes) => add(&line.bytes_out, bytes),
+            Event::EvictedKept => add(&line.kept_evictions, 1),
+            Event::HitRisen(blocks) => add(&line.risen_hits, blocks),
         };
+    }
+
+    /// Adds what is counted about the tiers below to `stats`.
+    pub fn add_below(&self, stats: &mut BelowStats) {
+        stats.kept_evictions += self.lines.kept_evictions.load(Ordering::Relaxed);
+        stats.risen_hits += self.lines.risen_hits.load(Ordering::Relaxed);
     }
 
     /// Adds these counters to `stats`.

@@ -41,7 +41,7 @@ fn the_document_says_what_the_arena_holds() {
     is("/format/incarnation", json!(format!("{:016x}", store.arena().superblock().incarnation)));
     is("/capacity_bytes", json!(32 << 20));
     is("/ready_bytes", json!(32 << 20));
-    is("/used_bytes", json!(store.stats().used_bytes));
+    is("/used_bytes", json!(store.stats().arena().used_bytes));
     is("/blocks/total", json!(2));
     is("/blocks/payload_bytes", json!(205_000));
     is("/blocks/prefix", json!({ "blocks": 1, "payload_bytes": 200_000 }));

@@ -138,6 +138,9 @@ fn fast(
     let memory = stripe.core().map().block(slot.extent()?)?;
     let meta = meta_of(slot, word)?;
     slot.touch(clock.now);
+    if slot.is_risen() {
+        stripe.counters.count(Event::HitRisen(1));
+    }
     Some(Lease::new(memory, meta, Arc::clone(stripe) as Arc<dyn LeaseHome>, u64::from(entry)))
 }
 

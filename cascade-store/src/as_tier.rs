@@ -1,0 +1,91 @@
+//! The store as a tier: what layers, and the tests of every tier, are held against.
+
+use std::time::Instant;
+
+use cascade_core::Result;
+use cascade_core::batch::{Batch, Op, Outcome, Refusal, Ticket};
+use cascade_core::id::BlockId;
+use cascade_core::lease::Lease;
+use cascade_core::metrics::TierStats;
+use cascade_core::reservation::Reserve;
+use cascade_core::tier::{Addressable, Capability, Lookup, MissReason, PutMeta, Tier};
+
+use crate::put::Reach;
+use crate::raw;
+use crate::stats::StoreStats;
+use crate::store::Store;
+use crate::tiers::Tiers;
+
+impl Tiers {
+    pub(crate) fn stats(&self) -> StoreStats {
+        let mut moves = self.count.moves();
+        let tiers: Vec<_> = self.chain.rungs().iter().map(|rung| (rung.level, rung.tier.stats())).collect();
+        let (arena, below) = (tiers.first().map(|(_, arena)| *arena).unwrap_or_default(), self.arena.below_stats());
+        moves.evicted_undemoted = arena.evictions.saturating_sub(below.kept_evictions);
+        moves.risen_hits = below.risen_hits;
+        let files = self.files().map(|files| files.tier.file_stats());
+        StoreStats { tiers, files, moves, misses: self.count.misses() }
+    }
+
+    fn one(&self, op: Op, is_late: bool) -> Outcome {
+        match op {
+            Op::Store { .. } if is_late => Outcome::Refused(Refusal::Deadline),
+            Op::Fetch { .. } | Op::Delete { .. } if is_late => Outcome::Miss(MissReason::Deadline),
+            Op::Fetch { id, into } => match self.fetch(vec![(id, into)]).pop() {
+                Some(Ok(meta)) => Outcome::Fetched(meta),
+                Some(Err(why)) => Outcome::Miss(why),
+                None => Outcome::Miss(MissReason::Unavailable),
+            },
+            Op::Store { id, from, meta } => raw::single(self.put(vec![(id, from, meta)], Reach::Found)),
+            Op::Delete { id } => raw::single(self.delete(&[id])),
+        }
+    }
+}
+
+impl Tier for Store {
+    fn capability(&self) -> Capability {
+        let rungs = self.tiers.chain.rungs().iter().map(|rung| rung.tier.capability());
+        let sum = |a: Capability, b: Capability| Capability {
+            capacity_bytes: a.capacity_bytes.saturating_add(b.capacity_bytes),
+            max_block_bytes: a.max_block_bytes.max(b.max_block_bytes),
+            ..a
+        };
+        let arena = self.tiers.arena.capability();
+        Capability { name: "store", ..rungs.reduce(sum).unwrap_or(arena) }
+    }
+
+    fn lookup(&self, ids: &[BlockId], out: &mut [Lookup]) {
+        assert_eq!(ids.len(), out.len(), "one answer for each id");
+        for (answer, found) in out.iter_mut().zip(self.locate(ids)) {
+            *answer = found.answer;
+        }
+    }
+
+    fn submit(&self, batch: Batch) -> Ticket {
+        let deadline = batch.deadline;
+        let is_late = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        Ticket::ready(batch.ops.into_iter().map(|op| self.tiers.one(op, is_late())).collect())
+    }
+
+    fn flush(&self, deadline: Instant) -> Result<()> {
+        Self::flush(self, deadline)
+    }
+
+    fn stats(&self) -> TierStats {
+        self.tiers.stats().total()
+    }
+}
+
+impl Addressable for Store {
+    fn reserve(&self, id: &BlockId, len: u64, meta: PutMeta) -> Reserve {
+        self.tiers.reserve(id, len, meta)
+    }
+
+    fn lease(&self, id: &BlockId) -> std::result::Result<Lease, MissReason> {
+        Self::lease(self, id)
+    }
+
+    fn lease_batch(&self, ids: &[BlockId]) -> Vec<std::result::Result<Lease, MissReason>> {
+        Self::lease_batch(self, ids)
+    }
+}

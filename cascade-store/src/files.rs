@@ -1,0 +1,170 @@
+//! The tier of files as the store uses it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use cascade_core::Result;
+use cascade_core::batch::{Batch, Op, Outcome, Ticket};
+use cascade_core::id::BlockId;
+use cascade_core::metrics::TierStats;
+use cascade_core::tier::{BlockMeta, Capability, Lookup, MissReason, Tier};
+use cascade_pfs::{PfsConfig, PfsTier};
+use parking_lot::Mutex;
+
+use crate::config::Demote;
+use crate::moves::flights::Flights;
+use crate::moves::queue::Queue;
+use crate::moves::rise::Wanted;
+use crate::moves::seen::Seen;
+use crate::moves::demoter::Request;
+use crate::raw;
+
+/// Requests that wait for a background thread, at most.
+const WAITING: usize = 1 << 16;
+
+/// Old blocks that could not be forgotten when they had to be: the file system failed. They are not to be seen again.
+#[derive(Debug, Default)]
+struct Hidden {
+    ids: Mutex<HashSet<BlockId>>,
+    count: AtomicUsize,
+}
+
+impl Hidden {
+    fn has(&self, id: &BlockId) -> bool {
+        self.count.load(Ordering::Acquire) > 0 && self.ids.lock().contains(id)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut HashSet<BlockId>)) {
+        let mut ids = self.ids.lock();
+        change(&mut ids);
+        self.count.store(ids.len(), Ordering::Release);
+    }
+}
+
+/// The tier of files, and what the store keeps about it.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pub(crate) tier: PfsTier,
+    pub(crate) config: PfsConfig,
+    pub(crate) demote: Demote,
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) seen: Seen,
+    /// For the demoter.
+    pub(crate) sink: Queue<Request>,
+    /// For the thread that prefetches.
+    pub(crate) rise: Queue<Wanted>,
+    hidden: Hidden,
+    /// The process whose threads serve the queues.
+    pid: u32,
+}
+
+impl Files {
+    pub(crate) fn new(tier: PfsTier, config: PfsConfig, demote: Demote) -> Self {
+        Self {
+            tier,
+            config,
+            demote,
+            flights: Arc::default(),
+            seen: Seen::default(),
+            sink: Queue::new(WAITING),
+            rise: Queue::new(WAITING),
+            hidden: Hidden::default(),
+            pid: std::process::id(),
+        }
+    }
+
+    /// Whether this process was forked from the one that opened the store: it has the arena, and no files.
+    pub(crate) fn is_forked(&self) -> bool {
+        std::process::id() != self.pid
+    }
+
+    /// What the files have under an id.
+    pub(crate) fn find(&self, id: &BlockId) -> Lookup {
+        let mut out = [Lookup::Pending];
+        self.lookup(std::slice::from_ref(id), &mut out);
+        out[0]
+    }
+
+    pub(crate) fn meta(&self, id: &BlockId) -> Option<BlockMeta> {
+        if let Lookup::Hit(meta) = self.find(id) { Some(meta) } else { None }
+    }
+
+    /// What the files have, hidden or not.
+    pub(crate) fn tier_meta(&self, id: &BlockId) -> Option<BlockMeta> {
+        let mut out = [Lookup::Pending];
+        self.tier.lookup(std::slice::from_ref(id), &mut out);
+        if let Lookup::Hit(meta) = out[0] { Some(meta) } else { None }
+    }
+
+    /// Forgets a block for good; whether one was visible. What the file system does not let be forgotten now is hidden from
+    /// this process, and tried again; the second value is then true.
+    pub(crate) fn forget(&self, id: &BlockId) -> (bool, bool) {
+        let was_visible = self.meta(id).is_some();
+        match raw::single(raw::run(&self.tier, vec![Op::Delete { id: *id }])) {
+            Outcome::Deleted => (true, false),
+            Outcome::Miss(MissReason::Absent) => (false, false),
+            _ => {
+                self.hidden.change(|ids| {
+                    ids.insert(*id);
+                });
+                (was_visible, true)
+            }
+        }
+    }
+
+    /// A new block was stored under an id: what was hidden is older, and gone.
+    pub(crate) fn stored(&self, id: &BlockId) {
+        if self.hidden.has(id) {
+            self.hidden.change(|ids| {
+                ids.remove(id);
+            });
+        }
+    }
+
+    /// Tries again to forget what is hidden.
+    pub(crate) fn forget_hidden(&self) {
+        if self.hidden.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let ids: Vec<BlockId> = self.hidden.ids.lock().iter().copied().collect();
+        for id in ids {
+            let _flight = self.flights.begin_after(&id, crate::moves::flights::Kind::Change);
+            let still = self.hidden.has(&id);
+            let outcome = still.then(|| raw::single(raw::run(&self.tier, vec![Op::Delete { id }])));
+            if matches!(outcome, Some(Outcome::Deleted | Outcome::Miss(MissReason::Absent))) {
+                self.stored(&id);
+            } else if still {
+                return;
+            }
+        }
+    }
+}
+
+impl Tier for Files {
+    fn capability(&self) -> Capability {
+        self.tier.capability()
+    }
+
+    fn lookup(&self, ids: &[BlockId], out: &mut [Lookup]) {
+        self.tier.lookup(ids, out);
+        if !self.is_forked() && self.hidden.count.load(Ordering::Acquire) > 0 {
+            for (_, answer) in ids.iter().zip(out).filter(|(id, _)| self.hidden.has(id)) {
+                *answer = Lookup::Miss(MissReason::Absent);
+            }
+        }
+    }
+
+    fn submit(&self, batch: Batch) -> Ticket {
+        self.tier.submit(batch)
+    }
+
+    fn flush(&self, deadline: Instant) -> Result<()> {
+        self.tier.flush(deadline)
+    }
+
+    fn stats(&self) -> TierStats {
+        self.tier.stats()
+    }
+}

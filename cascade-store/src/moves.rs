@@ -1,0 +1,11 @@
+//! Blocks between the arena and the tiers below it.
+
+pub(crate) mod count;
+pub(crate) mod demoter;
+pub(crate) mod flights;
+pub(crate) mod queue;
+pub(crate) mod rise;
+pub(crate) mod riser;
+pub(crate) mod role;
+pub(crate) mod seen;
+pub(crate) mod sink;

@@ -1,0 +1,219 @@
+//! The thread that copies blocks down: what was put, and what a sweep of the arena finds.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cascade_core::batch::{Completer, Outcome, Refusal};
+use cascade_core::id::BlockId;
+
+use super::count::add;
+use super::role::Role;
+use super::sink::Wave;
+use crate::config::Demote;
+use crate::files::Files;
+use crate::tiers::Tiers;
+
+/// Bytes on their way to the files, at most; they are pinned. Less where that is more than an eighth of the arena.
+const IN_FLIGHT: u64 = 128 << 20;
+/// Batches on their way, at most: each block takes a lease.
+const WAVES: usize = 4;
+/// Requests that are taken together.
+const TOGETHER: usize = 256;
+/// How often the arena is looked at where blocks go down when it fills.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often it is swept for blocks whose process did not get to copy them.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How long after a refusal the files are asked again.
+const REST: Duration = Duration::from_secs(1);
+/// Blocks go down when more than this share of the arena, in percent, is in use,
+const HIGH_PERCENT: u64 = 75;
+/// until this share, or less, is of blocks that would be lost.
+const LOW_PERCENT: u64 = 50;
+
+/// How long a store that is closed goes on copying what was put.
+const CLOSE_WITHIN: Duration = Duration::from_secs(60);
+
+/// What the demoter is asked for.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// A block was put.
+    Put(BlockId),
+    /// Everything is to go down; `Stored` is the answer when the files have it all.
+    All(Completer),
+}
+
+pub(crate) struct Demoter {
+    tiers: Arc<Tiers>,
+    files: Arc<Files>,
+    role: Role,
+    waves: VecDeque<Wave>,
+    bytes: u64,
+    limit: u64,
+    /// What the last sweep found, which others may be about to copy.
+    found: HashSet<BlockId>,
+    swept: Instant,
+    looked: Instant,
+    /// Not before then are the files asked again.
+    rests_until: Option<Instant>,
+    refused: Option<Refusal>,
+    closing: Option<Instant>,
+}
+
+impl Demoter {
+    pub(crate) fn new(tiers: Arc<Tiers>, files: Arc<Files>) -> Self {
+        let role = Role::new(tiers.arena.path());
+        let limit = IN_FLIGHT.min(tiers.arena.growth().data_bytes / 8).min(files.config.in_flight_bytes / 2);
+        let now = Instant::now();
+        Self {
+            tiers,
+            files,
+            role,
+            waves: VecDeque::new(),
+            bytes: 0,
+            limit,
+            found: HashSet::new(),
+            swept: now,
+            looked: now,
+            rests_until: None,
+            refused: None,
+            closing: None,
+        }
+    }
+
+    /// Works until the queue is closed and empty.
+    pub(crate) fn work(mut self) {
+        loop {
+            let patience = if self.waves.is_empty() { LOOK_EVERY } else { Duration::ZERO };
+            let Some(requests) = self.files.sink.take(TOGETHER, patience) else { break };
+            let is_idle = requests.is_empty();
+            self.serve(requests);
+            if self.is_over() {
+                break;
+            }
+            if is_idle && !self.finish_one() {
+                self.look();
+            }
+        }
+        while self.finish_one() {}
+    }
+
+    /// Whether the store was closed too long ago to go on with what waits.
+    fn is_over(&mut self) -> bool {
+        if !self.files.sink.is_closed() {
+            return false;
+        }
+        self.closing.get_or_insert_with(Instant::now).elapsed() > CLOSE_WITHIN
+    }
+
+    fn serve(&mut self, requests: Vec<Request>) {
+        let mut puts = Vec::new();
+        for request in requests {
+            match request {
+                Request::Put(id) => puts.push(id),
+                Request::All(completer) => {
+                    self.send(&std::mem::take(&mut puts));
+                    self.rests_until = None;
+                    let outcome = self.send_all().map_or(Outcome::Stored, Outcome::Refused);
+                    completer.complete(0, outcome);
+                }
+            }
+        }
+        self.send(&puts);
+    }
+
+    /// Begins to copy blocks, waiting for room among those under way.
+    fn send(&mut self, ids: &[BlockId]) {
+        let mut left = ids;
+        while !left.is_empty() {
+            if self.rests() {
+                // A sweep finds them when the files take blocks again.
+                add(&self.tiers.count.demote_deferred, left.len() as u64);
+                return;
+            }
+            while (self.bytes >= self.limit || self.waves.len() >= WAVES) && self.finish_one() {}
+            let (wave, rest) = self.tiers.start_sink(&self.files, left, self.waves.is_empty());
+            if wave.is_none() && rest.len() == left.len() {
+                self.finish_one();
+            }
+            if let Some(wave) = wave {
+                self.bytes += wave.bytes;
+                self.waves.push_back(wave);
+            }
+            left = rest;
+        }
+    }
+
+    /// Waits for the oldest wave; `false` when there is none.
+    fn finish_one(&mut self) -> bool {
+        let Some(wave) = self.waves.pop_front() else { return false };
+        self.bytes -= wave.bytes;
+        if let Some(why) = self.tiers.finish_sink(&self.files, wave).refused {
+            self.refused = Some(why);
+            self.rests_until = Some(Instant::now() + REST);
+        }
+        true
+    }
+
+    fn rests(&self) -> bool {
+        self.rests_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Copies every block of the arena that the files lack; why some are left.
+    fn send_all(&mut self) -> Option<Refusal> {
+        self.refused = None;
+        let ids: Vec<BlockId> = self.tiers.arena.survey(u64::MAX).cold.iter().map(|cold| cold.id).collect();
+        self.send(&ids);
+        while self.finish_one() {}
+        self.found.clear();
+        self.refused.take()
+    }
+
+    /// What there is to do when nobody asks.
+    fn look(&mut self) {
+        if self.rests() {
+            return;
+        }
+        // No wave is under way, so that this thread waits for nothing that is its own.
+        self.files.forget_hidden();
+        match self.files.demote {
+            Demote::Off => {}
+            Demote::Through if self.swept.elapsed() >= SWEEP_EVERY => self.sweep(),
+            Demote::Back if self.looked.elapsed() >= LOOK_EVERY => self.relieve(),
+            Demote::Through | Demote::Back => {}
+        }
+    }
+
+    /// Copies what two sweeps found: what was put by a process that died, or was refused before.
+    fn sweep(&mut self) {
+        self.swept = Instant::now();
+        if !self.role.tend() {
+            return;
+        }
+        let cold = self.tiers.arena.survey(u64::MAX).cold;
+        let before = std::mem::take(&mut self.found);
+        let (again, new): (Vec<BlockId>, Vec<BlockId>) =
+            cold.into_iter().map(|cold| cold.id).partition(|id| before.contains(id));
+        self.found = new.into_iter().collect();
+        self.send(&again);
+    }
+
+    /// Copies the coldest blocks while the arena is full of blocks that would be lost.
+    fn relieve(&mut self) {
+        self.looked = Instant::now();
+        let fill = self.tiers.arena.fill();
+        let share = |percent: u64| fill.capacity_bytes / 100 * percent;
+        if fill.used_bytes <= share(HIGH_PERCENT) || !self.role.tend() {
+            return;
+        }
+        let survey = self.tiers.arena.survey(fill.capacity_bytes);
+        let mut excess = survey.alone_bytes.saturating_sub(share(LOW_PERCENT));
+        let within = survey.cold.iter().take_while(|cold| {
+            let wanted = excess > 0;
+            excess = excess.saturating_sub(cold.meta.len);
+            wanted
+        });
+        let ids: Vec<BlockId> = within.map(|cold| cold.id).collect();
+        self.send(&ids);
+    }
+}

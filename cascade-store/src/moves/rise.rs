@@ -1,0 +1,171 @@
+//! From files up: a block is read straight into its final place in the arena, verified, sealed, and leased.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use cascade_core::batch::{Batch, Completer, Op, Outcome, Refusal, Ticket};
+use cascade_core::id::BlockId;
+use cascade_core::lease::Lease;
+use cascade_core::reservation::{InFlight, Reserve, Sealed};
+use cascade_core::tier::{Addressable, BlockMeta, Lookup, MissReason, OnExisting, PutMeta, Tier};
+use cascade_shm::Below;
+
+use super::count::add;
+use super::flights::{Flight, Kind};
+use crate::files::Files;
+use crate::raw;
+use crate::tiers::Tiers;
+
+/// Bytes that one call reads at once, beyond one block. Less where that is more than an eighth of the arena.
+const AHEAD: u64 = 128 << 20;
+/// How long to wait for a block that another process brings up.
+const PATIENCE: Duration = Duration::from_secs(1);
+const NAP: Duration = Duration::from_micros(200);
+
+/// Blocks that somebody wants in the arena.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) ids: Vec<BlockId>,
+    pub(crate) completer: Completer,
+}
+
+/// What a block is brought up to: its lease, or why there is none.
+pub(crate) type Risen = Result<Lease, MissReason>;
+
+/// A block that is being read into its reservation.
+#[derive(Debug)]
+struct Rising {
+    at: usize,
+    id: BlockId,
+    meta: BlockMeta,
+    ticket: Ticket,
+    memory: InFlight,
+    flight: Flight,
+}
+
+/// What came of beginning.
+enum Begun {
+    Reading(Box<Rising>),
+    /// Somebody else has it in hand.
+    Elsewhere,
+    Done(Risen),
+}
+
+impl Tiers {
+    /// Brings blocks up from the files, several at once, and hands each to `done` with its place in `wanted`.
+    pub(crate) fn rise(
+        &self,
+        files: &Files,
+        wanted: &[(BlockId, BlockMeta)],
+        mut done: impl FnMut(usize, Risen),
+    ) {
+        let ahead = AHEAD.min(self.arena.growth().data_bytes / 8);
+        let (mut reading, mut bytes) = (VecDeque::<Box<Rising>>::new(), 0_u64);
+        let mut elsewhere = Vec::new();
+        for (at, (id, meta)) in wanted.iter().enumerate() {
+            while bytes.saturating_add(meta.len) > ahead
+                && let Some(rising) = reading.pop_front()
+            {
+                bytes = bytes.saturating_sub(rising.meta.len);
+                done(rising.at, self.land(*rising));
+            }
+            match self.begin_rise(files, at, id, *meta) {
+                Begun::Reading(rising) => {
+                    bytes += meta.len;
+                    reading.push_back(rising);
+                }
+                Begun::Elsewhere => elsewhere.push(at),
+                Begun::Done(risen) => done(at, risen),
+            }
+        }
+        for rising in reading {
+            done(rising.at, self.land(*rising));
+        }
+        // Only now, when nobody waits for what this call has in hand.
+        for at in elsewhere {
+            let (id, meta) = &wanted[at];
+            done(at, self.await_other(files, id, *meta));
+        }
+    }
+
+    fn begin_rise(&self, files: &Files, at: usize, id: &BlockId, meta: BlockMeta) -> Begun {
+        let Some(flight) = files.flights.begin(id, Kind::Rise) else { return Begun::Elsewhere };
+        let put = PutMeta { class: meta.class, on_existing: OnExisting::Keep, tenant: meta.tenant };
+        let reservation = match self.arena.reserve(id, meta.len, put) {
+            Reserve::Reserved(reservation) => reservation,
+            Reserve::Exists(_) => return Begun::Done(self.arena.lease(id)),
+            Reserve::Refused(Refusal::Pending) => return Begun::Elsewhere,
+            Reserve::Refused(_) => {
+                add(&self.count.promote_refused, 1);
+                return Begun::Done(Err(MissReason::Throttled));
+            }
+        };
+        // The system fills it: until it says that it is done, nobody else may have the memory, also if we die.
+        let in_flight = reservation.start_transfer();
+        let Some((memory, block)) = in_flight.and_then(|memory| memory.memory().map(|block| (memory, block)))
+        else {
+            return Begun::Done(Err(MissReason::Unavailable));
+        };
+        let fetch = Op::Fetch { id: *id, into: raw::in_flight(block) };
+        let ticket = files.submit(Batch::new(vec![fetch]));
+        Begun::Reading(Box::new(Rising { at, id: *id, meta, ticket, memory, flight }))
+    }
+
+    /// Waits for a block, seals and leases it. The files have verified it where it lies.
+    fn land(&self, rising: Rising) -> Risen {
+        let Rising { id, meta, ticket, memory, flight, .. } = rising;
+        let outcome = raw::single(raw::complete(&ticket));
+        let reservation = memory.complete().ok_or(MissReason::Unavailable)?;
+        let refuse = |why| {
+            add(&self.count.promote_refused, 1);
+            Err(why)
+        };
+        match outcome {
+            // The block may have been replaced since it was looked up: then this reservation does not fit it.
+            Outcome::Fetched(found) if found == meta => {}
+            Outcome::Miss(why) => return refuse(why),
+            _ => return refuse(MissReason::Evicting),
+        }
+        match reservation.seal() {
+            Sealed::Stored(sealed) if sealed.digest == meta.digest => {}
+            Sealed::Stored(_) => {
+                // The bytes changed after they were verified: what is sealed is not what was put.
+                let _ = raw::run(&self.arena, vec![Op::Delete { id }]);
+                return refuse(MissReason::Corrupt);
+            }
+            Sealed::Exists(_) => {}
+            Sealed::Lost => return refuse(MissReason::Unavailable),
+        }
+        let lease = self.arena.lease(&id);
+        self.arena.note_below(&id, meta.digest, Below::Risen);
+        add(&self.count.promoted, 1);
+        add(&self.count.promoted_bytes, meta.len);
+        drop(flight);
+        lease
+    }
+
+    /// The lease on a block that another thread or process has in hand.
+    fn await_other(&self, files: &Files, id: &BlockId, meta: BlockMeta) -> Risen {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let rose = files.flights.wait(id);
+            if let Ok(lease) = self.arena.lease(id) {
+                add(&self.count.shared_reads, u64::from(rose));
+                return Ok(lease);
+            }
+            let mut seen = [Lookup::Pending];
+            self.arena.lookup(std::slice::from_ref(id), &mut seen);
+            if seen[0] != Lookup::Pending {
+                return match self.begin_rise(files, 0, id, meta) {
+                    Begun::Reading(rising) => self.land(*rising),
+                    Begun::Done(risen) => risen,
+                    Begun::Elsewhere => Err(MissReason::Throttled),
+                };
+            }
+            if Instant::now() >= until {
+                return Err(MissReason::Throttled);
+            }
+            std::thread::sleep(NAP);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! From the arena down: blocks are written to files straight from where they lie, under a lease.
+
+use cascade_core::batch::{Batch, Op, Outcome, Refusal, Ticket};
+use cascade_core::id::BlockId;
+use cascade_core::lease::Lease;
+use cascade_core::tier::{MissReason, OnExisting, PutMeta, Tier};
+use cascade_shm::{Below, Noted};
+
+use super::count::add;
+use super::flights::{Flight, Kind};
+use crate::files::Files;
+use crate::raw;
+use crate::tiers::Tiers;
+
+/// Blocks of one batch to the files, at most.
+const MOST_BLOCKS: usize = 64;
+/// Bytes of one batch beyond which no further block is added.
+const MOST_BYTES: u64 = 8 << 20;
+
+#[derive(Debug)]
+struct Block {
+    id: BlockId,
+    lease: Lease,
+    _flight: Flight,
+}
+
+/// Blocks on their way to the files.
+#[derive(Debug)]
+pub(crate) struct Wave {
+    ticket: Ticket,
+    blocks: Vec<Block>,
+    /// Bytes of the arena that are pinned for it.
+    pub(crate) bytes: u64,
+}
+
+impl Drop for Wave {
+    fn drop(&mut self) {
+        // The files read from under the leases.
+        raw::complete(&self.ticket);
+    }
+}
+
+/// What became of a wave.
+#[derive(Debug, Default)]
+pub(crate) struct Sunk {
+    /// Why blocks were refused, the last of them.
+    pub(crate) refused: Option<Refusal>,
+}
+
+/// What a put of a block of the arena says of it in files.
+fn meta_of(id: &BlockId, lease: &Lease) -> PutMeta {
+    let meta = lease.meta();
+    let on_existing = if id.kind().replaceable() { OnExisting::Replace } else { OnExisting::Keep };
+    PutMeta { class: meta.class, on_existing, tenant: meta.tenant }
+}
+
+impl Tiers {
+    /// Begins to copy the first of `ids`, as many as go together; gives the rest. What is gone, or on its way already, is left
+    /// out. `is_alone`: the caller has no other wave under way.
+    pub(crate) fn start_sink<'a>(
+        &self,
+        files: &Files,
+        ids: &'a [BlockId],
+        is_alone: bool,
+    ) -> (Option<Wave>, &'a [BlockId]) {
+        let (mut blocks, mut bytes, mut taken) = (Vec::new(), 0, 0);
+        for id in ids {
+            if blocks.len() >= MOST_BLOCKS || bytes >= MOST_BYTES {
+                break;
+            }
+            let Some(flight) = files.flights.begin(id, Kind::Sink) else {
+                taken += 1;
+                continue;
+            };
+            let lease = match self.arena.lease_to_copy(id) {
+                // The rest goes when what is under way has given its leases back; if nothing is, with the next sweep.
+                Err(MissReason::Throttled) if !is_alone || !blocks.is_empty() => break,
+                lease => lease,
+            };
+            taken += 1;
+            let Ok(lease) = lease else { continue };
+            if is_there(files, id, &lease) {
+                self.arena.note_below(id, lease.meta().digest, Below::Kept);
+                continue;
+            }
+            bytes += lease.len() as u64;
+            blocks.push(Block { id: *id, lease, _flight: flight });
+        }
+        let rest = ids.get(taken..).unwrap_or(&[]);
+        if blocks.is_empty() {
+            return (None, rest);
+        }
+        let op = |block: &Block| Op::Store {
+            id: block.id,
+            from: raw::leased(&block.lease),
+            meta: meta_of(&block.id, &block.lease),
+        };
+        let ticket = files.submit(Batch::new(blocks.iter().map(op).collect()));
+        (Some(Wave { ticket, blocks, bytes }), rest)
+    }
+
+    /// Waits for a wave, and notes which blocks the files have now.
+    pub(crate) fn finish_sink(&self, files: &Files, mut wave: Wave) -> Sunk {
+        let outcomes = raw::complete(&wave.ticket);
+        let mut sunk = Sunk::default();
+        for (block, outcome) in wave.blocks.drain(..).zip(outcomes) {
+            match outcome {
+                Outcome::Stored | Outcome::Exists => self.settle(files, &block),
+                // Another handle of this process is storing it.
+                Outcome::Refused(Refusal::Pending) => {}
+                Outcome::Refused(why) => {
+                    add(&self.count.demote_refused, 1);
+                    sunk.refused = Some(why);
+                }
+                _ => sunk.refused = Some(Refusal::Unavailable),
+            }
+        }
+        sunk
+    }
+
+    /// A block is in files: it is noted where it lies, if it is still what the arena has, and forgotten below if it is not.
+    fn settle(&self, files: &Files, block: &Block) {
+        let (id, meta) = (&block.id, block.lease.meta());
+        let is_same = files.tier_meta(id).is_some_and(|found| found.digest == meta.digest);
+        if is_same {
+            files.stored(id);
+        } else if id.kind().replaceable() {
+            files.forget(id);
+            return;
+        }
+        match self.arena.note_below(id, meta.digest, Below::Kept) {
+            Noted::Done => {
+                add(&self.count.demoted, 1);
+                add(&self.count.demoted_bytes, meta.len);
+            }
+            // Another process replaced or deleted it meanwhile, and knew nothing of this copy.
+            Noted::Another => {
+                files.forget(id);
+            }
+            // It is looked at again by the next sweep.
+            Noted::Unknown => {}
+        }
+    }
+
+    /// Copies blocks to the files and waits for them: for each, why the files do not have it.
+    pub(crate) fn sink_now(&self, files: &Files, ids: &[BlockId]) -> Vec<Result<(), Refusal>> {
+        let (mut left, mut refused) = (ids, None);
+        while !left.is_empty() {
+            let (wave, rest) = self.start_sink(files, left, true);
+            if let Some(wave) = wave {
+                refused = self.finish_sink(files, wave).refused.or(refused);
+            }
+            left = rest;
+        }
+        let why = refused.unwrap_or(Refusal::Unavailable);
+        let there = |id: &BlockId| {
+            files.flights.wait(id);
+            files.meta(id).map(|_| ()).ok_or(why)
+        };
+        ids.iter().map(there).collect()
+    }
+}
+
+/// Whether the files have the very block already.
+fn is_there(files: &Files, id: &BlockId, lease: &Lease) -> bool {
+    files.meta(id).is_some_and(|meta| meta.digest == lease.meta().digest || !id.kind().replaceable())
+}

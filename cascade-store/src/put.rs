@@ -1,0 +1,219 @@
+//! Puts: into the arena, and down from there; into files where the arena has no room.
+
+use std::time::{Duration, Instant};
+
+use cascade_core::batch::{Op, Outcome, Refusal};
+use cascade_core::id::BlockId;
+use cascade_core::memory::SgList;
+use cascade_core::reservation::{Reserve, Sealed};
+use cascade_core::tier::{Addressable, Class, Lookup, OnExisting, PutMeta, Tier};
+
+use crate::config::Demote;
+use crate::files::Files;
+use crate::moves::count::add;
+use crate::moves::demoter::Request;
+use crate::moves::flights::Kind;
+use crate::raw;
+use crate::tiers::Tiers;
+
+/// How long a put that only the files have room for waits until they take it.
+const SPILL_PATIENCE: Duration = Duration::from_secs(60);
+const NAP: Duration = Duration::from_millis(1);
+
+/// How far a block must have come before its put is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// It can be found: in the arena, or in files where the arena has no room. It survives the process.
+    #[default]
+    Found,
+    /// It is in files, where other nodes find it. It survives the arena.
+    Files,
+    /// It is in files and on the medium, whatever `pfs_durability` says. It survives a loss of power.
+    Durable,
+}
+
+/// What a put says of a block beside its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Put {
+    /// Eviction class.
+    pub class: Class,
+    /// Index of the tenant for quotas; 0 where there is one tenant.
+    pub tenant: u16,
+    /// When the put returns. A block that could not come so far is `Refused` with the reason, although it may be in the arena;
+    /// without a tier of files, every reach beyond the first is refused as `Unavailable`.
+    pub reach: Reach,
+}
+
+impl Put {
+    /// A block of a shared prefix, which outlives ordinary ones.
+    #[must_use]
+    pub fn prefix() -> Self {
+        Self { class: Class::Prefix, ..Self::default() }
+    }
+
+    /// The same, acknowledged when it has come so far.
+    #[must_use]
+    pub fn until(mut self, reach: Reach) -> Self {
+        self.reach = reach;
+        self
+    }
+
+    /// What this says of the block `id` to a tier.
+    pub(crate) fn meta(self, id: &BlockId) -> PutMeta {
+        let on_existing = if id.kind().replaceable() { OnExisting::Replace } else { OnExisting::Keep };
+        PutMeta { class: self.class, on_existing, tenant: self.tenant }
+    }
+}
+
+/// A block to be put.
+pub(crate) type Block = (BlockId, SgList, PutMeta);
+
+fn store_op((id, from, meta): &Block) -> Op {
+    Op::Store { id: *id, from: from.clone(), meta: *meta }
+}
+
+impl Tiers {
+    /// Stores blocks; an outcome for each.
+    pub(crate) fn put(&self, blocks: Vec<Block>, reach: Reach) -> Vec<Outcome> {
+        let Some(files) = self.files() else {
+            if reach > Reach::Found {
+                return vec![Outcome::Refused(Refusal::Unavailable); blocks.len()];
+            }
+            return raw::run(&self.arena, blocks.iter().map(store_op).collect());
+        };
+        let ids: Vec<BlockId> = blocks.iter().map(|(id, ..)| *id).collect();
+        let mut below = vec![Lookup::Pending; ids.len()];
+        files.lookup(&ids, &mut below);
+        let mut outcomes = vec![None; blocks.len()];
+        let mut plain = Vec::new();
+        for (at, (block, below)) in blocks.iter().zip(below).enumerate() {
+            match block.2.on_existing {
+                OnExisting::Replace => outcomes[at] = Some(self.replace(files, block)),
+                OnExisting::Keep if below.is_hit() => outcomes[at] = Some(Outcome::Exists),
+                OnExisting::Keep => plain.push(at),
+            }
+        }
+        let stored = raw::run(&self.arena, plain.iter().map(|at| store_op(&blocks[*at])).collect());
+        for (at, outcome) in plain.into_iter().zip(stored) {
+            outcomes[at] = Some(if is_lack(outcome) { self.spill(files, &blocks[at], outcome) } else { outcome });
+        }
+        let outcomes: Vec<Outcome> =
+            outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Refused(Refusal::Unavailable))).collect();
+        self.go_on(files, &ids, outcomes, reach)
+    }
+
+    /// What follows a put: the way down, waited for as far as is asked.
+    fn go_on(&self, files: &Files, ids: &[BlockId], mut outcomes: Vec<Outcome>, reach: Reach) -> Vec<Outcome> {
+        let done = |outcome: &Outcome| matches!(outcome, Outcome::Stored | Outcome::Exists);
+        if reach == Reach::Found {
+            if files.demote == Demote::Through {
+                let stored = ids.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::Stored);
+                self.queue_sinking(files, stored.map(|(id, _)| *id));
+            }
+            return outcomes;
+        }
+        let places: Vec<usize> = (0..ids.len()).filter(|at| done(&outcomes[*at])).collect();
+        let sinking: Vec<BlockId> = places.iter().map(|at| ids[*at]).collect();
+        let mut sunk = self.sink_now(files, &sinking);
+        if reach == Reach::Durable && sunk.iter().any(Result::is_ok) && !make_durable(files) {
+            sunk.fill(Err(Refusal::Unavailable));
+        }
+        for (at, sunk) in places.into_iter().zip(sunk) {
+            if let Err(why) = sunk {
+                outcomes[at] = Outcome::Refused(why);
+            }
+        }
+        outcomes
+    }
+
+    /// Hands blocks of the arena to the demoter.
+    pub(crate) fn queue_sinking(&self, files: &Files, ids: impl IntoIterator<Item = BlockId>) {
+        let refused = files.sink.push(ids.into_iter().map(Request::Put)).len();
+        add(&self.count.demote_deferred, refused as u64);
+    }
+
+    /// Puts a block that replaces another. The files forget the older one before the new one can be seen, so that it never
+    /// comes back when the new one is evicted: this is the one put that waits for a file system, and only where an older
+    /// block is, or may be, in files.
+    fn replace(&self, files: &Files, block: &Block) -> Outcome {
+        let (id, from, meta) = block;
+        let _flight = files.flights.begin_after(id, Kind::Change);
+        let below = files.find(id);
+        let mut above = [Lookup::Pending];
+        self.arena.lookup(std::slice::from_ref(id), &mut above);
+        let newest = match (above[0], below) {
+            (Lookup::Hit(meta), _) | (Lookup::Miss(_) | Lookup::Pending, Lookup::Hit(meta)) => Some(meta),
+            _ => None,
+        };
+        if newest.is_some_and(|newest| newest.len == from.len() as u64 && Some(newest.digest) == raw::root_of(id, from)) {
+            return Outcome::Exists;
+        }
+        if newest.is_none() && below != Lookup::Pending {
+            let outcome = raw::single(raw::run(&self.arena, vec![store_op(block)]));
+            return if is_lack(outcome) { self.spill(files, block, outcome) } else { outcome };
+        }
+        let mut reservation = match self.arena.reserve(id, from.len() as u64, *meta) {
+            Reserve::Reserved(reservation) => reservation,
+            Reserve::Exists(_) => return Outcome::Exists,
+            Reserve::Refused(why) if is_lack(Outcome::Refused(why)) => {
+                return self.spill(files, block, Outcome::Refused(why));
+            }
+            Reserve::Refused(why) => return Outcome::Refused(why),
+        };
+        if !reservation.gather(from) {
+            return Outcome::Refused(Refusal::Memory);
+        }
+        let (_, is_hidden) = files.forget(id);
+        add(&self.count.hidden, u64::from(is_hidden));
+        match reservation.seal() {
+            Sealed::Stored(_) => Outcome::Stored,
+            // Another process stored the same bytes meanwhile; the files have forgotten them, and get them again.
+            Sealed::Exists(same) => {
+                self.arena.note_below(id, same.digest, cascade_shm::Below::Absent);
+                Outcome::Exists
+            }
+            Sealed::Lost => Outcome::Refused(Refusal::Unavailable),
+        }
+    }
+
+    /// Stores a block in files that the arena refused with `refusal`, and waits for it. The caller holds the flight of a block
+    /// that replaces.
+    fn spill(&self, files: &Files, block: &Block, refusal: Outcome) -> Outcome {
+        let until = Instant::now() + SPILL_PATIENCE;
+        let outcome = loop {
+            let outcome = raw::single(raw::run(files, vec![store_op(block)]));
+            let is_busy = outcome == Outcome::Refused(Refusal::Throttled);
+            if !is_busy || Instant::now() >= until {
+                break outcome;
+            }
+            std::thread::sleep(NAP);
+        };
+        let (id, from, _) = block;
+        match outcome {
+            Outcome::Stored => {
+                add(&self.count.spilled, 1);
+                add(&self.count.spilled_bytes, from.len() as u64);
+                files.stored(id);
+                // An older block of the name would be found before this one.
+                raw::run(&self.arena, vec![Op::Delete { id: *id }]);
+                Outcome::Stored
+            }
+            Outcome::Exists => Outcome::Exists,
+            // Too large for the arena, and no room or no medium below: the latter is what may change.
+            Outcome::Refused(Refusal::Full) => outcome,
+            Outcome::Refused(Refusal::Unavailable) if refusal == Outcome::Refused(Refusal::TooLarge) => outcome,
+            _ => refusal,
+        }
+    }
+}
+
+/// Whether the arena refused for want of room, which the files may have.
+fn is_lack(outcome: Outcome) -> bool {
+    use Refusal::{Full, Throttled, TooLarge, Unavailable};
+    matches!(outcome, Outcome::Refused(Full | TooLarge | Throttled | Unavailable))
+}
+
+/// Makes durable what the files have.
+fn make_durable(files: &Files) -> bool {
+    files.flush(Instant::now() + SPILL_PATIENCE).is_ok()
+}

@@ -1,0 +1,221 @@
+//! The tiers of one store, and what goes through all of them: fetch, lease, delete.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cascade_core::batch::{Op, Outcome};
+use cascade_core::id::BlockId;
+use cascade_core::lease::Lease;
+use cascade_core::memory::SgList;
+use cascade_core::tier::{Addressable, BlockMeta, Lookup, MissReason, Tier};
+use cascade_shm::Arena;
+use parking_lot::Mutex;
+
+use crate::chain::{Chain, Level, Rung};
+use crate::files::Files;
+use crate::moves::count::{Count, add};
+use crate::moves::flights::Kind;
+use crate::raw;
+
+/// A fetch promotes while less than this share of the arena, in percent, is in use.
+const ROOMY_PERCENT: u64 = 90;
+/// How old the answer to "is there room" may be.
+const FILL_AGE: Duration = Duration::from_millis(10);
+
+#[derive(Debug)]
+pub(crate) struct Tiers {
+    pub(crate) arena: Arena,
+    pub(crate) chain: Chain,
+    pub(crate) count: Count,
+    files: Option<Arc<Files>>,
+    /// Whether there was room in the arena, and when that was asked.
+    roomy: Mutex<Option<(Instant, bool)>>,
+}
+
+/// What a fetch or lease gives.
+pub(crate) type Answer<T> = Result<T, MissReason>;
+
+impl Tiers {
+    pub(crate) fn new(arena: Arena, files: Option<Arc<Files>>) -> Self {
+        let mut rungs = vec![Rung { level: Level::Arena, tier: Arc::new(arena.clone()) }];
+        if let Some(files) = &files {
+            rungs.push(Rung { level: Level::Files, tier: Arc::clone(files) as Arc<dyn Tier> });
+        }
+        Self { arena, chain: Chain::new(rungs), count: Count::default(), files, roomy: Mutex::new(None) }
+    }
+
+    /// The tier of files; none in a forked child.
+    pub(crate) fn files(&self) -> Option<&Arc<Files>> {
+        self.files.as_ref().filter(|files| !files.is_forked())
+    }
+
+    /// Copies blocks to lists, each from the highest tier that has it.
+    pub(crate) fn fetch(&self, wanted: Vec<(BlockId, SgList)>) -> Vec<Answer<BlockMeta>> {
+        let ops = wanted.iter().map(|(id, into)| Op::Fetch { id: *id, into: into.clone() });
+        let outcomes = raw::run(&self.arena, ops.collect());
+        let mut answers: Vec<Answer<BlockMeta>> = outcomes.into_iter().map(answer).collect();
+        let lacking = |answer: &Answer<BlockMeta>| {
+            matches!(answer, Err(why) if *why != MissReason::Destination)
+        };
+        let hits = |answers: &[Answer<BlockMeta>]| answers.iter().filter(|answer| answer.is_ok()).count() as u64;
+        let above = hits(&answers);
+        add(&self.count.arena_hits, above);
+        if let Some(files) = self.files()
+            && answers.iter().any(lacking)
+        {
+            let left: Vec<usize> = (0..wanted.len()).filter(|at| lacking(&answers[*at])).collect();
+            self.fetch_below(files, &wanted, &left, &mut answers);
+            add(&self.count.file_hits, hits(&answers) - above);
+        }
+        answers.iter().filter_map(|answer| answer.err()).for_each(|why| self.count.missed(why));
+        answers
+    }
+
+    /// Fetches from files what the arena lacks: by way of the arena what is worth a place there, else straight.
+    fn fetch_below(
+        &self,
+        files: &Files,
+        wanted: &[(BlockId, SgList)],
+        left: &[usize],
+        answers: &mut [Answer<BlockMeta>],
+    ) {
+        let ids: Vec<BlockId> = left.iter().map(|at| wanted[*at].0).collect();
+        let mut found = vec![Lookup::Pending; ids.len()];
+        files.lookup(&ids, &mut found);
+        let (mut rising, mut straight) = (Vec::new(), Vec::new());
+        let mut rising_at = Vec::new();
+        for (at, found) in left.iter().zip(found) {
+            let (id, into) = &wanted[*at];
+            match found {
+                Lookup::Hit(meta) if meta.len > into.len() as u64 || !into.is_host() || !into.is_writable() => {
+                    answers[*at] = Err(MissReason::Destination);
+                }
+                Lookup::Hit(meta) if self.is_worth_a_place(files, id) => {
+                    rising.push((*id, meta));
+                    rising_at.push(*at);
+                }
+                Lookup::Hit(_) => straight.push(*at),
+                Lookup::Miss(why) if answers[*at] == Err(MissReason::Absent) => answers[*at] = Err(why),
+                Lookup::Miss(_) | Lookup::Pending => {}
+            }
+        }
+        self.rise(files, &rising, |nth, risen| {
+            let at = rising_at[nth];
+            let (id, into) = &wanted[at];
+            match risen.ok().and_then(|lease| copied(id, &lease, into)) {
+                Some(meta) => answers[at] = Ok(meta),
+                None => straight.push(at),
+            }
+        });
+        let ops = straight.iter().map(|at| Op::Fetch { id: wanted[*at].0, into: wanted[*at].1.clone() });
+        let outcomes = if straight.is_empty() { Vec::new() } else { raw::run(files, ops.collect()) };
+        for (at, outcome) in straight.iter().zip(outcomes) {
+            answers[*at] = answer(outcome);
+        }
+    }
+
+    /// Whether a block that is fetched from files goes up: there is room anyway, or it was fetched before.
+    fn is_worth_a_place(&self, files: &Files, id: &BlockId) -> bool {
+        let again = files.seen.again(id);
+        again || self.is_roomy()
+    }
+
+    fn is_roomy(&self) -> bool {
+        let mut roomy = self.roomy.lock();
+        if let Some((at, is_roomy)) = *roomy
+            && at.elapsed() < FILL_AGE
+        {
+            return is_roomy;
+        }
+        let fill = self.arena.fill();
+        let is_roomy = fill.used_bytes < fill.capacity_bytes / 100 * ROOMY_PERCENT;
+        *roomy = Some((Instant::now(), is_roomy));
+        is_roomy
+    }
+
+    /// Pins a block in the arena, brought up from files where it is not there.
+    pub(crate) fn lease(&self, id: &BlockId) -> Answer<Lease> {
+        let mut leased = self.lower(std::slice::from_ref(id), vec![self.arena.lease(id)]);
+        leased.pop().unwrap_or(Err(MissReason::Unavailable))
+    }
+
+    /// [`Tiers::lease`] for many.
+    pub(crate) fn lease_batch(&self, ids: &[BlockId]) -> Vec<Answer<Lease>> {
+        self.lower(ids, self.arena.lease_batch(ids))
+    }
+
+    /// Completes what the arena could lease by what the files have.
+    fn lower(&self, ids: &[BlockId], mut leases: Vec<Answer<Lease>>) -> Vec<Answer<Lease>> {
+        let hits = leases.iter().filter(|lease| lease.is_ok()).count();
+        add(&self.count.arena_hits, hits as u64);
+        if hits < ids.len()
+            && let Some(files) = self.files()
+        {
+            self.lease_below(files, ids, &mut leases);
+        }
+        leases.iter().filter_map(|lease| lease.as_ref().err()).for_each(|why| self.count.missed(*why));
+        leases
+    }
+
+    fn lease_below(&self, files: &Files, ids: &[BlockId], leases: &mut [Answer<Lease>]) {
+        let left: Vec<usize> = (0..ids.len()).filter(|at| leases[*at].is_err()).collect();
+        let asked: Vec<BlockId> = left.iter().map(|at| ids[*at]).collect();
+        let mut found = vec![Lookup::Pending; asked.len()];
+        files.lookup(&asked, &mut found);
+        let (mut places, mut rising) = (Vec::new(), Vec::new());
+        for (at, found) in left.into_iter().zip(found) {
+            match found {
+                Lookup::Hit(meta) => {
+                    places.push(at);
+                    rising.push((ids[at], meta));
+                }
+                Lookup::Miss(why) if matches!(leases[at], Err(MissReason::Absent)) => leases[at] = Err(why),
+                Lookup::Miss(_) | Lookup::Pending => {}
+            }
+        }
+        self.rise(files, &rising, |nth, risen| {
+            add(&self.count.file_hits, u64::from(risen.is_ok()));
+            leases[places[nth]] = risen;
+        });
+    }
+
+    /// Forgets blocks in every tier: whether each was there, or why that could not be found out.
+    pub(crate) fn delete(&self, ids: &[BlockId]) -> Vec<Outcome> {
+        let Some(files) = self.files() else {
+            return raw::run(&self.arena, ids.iter().map(|id| Op::Delete { id: *id }).collect());
+        };
+        let delete = |id: &BlockId| {
+            let _flight = files.flights.begin_after(id, Kind::Change);
+            let above = raw::single(raw::run(&self.arena, vec![Op::Delete { id: *id }]));
+            let (was_below, _) = files.forget(id);
+            if was_below && above != Outcome::Miss(MissReason::Evicting) { Outcome::Deleted } else { above }
+        };
+        ids.iter().map(delete).collect()
+    }
+
+    /// Forgets every block that any tier has.
+    pub(crate) fn clear(&self) {
+        self.arena.clear();
+        let Some(files) = self.files() else { return };
+        // What was on its way up or down has arrived then; what is queued finds nothing in the arena any more.
+        files.flights.wait_all();
+        let ids = files.tier.ids();
+        raw::run(files.as_ref(), ids.into_iter().map(|id| Op::Delete { id }).collect());
+        self.arena.clear();
+    }
+}
+
+fn answer(outcome: Outcome) -> Answer<BlockMeta> {
+    match outcome {
+        Outcome::Fetched(meta) => Ok(meta),
+        Outcome::Miss(why) => Err(why),
+        _ => Err(MissReason::Unavailable),
+    }
+}
+
+/// Copies a leased block out, verified on the way.
+fn copied(id: &BlockId, lease: &Lease, into: &SgList) -> Option<BlockMeta> {
+    let digests = lease.scatter(into)?;
+    let root = cascade_core::digest::root(id.as_bytes(), lease.meta().len, digests.into_iter());
+    (root == lease.meta().digest).then(|| lease.meta())
+}

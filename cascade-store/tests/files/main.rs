@@ -1,0 +1,10 @@
+//! The store with a tier of files below the arena.
+
+// Clippy's exemption for tests reaches `#[test]` functions only, not their helpers.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod failing;
+mod moving;
+mod naming;
+mod opening;
+mod rig;
