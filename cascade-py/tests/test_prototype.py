@@ -1,5 +1,6 @@
 """The prototype's scripts, with only the import line changed."""
 
+import shutil
 import subprocess
 import sys
 import warnings
@@ -85,14 +86,39 @@ def test_settings_without_a_meaning_warn():
     )
     with pytest.warns(UserWarning, match="use_gpu = True has no effect"):
         config.use_gpu = True
-    with pytest.warns(UserWarning, match="lustre_path"):
-        config.lustre_path = "/scratch"
+    with pytest.warns(UserWarning, match="aggregated_lustre = False"):
+        config.aggregated_lustre = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         config.use_gpu = False
         config.dedup_enabled = True
     with pytest.raises(AttributeError, match="no setting 'shm_size'"):
         config.shm_size = 1
+
+
+def test_lustre_path_keeps_blocks_when_the_arena_is_gone(place, tmp_path):
+    config = cascade_cpp.CascadeConfig(shm_path=place / "arena", shm_capacity_bytes=32 * 1024**2)
+    config.lustre_path = str(tmp_path / "files")
+    config.lustre_stripe_count = 4
+    config.agg_file_size = 8 * 1024**2
+    store = cascade_cpp.CascadeStore(config)
+    data = np.arange(1024**2, dtype=np.uint32).view(np.uint8)
+    assert store.put("block_id", data) is True
+    store.flush()
+    assert store.get_stats()["lustre_puts"] == 1
+    store.native.close()
+    shutil.rmtree(place / "arena")
+    store = cascade_cpp.CascadeStore(config)
+    out = np.empty_like(data)
+    assert store.get("block_id", out) == (True, data.nbytes) and (out == data).all()
+    stats = store.get_stats()
+    assert (stats["lustre_hits"], stats["shm_hits"], stats["promotions_to_shm"]) == (1, 0, 1)
+    shown = store.native.config()
+    assert "pfs_stripe_count = 4" in shown and 'pfs_segment = "8MiB"' in shown
+    with pytest.warns(UserWarning, match="without lustre_path"):
+        cascade_cpp.CascadeStore(
+            cascade_cpp.CascadeConfig(shm_path=place / "other", shm_capacity_bytes=2**24, lustre_stripe_count=2)
+        )
 
 
 def test_compute_block_id_is_a_hash_of_the_bytes():

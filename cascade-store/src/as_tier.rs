@@ -20,7 +20,8 @@ impl Tiers {
     pub(crate) fn stats(&self) -> StoreStats {
         let mut moves = self.count.moves();
         let tiers: Vec<_> = self.chain.rungs().iter().map(|rung| (rung.level, rung.tier.stats())).collect();
-        let (arena, below) = (tiers.first().map(|(_, arena)| *arena).unwrap_or_default(), self.arena.below_stats());
+        let (arena, below) =
+            (tiers.first().map(|(_, arena)| *arena).unwrap_or_default(), self.arena.below_stats());
         moves.evicted_undemoted = arena.evictions.saturating_sub(below.kept_evictions);
         moves.risen_hits = below.risen_hits;
         let files = self.files().map(|files| files.tier.file_stats());

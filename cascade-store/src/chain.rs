@@ -103,8 +103,11 @@ mod tests {
 
     fn tier_with(ids: &[BlockId]) -> Arc<dyn Tier> {
         let tier = MemoryTier::new(1 << 20);
-        let store =
-            |id: &BlockId| Op::Store { id: *id, from: Piece::shared(b"x"[..].into()).into(), meta: PutMeta::default() };
+        let store = |id: &BlockId| Op::Store {
+            id: *id,
+            from: Piece::shared(b"x"[..].into()).into(),
+            meta: PutMeta::default(),
+        };
         let ticket = tier.submit(Batch::new(ids.iter().map(store).collect()));
         assert!(ticket.wait(Instant::now() + Duration::from_secs(5)).is_some());
         Arc::new(tier)
@@ -125,7 +128,10 @@ mod tests {
         let absent = Lookup::Miss(MissReason::Absent);
         assert_eq!(better(Lookup::Pending, absent), Lookup::Pending);
         assert_eq!(better(absent, Lookup::Pending), Lookup::Pending);
-        assert_eq!(better(absent, Lookup::Miss(MissReason::Unavailable)), Lookup::Miss(MissReason::Unavailable));
+        assert_eq!(
+            better(absent, Lookup::Miss(MissReason::Unavailable)),
+            Lookup::Miss(MissReason::Unavailable)
+        );
         let evicting = Lookup::Miss(MissReason::Evicting);
         assert_eq!(better(evicting, absent), evicting);
     }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use cascade_core::units::{exact_size, parse_size};
 use cascade_core::{Error, ErrorKind, Result};
-use cascade_shm::{Arena, ArenaConfig};
 use cascade_pfs::PfsConfig;
+use cascade_shm::{Arena, ArenaConfig};
 use serde::Deserialize;
 
 use values::Values;

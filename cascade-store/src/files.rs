@@ -14,11 +14,11 @@ use cascade_pfs::{PfsConfig, PfsTier};
 use parking_lot::Mutex;
 
 use crate::config::Demote;
+use crate::moves::demoter::Request;
 use crate::moves::flights::Flights;
 use crate::moves::queue::Queue;
 use crate::moves::rise::Wanted;
 use crate::moves::seen::Seen;
-use crate::moves::demoter::Request;
 use crate::raw;
 
 /// Requests that wait for a background thread, at most.

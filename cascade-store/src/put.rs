@@ -95,15 +95,24 @@ impl Tiers {
         }
         let stored = raw::run(&self.arena, plain.iter().map(|at| store_op(&blocks[*at])).collect());
         for (at, outcome) in plain.into_iter().zip(stored) {
-            outcomes[at] = Some(if is_lack(outcome) { self.spill(files, &blocks[at], outcome) } else { outcome });
+            outcomes[at] =
+                Some(if is_lack(outcome) { self.spill(files, &blocks[at], outcome) } else { outcome });
         }
-        let outcomes: Vec<Outcome> =
-            outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Refused(Refusal::Unavailable))).collect();
+        let outcomes: Vec<Outcome> = outcomes
+            .into_iter()
+            .map(|outcome| outcome.unwrap_or(Outcome::Refused(Refusal::Unavailable)))
+            .collect();
         self.go_on(files, &ids, outcomes, reach)
     }
 
     /// What follows a put: the way down, waited for as far as is asked.
-    fn go_on(&self, files: &Files, ids: &[BlockId], mut outcomes: Vec<Outcome>, reach: Reach) -> Vec<Outcome> {
+    fn go_on(
+        &self,
+        files: &Files,
+        ids: &[BlockId],
+        mut outcomes: Vec<Outcome>,
+        reach: Reach,
+    ) -> Vec<Outcome> {
         let done = |outcome: &Outcome| matches!(outcome, Outcome::Stored | Outcome::Exists);
         if reach == Reach::Found {
             if files.demote == Demote::Through {
@@ -145,7 +154,9 @@ impl Tiers {
             (Lookup::Hit(meta), _) | (Lookup::Miss(_) | Lookup::Pending, Lookup::Hit(meta)) => Some(meta),
             _ => None,
         };
-        if newest.is_some_and(|newest| newest.len == from.len() as u64 && Some(newest.digest) == raw::root_of(id, from)) {
+        if newest.is_some_and(|newest| {
+            newest.len == from.len() as u64 && Some(newest.digest) == raw::root_of(id, from)
+        }) {
             return Outcome::Exists;
         }
         if newest.is_none() && below != Lookup::Pending {
@@ -201,7 +212,9 @@ impl Tiers {
             Outcome::Exists => Outcome::Exists,
             // Too large for the arena, and no room or no medium below: the latter is what may change.
             Outcome::Refused(Refusal::Full) => outcome,
-            Outcome::Refused(Refusal::Unavailable) if refusal == Outcome::Refused(Refusal::TooLarge) => outcome,
+            Outcome::Refused(Refusal::Unavailable) if refusal == Outcome::Refused(Refusal::TooLarge) => {
+                outcome
+            }
             _ => refusal,
         }
     }

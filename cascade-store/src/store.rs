@@ -42,7 +42,9 @@ struct Background {
 
 impl Background {
     fn start(tiers: &Arc<Tiers>) -> Result<Self> {
-        let Some(files) = tiers.files().cloned() else { return Ok(Self { files: None, threads: Vec::new() }) };
+        let Some(files) = tiers.files().cloned() else {
+            return Ok(Self { files: None, threads: Vec::new() });
+        };
         let mut background = Self { files: Some(Arc::clone(&files)), threads: Vec::new() };
         let demoter = Demoter::new(Arc::clone(tiers), Arc::clone(&files));
         background.spawn("cascade-demote", move || demoter.work())?;
@@ -265,7 +267,9 @@ fn check_flush(outcome: Option<Outcome>, files: &Files) -> Result<()> {
         Some(Outcome::Stored) => Ok(()),
         None => error(ErrorKind::Deadline, "the deadline passed"),
         Some(Outcome::Refused(Refusal::Full)) => error(ErrorKind::NoSpace, "the file system is full"),
-        Some(_) => error(ErrorKind::System, "some blocks of the arena could not be written; they are still there"),
+        Some(_) => {
+            error(ErrorKind::System, "some blocks of the arena could not be written; they are still there")
+        }
     }
 }
 

@@ -54,10 +54,10 @@ impl Tiers {
         let ops = wanted.iter().map(|(id, into)| Op::Fetch { id: *id, into: into.clone() });
         let outcomes = raw::run(&self.arena, ops.collect());
         let mut answers: Vec<Answer<BlockMeta>> = outcomes.into_iter().map(answer).collect();
-        let lacking = |answer: &Answer<BlockMeta>| {
-            matches!(answer, Err(why) if *why != MissReason::Destination)
-        };
-        let hits = |answers: &[Answer<BlockMeta>]| answers.iter().filter(|answer| answer.is_ok()).count() as u64;
+        let lacking =
+            |answer: &Answer<BlockMeta>| matches!(answer, Err(why) if *why != MissReason::Destination);
+        let hits =
+            |answers: &[Answer<BlockMeta>]| answers.iter().filter(|answer| answer.is_ok()).count() as u64;
         let above = hits(&answers);
         add(&self.count.arena_hits, above);
         if let Some(files) = self.files()
@@ -87,7 +87,9 @@ impl Tiers {
         for (at, found) in left.iter().zip(found) {
             let (id, into) = &wanted[*at];
             match found {
-                Lookup::Hit(meta) if meta.len > into.len() as u64 || !into.is_host() || !into.is_writable() => {
+                Lookup::Hit(meta)
+                    if meta.len > into.len() as u64 || !into.is_host() || !into.is_writable() =>
+                {
                     answers[*at] = Err(MissReason::Destination);
                 }
                 Lookup::Hit(meta) if self.is_worth_a_place(files, id) => {

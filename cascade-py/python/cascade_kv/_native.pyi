@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Literal, Self, final
+from typing import Any, Literal, Self, final
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -109,12 +109,16 @@ class Lease:
 
 @final
 class Store:
-    """A store embedded in this process, over the node's arena. Ids are :class:`BlockId`, or strings that name one.
+    """A store embedded in this process, over the node's arena, and files below it. Ids are :class:`BlockId`, or names.
 
-    Settings are keyword arguments: `shm_path`, `shm_capacity` (such as ``"10GiB"``), `shm_slots`, `shm_region`,
-    `shm_owners`, `shm_leases`, `node`, `janitor`. Each has an environment variable (``CASCADE_SHM_PATH``, ...) and a key
-    in the file named by `config_file` or ``CASCADE_CONFIG``. ValueError for a wrong one, or when the arena is there with
-    another; MemoryError when there is no room; FileNotFoundError, PermissionError as they say."""
+    Settings are keyword arguments. The arena: `shm_path`, `shm_capacity` (such as ``"10GiB"``), `shm_slots`,
+    `shm_region`, `shm_owners`, `shm_leases`, `node`, `janitor`. Files, which are there with `pfs_path`: `pfs_capacity`,
+    `pfs_durability` (``"none"``, ``"segment"``, ``"block"``), `pfs_segment`, `pfs_direct`, `pfs_io_engine`,
+    `pfs_stripe_count`, `pfs_stripe_size`, and `demote` (``"through"``: every block that is put is copied to files in the
+    background; ``"back"``: the coldest, when the arena fills; ``"off"``). Each has an environment variable
+    (``CASCADE_SHM_PATH``, ...) and a key in the file named by `config_file` or ``CASCADE_CONFIG``. ValueError for a wrong
+    one, or when the arena is there with another; MemoryError when there is no room; FileNotFoundError, PermissionError
+    as they say."""
 
     def __new__(cls, *, config_file: str | os.PathLike[str] | None = None, **settings: str | int | None) -> Self: ...
     def config(self) -> str:
@@ -122,38 +126,65 @@ class Store:
     @property
     def path(self) -> os.PathLike[str]:
         """The arena's file."""
-    def put(self, id: BlockId | str, data: Buffer, prefix: bool = False) -> _PutResult:
-        """Stores bytes. `prefix`: outlives ordinary blocks. ValueError when empty or not C-contiguous."""
+    def put(
+        self,
+        id: BlockId | str,
+        data: Buffer,
+        prefix: bool = False,
+        wait: Literal["found", "files", "durable"] = "found",
+    ) -> _PutResult:
+        """Stores bytes. `prefix`: outlives ordinary blocks. ValueError when empty or not C-contiguous.
+
+        `wait`: returns when the block can be found; when it is in files; when it is there and survives a loss of power.
+        What could not come so far has another result than ``"stored"`` and ``"exists"``, although it may be in the arena."""
     def get(self, id: BlockId | str, out: Buffer) -> int | None:
         """Copies a block into the front of `out`: its length, or None on a miss.
 
         ValueError, and nothing written, when `out` is too short, read-only or not C-contiguous."""
     def lease(self, id: BlockId | str) -> Lease | None:
-        """Pins a block, or None on a miss."""
-    def put_batch(self, ids: Iterable[BlockId | str], data: Iterable[Buffer], prefix: bool = False) -> list[_PutResult]:
+        """Pins a block in the arena, brought up from files where it is not there, or None on a miss."""
+    def put_batch(
+        self,
+        ids: Iterable[BlockId | str],
+        data: Iterable[Buffer],
+        prefix: bool = False,
+        wait: Literal["found", "files", "durable"] = "found",
+    ) -> list[_PutResult]:
         """Stores many blocks; a result for each."""
     def get_batch(self, ids: Iterable[BlockId | str], outs: Iterable[Buffer]) -> list[int | None]:
         """Copies many blocks; a length, or None (also for an array that is too short), for each."""
     def lease_batch(self, ids: Iterable[BlockId | str]) -> list[Lease | None]:
-        """Pins many blocks."""
+        """Pins many blocks; what only the files have is read several at once."""
     def longest_prefix(self, ids: Iterable[BlockId | str]) -> int:
-        """How many leading ids are stored."""
+        """How many leading ids are stored, in any tier."""
     def lookup(self, ids: Iterable[BlockId | str]) -> list[int | None]:
         """The length in bytes of each block that is stored, else None."""
+    def locate(self, ids: Iterable[BlockId | str]) -> list[tuple[str, int] | None]:
+        """The highest tier (``"arena"``, ``"files"``) that has each block, and its length in bytes, else None."""
+    def prefetch(self, ids: Iterable[BlockId | str], timeout_s: float = 0.0) -> list[str] | None:
+        """Brings blocks that only the files have up into the arena, in the background.
+
+        With a timeout it waits: then it gives for each ``"stored"`` (brought up), ``"exists"`` (it was up) or the reason
+        for a miss. None when the time passed first; the work goes on."""
     def contains(self, id: BlockId | str) -> bool:
-        """Whether a block is stored."""
+        """Whether a block is stored, in any tier."""
     def __contains__(self, id: BlockId | str, /) -> bool: ...
     def delete(self, id: BlockId | str) -> bool:
-        """Forgets a block; whether it was there."""
+        """Forgets a block in every tier; whether it was there."""
     def clear(self) -> None:
-        """Forgets every block, for all processes that share the arena."""
+        """Forgets every block in every tier, for all who share them."""
     def flush(self, timeout_s: float = 60.0) -> None:
-        """Returns when what was put is as durable as the store makes it; TimeoutError when the time passed."""
-    def stats(self) -> dict[str, int]:
-        """Counters of this handle and gauges of the arena; byte figures count bytes."""
+        """Returns when what was put is in files, as durable as `pfs_durability` says; at once where there are none.
+
+        TimeoutError when the time passed; MemoryError or OSError when the files did not take everything."""
+    def stats(self) -> dict[str, Any]:
+        """Counters of this handle and gauges of all that use the tiers; byte figures count bytes.
+
+        The whole store's at the top. Under ``"tiers"`` those of each (``"served"``: fetches and leases that it served),
+        under ``"moves"`` what went between them, under ``"miss_reasons"`` why nobody had a block."""
     def wait_ready(self, timeout_s: float = 60.0) -> bool:
         """Waits until every page of the arena exists; False when the time passed first."""
     def close(self) -> None:
-        """Closes the store; leases stay good. Using it after that raises ValueError."""
+        """Closes the store, when what was put is in files; leases stay good. Using it after that raises ValueError."""
     def __enter__(self) -> Self: ...
     def __exit__(self, *_exception: type[BaseException] | BaseException | TracebackType | None) -> None: ...

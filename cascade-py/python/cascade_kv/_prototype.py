@@ -41,28 +41,32 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 _NO_GPU = "this version has no GPU tier: blocks live in shared memory"
-_NO_FILES = "this version has no file tier: blocks live in shared memory, and survive the process but not the node"
 _ALWAYS = "it cannot be switched off"
+_PREFETCH = "one thread brings up what Store.prefetch asks for, and nothing is prefetched unasked"
+
+# Settings of the native store that those of the files are; they need `lustre_path`.
+_FILES = {
+    "lustre_path": "pfs_path",
+    "lustre_stripe_size": "pfs_stripe_size",
+    "lustre_stripe_count": "pfs_stripe_count",
+    "agg_file_size": "pfs_segment",
+}
 
 # What takes the place of a setting that a program changed, unless the value is one that holds anyway.
 _REPLACED: dict[str, tuple[Any, str]] = {
     "gpu_capacity_bytes": (None, _NO_GPU),
     "gpu_device_id": (None, _NO_GPU),
     "use_gpu": (False, _NO_GPU),
-    "lustre_path": ("", _NO_FILES),
-    "lustre_stripe_size": (None, _NO_FILES),
-    "lustre_stripe_count": (None, _NO_FILES),
-    "aggregated_lustre": (None, _NO_FILES),
-    "agg_file_size": (None, _NO_FILES),
+    "aggregated_lustre": (True, f"blocks are always kept in few large files: {_ALWAYS}"),
     "dedup_enabled": (True, f"equal ids are stored once: {_ALWAYS}"),
     "semantic_eviction": (True, f"prefix blocks outlive others: {_ALWAYS}"),
     "compression_enabled": (False, "blocks are stored as they are"),
     "kv_compression": (False, "blocks are stored as they are: lossy compression is not offered"),
     "num_io_threads": (None, "the copy engine chooses its threads; CASCADE_COPY_THREADS sets them"),
-    "promotion_enabled": (None, "there is one tier, so nothing is promoted"),
-    "prefetch_enabled": (None, "there is one tier, so nothing is prefetched"),
-    "prefetch_threads": (None, "there is one tier, so nothing is prefetched"),
-    "prefetch_queue_size": (None, "there is one tier, so nothing is prefetched"),
+    "promotion_enabled": (True, f"a hit in files that is worth it goes up to shared memory: {_ALWAYS}"),
+    "prefetch_enabled": (None, _PREFETCH),
+    "prefetch_threads": (None, _PREFETCH),
+    "prefetch_queue_size": (None, _PREFETCH),
 }
 
 
@@ -70,7 +74,9 @@ class CascadeConfig:
     """The prototype's settings, with its defaults.
 
     `shm_path` and `shm_capacity_bytes` are used as they are set; a capacity that is not set is min(64 GiB, half of what
-    is free), or that of the arena that is there. The others warn when they are set to what does not hold here.
+    is free), or that of the arena that is there. With `lustre_path` there are files below it, on any file system:
+    `lustre_stripe_size` and `lustre_stripe_count` are used where they are set and it is on Lustre, and `agg_file_size`
+    where it is set is the size of a file. The others warn when they are set to what does not hold here.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -104,6 +110,11 @@ class CascadeStore:
         settings: dict[str, str | int] = {"shm_path": os.fspath(chosen.get("shm_path", _DEFAULTS["shm_path"]))}
         if "shm_capacity_bytes" in chosen:
             settings["shm_capacity"] = int(chosen["shm_capacity_bytes"])
+        files = {name: chosen[name] for name in _FILES if chosen.get(name)}
+        if "lustre_path" in files:
+            settings |= {_FILES[name]: os.fspath(value) if name == "lustre_path" else int(value) for name, value in files.items()}
+        elif files:
+            warnings.warn(f"{', '.join(files)} without lustre_path: there are no files to apply to", UserWarning, stacklevel=2)
         self._store = Store(**settings)
 
     @property
@@ -138,30 +149,31 @@ class CascadeStore:
     def get_stats(self) -> dict[str, int]:
         """The prototype's statistics; what this version does not have counts 0."""
         stats = self._store.stats()
+        arena, files, moves = stats["tiers"]["arena"], stats["tiers"].get("files", {}), stats["moves"]
         return {
             "gpu_used": 0,
-            "shm_used": stats["used_bytes"],
+            "shm_used": arena["used_bytes"],
             "gpu_hits": 0,
-            "shm_hits": stats["hits"],
-            "lustre_hits": 0,
+            "shm_hits": arena["served"],
+            "lustre_hits": files.get("served", 0),
             "misses": stats["misses"],
             "dedup_hits": stats["exists"],
             "gpu_evictions": 0,
-            "shm_evictions": stats["evictions"],
+            "shm_evictions": arena["evictions"],
             "promotions_to_gpu": 0,
-            "promotions_to_shm": 0,
-            "prefetch_completed": 0,
+            "promotions_to_shm": moves["promoted"],
+            "prefetch_completed": moves["prefetched"],
             "compression_savings_bytes": 0,
-            "shm_puts": stats["puts"],
-            "lustre_puts": 0,
+            "shm_puts": arena["puts"],
+            "lustre_puts": files.get("puts", 0),
         }
 
     def clear(self) -> None:
-        """Forgets every block, for all processes that share the arena."""
+        """Forgets every block in every tier, for all who share them."""
         self._store.clear()
 
     def flush(self) -> None:
-        """Returns when what was put is as durable as the store makes it: at once, for shared memory."""
+        """Returns when what was put is as durable as the store makes it: in files, where there are any."""
         self._store.flush()
 
 

@@ -66,7 +66,11 @@ impl FilesConfig {
                 None => Ok(None),
                 Some(name) => {
                     let value = values.text(name).unwrap_or("");
-                    Err(values.wrong(name, value, "it says how files are kept, and pfs_path does not say where"))
+                    Err(values.wrong(
+                        name,
+                        value,
+                        "it says how files are kept, and pfs_path does not say where",
+                    ))
                 }
             };
         }

@@ -58,6 +58,10 @@ impl Values<'_> {
     /// An absolute path.
     pub(super) fn path<'a>(&'a self, name: &str, default: &'a str) -> Result<&'a str> {
         let path = self.text(name).unwrap_or(default);
-        if path.starts_with('/') { Ok(path) } else { Err(self.wrong(name, path, "an absolute path is needed")) }
+        if path.starts_with('/') {
+            Ok(path)
+        } else {
+            Err(self.wrong(name, path, "an absolute path is needed"))
+        }
     }
 }

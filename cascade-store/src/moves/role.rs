@@ -26,7 +26,8 @@ impl Role {
     /// the files store each block once.
     pub(crate) fn tend(&mut self) -> bool {
         if self.held.is_none() {
-            let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&self.path);
+            let opened =
+                OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&self.path);
             self.held = opened.ok().filter(|file| fcntl(file, FcntlArg::F_SETLK(&whole())).is_ok());
         }
         self.held.is_some()

@@ -21,7 +21,8 @@ impl Seen {
     /// Notes a fetch; whether the block was noted before.
     pub(crate) fn again(&self, id: &BlockId) -> bool {
         // Ids are hashes already.
-        let words: Vec<u64> = id.as_bytes().as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+        let words: Vec<u64> =
+            id.as_bytes().as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
         let (Some(place), Some(print)) = (words.get(1), words.get(2)) else { return false };
         let print = print | 1;
         let slot = &self.0[usize::try_from(place % PLACES as u64).unwrap_or(0)];

@@ -236,5 +236,8 @@ fn the_next_sweep_finds_what_a_dead_process_left_in_the_arena_alone() {
     let store = rig.open("32MiB", &[]);
     let begun = Instant::now();
     eventually("a sweep has copied them", || store.stats().moves.demoted == 10);
-    assert!(begun.elapsed().as_secs() >= 5, "the first sweep leaves them to whoever may be about to copy them");
+    assert!(
+        begun.elapsed().as_secs() >= 5,
+        "the first sweep leaves them to whoever may be about to copy them"
+    );
 }

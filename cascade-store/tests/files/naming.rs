@@ -36,7 +36,11 @@ fn an_older_block_in_files_never_comes_back() {
     assert_eq!(put(&store, 2, 2000), Outcome::Stored);
     assert_eq!(got(&store), Ok(vec![2; 2000]));
     let store = lose_arena(&rig, store);
-    assert_eq!(got(&store), Err(MissReason::Absent), "the newer one is lost with the arena, and the older is no answer");
+    assert_eq!(
+        got(&store),
+        Err(MissReason::Absent),
+        "the newer one is lost with the arena, and the older is no answer"
+    );
 }
 
 #[test]

@@ -59,7 +59,8 @@ fn the_default_capacity_follows_from_what_is_free() {
     let builder = StoreConfig::builder().without_environment().pfs_path(rig.pfs_path());
     let builder = builder.shm_path(rig.arena.path().join("arena")).shm_capacity("16MiB").unwrap();
     let store = Store::open(&builder.resolve().unwrap()).unwrap();
-    let capacity = store.files().map(|files| cascade_core::tier::Tier::capability(files).capacity_bytes).unwrap();
+    let capacity =
+        store.files().map(|files| cascade_core::tier::Tier::capability(files).capacity_bytes).unwrap();
     let free = cascade_pfs::filesystem::probe(rig.files.path()).unwrap().free_bytes;
     assert!(capacity > free / 4 && capacity <= 1 << 40, "{capacity} of {free}");
     assert!(store.in_force().contains("demote = \"through\"  # default"));
@@ -71,7 +72,12 @@ fn files_that_cannot_be_opened_are_an_error_that_names_them() {
     for (path, more, kind, what) in [
         ("/proc/none/tier".into(), ("demote", "off"), ErrorKind::NotFound, "/proc/none"),
         (rig.pfs_path(), ("pfs_segment", "1GiB"), ErrorKind::Config, "segment_bytes"),
-        (rig.pfs_path(), ("pfs_durability", "always"), ErrorKind::Config, "\"none\" or \"segment\" or \"block\""),
+        (
+            rig.pfs_path(),
+            ("pfs_durability", "always"),
+            ErrorKind::Config,
+            "\"none\" or \"segment\" or \"block\"",
+        ),
         (rig.pfs_path(), ("demote", "sometimes"), ErrorKind::Config, "demote = \"sometimes\" (from code)"),
         (rig.pfs_path(), ("pfs_stripe_size", "5GiB"), ErrorKind::Config, "less than 4GiB"),
         (rig.pfs_path(), ("pfs_stripe_size", "1000"), ErrorKind::Config, "64 KiB"),
@@ -79,8 +85,15 @@ fn files_that_cannot_be_opened_are_an_error_that_names_them() {
     ] {
         let builder = rig.settings("16MiB", &[more]).pfs_path(&path);
         let error = builder.resolve().and_then(|config| Store::open(&config)).unwrap_err();
-        assert!(error.kind() == kind && error.to_string().contains(what), "{path:?}: {:?}: {error}", error.kind());
-        assert!(!rig.arena.path().join("arena").exists(), "no arena is made for a store that cannot be opened");
+        assert!(
+            error.kind() == kind && error.to_string().contains(what),
+            "{path:?}: {:?}: {error}",
+            error.kind()
+        );
+        assert!(
+            !rig.arena.path().join("arena").exists(),
+            "no arena is made for a store that cannot be opened"
+        );
     }
     // Somebody's file stands where the directory is to be.
     std::fs::write(rig.pfs_path(), "a file").unwrap();
