@@ -12,9 +12,7 @@ BLOCK = 100_000
 
 def blocks(count):
     """Ids and bytes of some blocks of a chain."""
-    space = ck.KeySpace(
-        model="m", weights="w", dtype="float16", layout="L2HTD", block_tokens=4, layers=1, kv_heads=1
-    )
+    space = ck.KeySpace(model="m", weights="w", dtype="float16", layout="L2HTD", block_tokens=4, layers=1, kv_heads=1)
     ids = space.chain(list(range(4 * count)))
     return ids, [np.full(BLOCK, number % 251, np.uint8) for number in range(count)]
 
@@ -67,9 +65,9 @@ def test_leases_and_prefetch_bring_blocks_up(reopen):
 def test_wait_says_how_far_a_put_must_come(reopen, store):
     ids, data = blocks(3)
     with reopen(demote="off") as below:
-        assert [below.put(id, block, wait=wait) for id, block, wait in zip(ids, data, ["found", "files", "durable"])] == [
-            "stored"
-        ] * 3
+        assert [
+            below.put(id, block, wait=wait) for id, block, wait in zip(ids, data, ["found", "files", "durable"])
+        ] == ["stored"] * 3
         assert below.stats()["moves"]["demoted"] == 2
         with pytest.raises(ValueError, match='"found", "files" or "durable"'):
             below.put(ids[0], data[0], wait="disk")

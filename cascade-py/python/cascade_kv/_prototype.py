@@ -112,9 +112,13 @@ class CascadeStore:
             settings["shm_capacity"] = int(chosen["shm_capacity_bytes"])
         files = {name: chosen[name] for name in _FILES if chosen.get(name)}
         if "lustre_path" in files:
-            settings |= {_FILES[name]: os.fspath(value) if name == "lustre_path" else int(value) for name, value in files.items()}
+            settings |= {
+                _FILES[name]: os.fspath(value) if name == "lustre_path" else int(value) for name, value in files.items()
+            }
         elif files:
-            warnings.warn(f"{', '.join(files)} without lustre_path: there are no files to apply to", UserWarning, stacklevel=2)
+            warnings.warn(
+                f"{', '.join(files)} without lustre_path: there are no files to apply to", UserWarning, stacklevel=2
+            )
         self._store = Store(**settings)
 
     @property
