@@ -66,7 +66,8 @@ def test_wait_says_how_far_a_put_must_come(reopen, store):
     ids, data = blocks(3)
     with reopen(demote="off") as below:
         assert [
-            below.put(id, block, wait=wait) for id, block, wait in zip(ids, data, ["found", "files", "durable"])
+            below.put(id, block, wait=wait)
+            for id, block, wait in zip(ids, data, ["found", "files", "durable"], strict=True)
         ] == ["stored"] * 3
         assert below.stats()["moves"]["demoted"] == 2
         with pytest.raises(ValueError, match='"found", "files" or "durable"'):
