@@ -15,6 +15,7 @@
 //!   A "disk" that is memory loses the tier with the node, and only Lustre can be striped;
 //! * [`layout`]: the bytes of segments, footers and index logs;
 //! * [`scrub`]: every byte of a directory against its digests; [`inspect`]: who writes there, and what there is;
+//! * [`survey`]: what a directory is good for, and how soon others see what is stored there;
 //! * [`stripe`]: spreading files over the storage targets of Lustre;
 //! * [`fs`]: the seam to a file system, [`io`] and [`buffer`]: whole transfers of aligned pages;
 //! * `testing` (feature): file systems with faults and crashes.
@@ -44,6 +45,7 @@ mod read;
 mod recover;
 pub mod scrub;
 pub mod stripe;
+pub mod survey;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod tier;

@@ -56,6 +56,7 @@ pub(crate) fn new_identity() -> Identity {
         pid_namespace: pid_namespace(),
         boot: boot(),
         host: host.unwrap_or_default(),
+        capacity_bytes: 0,
     }
 }
 

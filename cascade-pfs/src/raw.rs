@@ -9,6 +9,7 @@ use cascade_core::digest::{self, CHUNK_BYTES};
 use cascade_core::memory::{Piece, SgList, Space};
 
 use crate::stripe::Stripes;
+use crate::survey::{DirectAlignment, Quota};
 
 /// Pieces that one system call takes (`IOV_MAX` of Linux).
 pub(crate) const MOST_PIECES: usize = 1024;
@@ -71,6 +72,37 @@ pub(crate) fn status(file: BorrowedFd<'_>) -> Result<Status> {
     let seconds = u64::try_from(found.stx_mtime.tv_sec).unwrap_or(0);
     let changed_ns = seconds.saturating_mul(1_000_000_000).saturating_add(found.stx_mtime.tv_nsec.into());
     Ok(Status { len: found.stx_size, changed_ns })
+}
+
+/// quotactl_fd(2) for this user; `None` where the file system keeps no quota, or the kernel does not tell.
+pub(crate) fn quota(dir: BorrowedFd<'_>) -> Option<Quota> {
+    // Q_GETQUOTA of USRQUOTA, as QCMD of linux/quota.h puts them together.
+    const GET_USER_QUOTA: libc::c_uint = 0x0080_0007 << 8;
+    // SAFETY: all zeros is a value of this struct of numbers.
+    let mut found: libc::dqblk = unsafe { std::mem::zeroed() };
+    let user = nix::unistd::getuid().as_raw();
+    // SAFETY: `found` is the `if_dqblk` that this command writes, and valid for writes.
+    let result = unsafe {
+        libc::syscall(libc::SYS_quotactl_fd, dir.as_raw_fd(), GET_USER_QUOTA, user, &raw mut found)
+    };
+    // Limits count blocks of 1 KiB.
+    (result == 0).then_some(Quota {
+        used_bytes: found.dqb_curspace,
+        limit_bytes: found.dqb_bhardlimit.saturating_mul(1024),
+        used_files: found.dqb_curinodes,
+        limit_files: found.dqb_ihardlimit,
+    })
+}
+
+/// What direct I/O asks for, where the kernel tells and the file can be used so.
+pub(crate) fn direct_alignment(file: BorrowedFd<'_>) -> Option<DirectAlignment> {
+    // SAFETY: all zeros is a value of this struct of numbers.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let (flags, mask) = (libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN);
+    // SAFETY: the path is a terminated string, and `found` is valid for writes.
+    let result = unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), flags, mask, &raw mut found) };
+    let told = result == 0 && found.stx_mask & mask != 0 && found.stx_dio_offset_align != 0;
+    told.then_some(DirectAlignment { memory: found.stx_dio_mem_align, offset: found.stx_dio_offset_align })
 }
 
 /// Flags of open(2) that leave the layout of a new file on Lustre to the ioctl below: those of old clients and of new ones.

@@ -53,6 +53,8 @@ pub struct Identity {
     pub boot: [u8; 16],
     /// Name of its node, at most 64 bytes.
     pub host: String,
+    /// Bytes of segment files that it may have; 0 where it did not say.
+    pub capacity_bytes: u64,
 }
 
 impl Identity {
@@ -71,6 +73,7 @@ impl Identity {
         }
         put_u64(&mut page, 80, end as u64);
         put(&mut page, 88, &self.host.as_bytes()[..end]);
+        put_u64(&mut page, 152, self.capacity_bytes);
         end_page(&mut page);
         page
     }
@@ -90,6 +93,7 @@ impl Identity {
             pid_namespace: get_u64(page, 56),
             boot: get(page, 64),
             host: host.ok_or(Damage::Field("host"))?.to_owned(),
+            capacity_bytes: get_u64(page, 152),
         })
     }
 }

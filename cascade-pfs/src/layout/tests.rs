@@ -22,7 +22,15 @@ fn header(record: &Record, digests: &[u64]) -> Vec<u8> {
 }
 
 fn identity() -> Identity {
-    Identity { writer: WRITER, pid: 17, started: 99, pid_namespace: 5, boot: [3; 16], host: "nid001".into() }
+    Identity {
+        writer: WRITER,
+        pid: 17,
+        started: 99,
+        pid_namespace: 5,
+        boot: [3; 16],
+        host: "nid001".into(),
+        capacity_bytes: 1 << 40,
+    }
 }
 
 fn segment_header() -> SegmentHeader {

@@ -29,7 +29,9 @@ pub(crate) struct Log {
 /// # Errors
 /// The system's; nothing is left behind then.
 pub(crate) fn begin(core: &Core) -> io::Result<Log> {
-    let me = process::new_identity();
+    // An observer that repairs has no bound, and will have no segment.
+    let capacity_bytes = Some(core.config.capacity_bytes).filter(|bytes| *bytes < u64::MAX).unwrap_or(0);
+    let me = Identity { capacity_bytes, ..process::new_identity() };
     let names = [Name::Writer(me.writer), Name::Log(me.writer)];
     let made = make(core, &me, names);
     if made.is_err() {

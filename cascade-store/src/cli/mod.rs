@@ -4,6 +4,7 @@
 //! Exit status of every command: 0 all is well, 1 something was found (damaged blocks, problems), 2 it could not be done.
 
 mod doctor;
+mod files;
 mod gc;
 mod interrupt;
 mod out;
@@ -25,6 +26,7 @@ Examples:
   cascade verify --repair         drop blocks whose bytes are damaged
   cascade gc --dry-run            what could be removed, and why
   cascade doctor                  what is wrong with this machine, with cures
+  cascade verify --pfs DIR        the same for a directory of files (also stat, gc, doctor)
 
 Every command looks where the store looks: --dir over CASCADE_SHM_PATH over the file of --config
 or CASCADE_CONFIG, else /dev/shm/cascade.

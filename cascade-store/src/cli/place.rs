@@ -73,3 +73,11 @@ fn unreadable(dir: &Path, error: io::Error) -> Error {
     };
     Error::new(ErrorKind::Permission, format!("cannot read {}{cure}", dir.display())).with_source(error)
 }
+
+impl Place {
+    /// The directory of files that is configured.
+    pub(super) fn files(&self) -> Result<Option<cascade_pfs::PfsConfig>> {
+        let dir = std::env::var_os("CASCADE_PFS_PATH").filter(|dir| !dir.is_empty());
+        Ok(dir.map(|dir| cascade_pfs::PfsConfig::new(dir, 1 << 30)))
+    }
+}

@@ -5,6 +5,7 @@
 
 mod child;
 mod doctor;
+mod files;
 mod gc;
 mod readme;
 mod rig;

@@ -2,6 +2,7 @@
 
 mod cpu;
 mod directory;
+mod files;
 mod limits;
 mod logind;
 mod machine;
@@ -16,6 +17,7 @@ mod tests;
 use std::path::PathBuf;
 
 use cascade_core::units::format_size;
+use cascade_pfs::PfsConfig;
 use clap::Args;
 use serde::Serialize;
 
@@ -28,9 +30,11 @@ const HELP: &str = "\
 Examples:
   cascade doctor
   cascade doctor --quiet
+  cascade doctor --pfs /scratch/me/cascade
   CASCADE_SHM_CAPACITY=200GiB cascade doctor --json | jq '.findings[].found'
 
-It changes nothing. Cures that begin with `sudo` need an administrator. A note is something to
+It changes nothing, but that it tries out a directory of files in a folder of its own, which it
+removes again. Cures that begin with `sudo` need an administrator. A note is something to
 know, or to gain speed by. Exit status: 0 no problem, 1 at least one problem, 2 it could not look.
 JSON: docs/cli.md.";
 
@@ -40,6 +44,10 @@ JSON: docs/cli.md.";
 pub(super) struct Options {
     #[command(flatten)]
     place: Place,
+    /// Look at a directory of files (tier 4) too [without DIR: the configured one, which is looked at anyway].
+    #[arg(long, value_name = "DIR", num_args = 0..=1)]
+    #[allow(clippy::option_option, reason = "absent, present without a directory, with one")]
+    pfs: Option<Option<PathBuf>>,
     /// Show problems and notes only.
     #[arg(long, short)]
     quiet: bool,
@@ -109,10 +117,28 @@ struct Document {
     findings: Vec<Finding>,
 }
 
+impl Options {
+    /// The directory of files to look at, and whether its capacity is the configured one.
+    fn files(&self) -> cascade_core::Result<Option<(PfsConfig, bool)>> {
+        let configured = self.place.files()?;
+        match &self.pfs {
+            Some(Some(dir)) => {
+                let same = configured.filter(|config| config.dir == *dir).map(|config| (config, true));
+                Ok(Some(same.unwrap_or_else(|| (PfsConfig::new(dir, 1 << 30), false))))
+            }
+            Some(None) if configured.is_none() => Err(super::files::unconfigured()),
+            _ => Ok(configured.map(|config| (config, true))),
+        }
+    }
+}
+
 pub(super) fn run(options: &Options, out: &mut Out) -> Done {
     let config = options.place.resolve()?;
     let machine = Machine::here(&config);
-    let findings = examine(&machine);
+    let mut findings = examine(&machine);
+    if let Some((config, bounded)) = options.files()? {
+        findings.extend(files::check(&machine, &config, bounded));
+    }
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let document = Document {
         schema: "cascade.doctor/1",

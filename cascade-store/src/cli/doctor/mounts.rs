@@ -21,7 +21,7 @@ pub(super) struct Mount {
 }
 
 impl Mount {
-    fn parse(line: &str) -> Option<Self> {
+    pub(super) fn parse(line: &str) -> Option<Self> {
         let (mount, filesystem) = line.split_once(" - ")?;
         let fields: Vec<&str> = mount.split(' ').collect();
         let mut rest = filesystem.split(' ');

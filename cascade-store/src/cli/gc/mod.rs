@@ -12,6 +12,7 @@ use cascade_shm::ArenaConfig;
 use clap::Args;
 use serde::Serialize;
 
+use super::files::{self, Files};
 use super::out::{Done, Failure, Out};
 use super::place::Place;
 use super::text::{of, span, table};
@@ -24,6 +25,7 @@ Examples:
   cascade gc
   cascade gc --older-than 7d --yes
   cascade gc --older-than 0s --all-nodes --yes
+  cascade gc --pfs /scratch/me/cascade --dry-run
 
 An arena without a living owner is not garbage: it is warm, and the next store finds its blocks.
 So gc removes
@@ -41,6 +43,8 @@ An arena's last use is when a store last opened or closed it. JSON: docs/cli.md.
 pub(super) struct Options {
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    files: Files,
     /// Only say what would be removed.
     #[arg(long)]
     dry_run: bool,
@@ -84,6 +88,9 @@ struct Line {
 }
 
 pub(super) fn run(options: &Options, out: &mut Out) -> Done {
+    if let Some(dir) = options.files.dir(&options.place)? {
+        return files::gc(&dir, options.dry_run, options.json, out);
+    }
     let config = options.place.resolve()?;
     let rule =
         Rule { node: config.node_name(), older_than: options.older_than, all_nodes: options.all_nodes };

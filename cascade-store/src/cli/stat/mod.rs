@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use cascade_shm::ArenaConfig;
 use clap::Args;
 
+use super::files::{self, Files};
 use super::interrupt::Interrupts;
 use super::out::{Done, Failure, Out};
 use super::place::{self, Place};
@@ -19,6 +20,7 @@ const HELP: &str = "\
 Examples:
   cascade stat
   cascade stat --watch 5
+  cascade stat --pfs /scratch/me/cascade
   cascade stat --dir /dev/shm/other --json | jq '.arenas[].used_bytes'
 
 It reads the arena's file and nothing else: no arena is made, grown or waited for, so it also
@@ -32,6 +34,8 @@ otherwise. Counters are those that the arena itself keeps; hits and misses are e
 pub(super) struct Options {
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    files: Files,
     /// Show it again every so many seconds, with rates, until Ctrl-C.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = seconds)]
     watch: Option<Duration>,
@@ -47,6 +51,9 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(options: &Options, out: &mut Out) -> Done {
+    if let Some(dir) = options.files.dir(&options.place)? {
+        return files::stat(&dir, options.watch, options.json, out);
+    }
     let config = options.place.resolve()?;
     let Some(every) = options.watch else {
         show(&look(&config, &mut Ticks::default())?, options, out)?;

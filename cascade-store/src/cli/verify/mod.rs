@@ -12,6 +12,7 @@ use cascade_shm::{Arena, Scrub};
 use clap::Args;
 use serde::Serialize;
 
+use super::files::{self, Files};
 use super::interrupt::Interrupts;
 use super::out::{Done, Failure, Out};
 use super::place::Place;
@@ -22,6 +23,7 @@ Examples:
   cascade verify
   cascade verify --repair
   cascade verify --json | jq .damaged
+  cascade verify --pfs /scratch/me/cascade
 
 Others may work meanwhile: each block is pinned while it is read, and its age and use stay as
 they are. A damaged block is never served anyway (gets verify what they copy); --repair drops it
@@ -40,6 +42,8 @@ const AUDITS: usize = 5;
 pub(super) struct Options {
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    files: Files,
     /// Drop damaged blocks.
     #[arg(long)]
     repair: bool,
@@ -82,6 +86,10 @@ struct Damaged {
 }
 
 pub(super) fn run(options: &Options, out: &mut Out) -> Done {
+    if let Some(dir) = options.files.dir(&options.place)? {
+        let threads = options.threads.map_or_else(default_threads, usize::from);
+        return files::verify(&dir, options.repair, threads, options.json, out);
+    }
     let config = options.place.resolve()?;
     let path = config.path();
     let missing = || {
