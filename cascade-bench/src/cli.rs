@@ -33,6 +33,8 @@ Kinds of rows (--rows):
 
 Needs of memory are checked before; what does not fit is not run, and noted with what it needs.
 
+The tier of files has options of its own: `cascade-bench --tier pfs --help`.
+
 Examples:
   cascade-bench --tier shm
   cascade-bench --tier shm --block 64KiB,1MiB,512MiB --reps 9 --json new.json --plot new.svg --against old.json
@@ -114,12 +116,12 @@ pub enum TierName {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sizes(pub Vec<u64>);
 
-fn sizes(text: &str) -> cascade_core::Result<Sizes> {
+pub(crate) fn sizes(text: &str) -> cascade_core::Result<Sizes> {
     parse_sizes(text).map(Sizes)
 }
 
 /// A number such as `1e6` or `1000000`.
-fn count(text: &str) -> Result<u64, String> {
+pub(crate) fn count(text: &str) -> Result<u64, String> {
     let number = text
         .trim()
         .parse::<f64>()

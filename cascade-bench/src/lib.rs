@@ -5,12 +5,14 @@
 //!
 //! * [`mod@run`]: a whole run over any [`Addressable`](cascade_core::tier::Addressable) tier; [`tiers`]: how it gets one;
 //! * [`mod@space`]: what the arena makes of its data area; [`contention`]: leases by many processes at once;
+//! * [`mod@files`]: the tier of files, beside fio and others;
 //! * [`mod@shm`]: the arena as that tier; [`cli`]: the command line;
 //! * [`report`]: the JSON document, the table, the comparison with an older run;
 //! * [`mod@plot`]: SVG; [`units`], [`stats`]: sizes, rates, medians and percentiles.
 
 pub mod cli;
 pub mod contention;
+pub mod files;
 pub mod plot;
 pub mod report;
 pub mod run;

@@ -1,14 +1,14 @@
 //! `cascade-bench`: see `--help`.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use cascade_bench::cli::{Arguments, Part, RowKind, TierName};
 use cascade_bench::report::{Report, compare, table};
 use cascade_bench::run::{LAP_BYTES, Options, Pass, Results, run};
 use cascade_bench::tiers::{Scratch, Wanted};
-use cascade_bench::{contention, plot, shm, space};
+use cascade_bench::{contention, files, plot, shm, space};
 use cascade_core::{Error, ErrorKind, Result};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,15 +17,73 @@ use indicatif::{ProgressBar, ProgressStyle};
 const CONTENTION_MS: u64 = 500;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let done = match &arguments.pass {
-        Some(part) => here(&arguments, part),
-        None => whole(&arguments),
+    let done = if is_of_files() {
+        of_files(&files::cli::Arguments::parse())
+    } else {
+        of_memory(&Arguments::parse())
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error}");
         ExitCode::FAILURE
     })
+}
+
+/// Whether the tier of files is asked for, whose options are others.
+fn is_of_files() -> bool {
+    let words: Vec<_> = std::env::args_os().collect();
+    words.windows(2).any(|pair| pair[0] == "--tier" && pair[1] == "pfs")
+        || words.iter().any(|word| word == "--tier=pfs")
+}
+
+fn of_memory(arguments: &Arguments) -> Result<ExitCode> {
+    match &arguments.pass {
+        Some(part) => here(arguments, part),
+        None => whole(arguments),
+    }
+}
+
+/// A run of the tier of files, in this process.
+fn of_files(arguments: &files::cli::Arguments) -> Result<ExitCode> {
+    let older = arguments.against.as_deref().map(Report::load).transpose()?;
+    if arguments.plot.is_some() && !arguments.wants(files::cli::RowKind::Bandwidth) {
+        let what = "--plot draws rates, and --rows leaves them out: add bandwidth";
+        return Err(Error::new(ErrorKind::InvalidArgument, what));
+    }
+    let mut report = Report::here(Vec::new(), Vec::new());
+    let host = &report.host;
+    eprintln!("{} x {}, Linux {}", host.cores, host.cpu, host.kernel);
+    let bar = progress_bar();
+    let results = files::run(arguments, &mut shown(&bar))?;
+    bar.finish_and_clear();
+    (report.results, report.notes) = (results.rows, results.notes);
+    let title = format!("Tier pfs on {} x {}", report.host.cores, report.host.cpu);
+    let outputs = Outputs { json: arguments.json.as_deref(), plot: arguments.plot.as_deref(), older, title };
+    tell(&report, &outputs, results.failures)
+}
+
+/// Where the results go.
+struct Outputs<'a> {
+    json: Option<&'a Path>,
+    plot: Option<&'a Path>,
+    older: Option<Report>,
+    title: String,
+}
+
+/// The table, and the files that were asked for; a failure when there were any, or bytes were wrong.
+fn tell(report: &Report, outputs: &Outputs<'_>, failures: usize) -> Result<ExitCode> {
+    let wrong = report.results.iter().filter(|row| row.verified == Some(false)).count();
+    print!("{}", table(&report.results));
+    report.notes.iter().for_each(|note| println!("note: {note}"));
+    if let Some(older) = &outputs.older {
+        print!("\n{}", compare(report, older));
+    }
+    if let Some(path) = outputs.json {
+        report.save(path)?;
+    }
+    if let Some(path) = outputs.plot {
+        plot::curves(path, &outputs.title, &report.results)?;
+    }
+    Ok(if failures + wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The whole run: each part in a process of its own, then the table and the files.
@@ -46,23 +104,9 @@ fn whole(arguments: &Arguments) -> Result<ExitCode> {
         report.notes.extend(results.notes);
         failures += results.failures;
     }
-    failures += report.results.iter().filter(|row| row.verified == Some(false)).count();
-    print!("{}", table(&report.results));
-    report.notes.iter().for_each(|note| println!("note: {note}"));
-    if let Some(older) = &older {
-        print!("\n{}", compare(&report, older));
-    }
-    if let Some(path) = &arguments.json {
-        report.save(path)?;
-    }
-    if let Some(path) = &arguments.plot {
-        plot::curves(
-            path,
-            &format!("Tier shm on {} x {}", report.host.cores, report.host.cpu),
-            &report.results,
-        )?;
-    }
-    Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let title = format!("Tier shm on {} x {}", report.host.cores, report.host.cpu);
+    let outputs = Outputs { json: arguments.json.as_deref(), plot: arguments.plot.as_deref(), older, title };
+    tell(&report, &outputs, failures)
 }
 
 /// Runs this program again for one part: how many threads share a copy is read from the environment once a process.
@@ -94,14 +138,7 @@ fn here(arguments: &Arguments, part: &Part) -> Result<ExitCode> {
     let scratch = Scratch::new(&arguments.dir)?;
     let dir = scratch.path().to_owned();
     let bar = progress_bar();
-    let mut progress = |done: usize, steps: usize, next: &str| {
-        bar.set_length(steps as u64);
-        bar.set_position(done as u64);
-        bar.set_message(next.to_owned());
-        if !std::io::stderr().is_terminal() && !next.is_empty() {
-            eprintln!("[{}/{steps}] {next}", done + 1);
-        }
-    };
+    let mut progress = shown(&bar);
     let reps = arguments.reps as usize;
     let mut results = match part {
         Part::Tier(pass) => tier(arguments, pass, dir, &mut progress)?,
@@ -144,6 +181,18 @@ fn tier(
     };
     let open = |wanted: &Wanted| shm::open(&dir, wanted);
     run(&options, pass, "shm", &open, progress)
+}
+
+/// Shows progress as a bar, or where nobody looks, as lines.
+fn shown(bar: &ProgressBar) -> impl FnMut(usize, usize, &str) + '_ {
+    |done, steps, next| {
+        bar.set_length(steps as u64);
+        bar.set_position(done as u64);
+        bar.set_message(next.to_owned());
+        if !std::io::stderr().is_terminal() && !next.is_empty() {
+            eprintln!("[{}/{steps}] {next}", done + 1);
+        }
+    }
 }
 
 fn progress_bar() -> ProgressBar {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cascade_core::{Error, ErrorKind, Result};
 use nix::fcntl::posix_fallocate;
 
-pub(crate) use raw::{Method, Part, Region, copy, fetch, store, store_run};
+pub(crate) use raw::{Method, Part, Region, copy, fetch, fetch_all, store, store_all, store_run};
 
 static FILES: AtomicU64 = AtomicU64::new(0);
 

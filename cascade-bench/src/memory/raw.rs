@@ -1,11 +1,12 @@
 //! Raw memory behind regions, and the operations that reach into it.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use cascade_core::batch::{Batch, Op, Outcome};
+use cascade_core::batch::{Batch, Op, Outcome, Ticket};
 use cascade_core::copy::{Direction, Kernel, StoreKind, copy_only, copy_plain};
 use cascade_core::id::BlockId;
 use cascade_core::memory::{Piece, SgList};
@@ -226,10 +227,58 @@ pub(crate) fn fetch(
 
 /// Submits and waits, however long it takes: the operations may use borrowed memory until they are complete.
 fn complete(tier: &dyn Tier, ops: Vec<Op>) -> Vec<Outcome> {
-    let ticket = tier.submit(Batch::new(ops));
+    wait(&tier.submit(Batch::new(ops)))
+}
+
+fn wait(ticket: &Ticket) -> Vec<Outcome> {
     loop {
         if let Some(outcomes) = ticket.wait(Instant::now() + WAIT) {
             return outcomes;
         }
     }
+}
+
+/// Stores blocks of `block` bytes that lie side by side in `source`, in batches of `batch`, at most `most` of them under way;
+/// returns when all are complete.
+pub(crate) fn store_all(
+    tier: &dyn Tier,
+    ids: &[BlockId],
+    source: &Part<'_>,
+    block: usize,
+    batch: usize,
+    most: usize,
+) -> Vec<Outcome> {
+    let op = |(index, id): (usize, &BlockId)| {
+        // SAFETY: the part is borrowed until every ticket was waited for, and shared, so nobody writes there.
+        let piece = unsafe { Piece::host_read(source.at(index * block, block), block) };
+        Op::Store { id: *id, from: SgList::from(piece), meta: PutMeta::default() }
+    };
+    let mut ops = ids.iter().enumerate().map(op);
+    let (mut under_way, mut outcomes) = (VecDeque::new(), Vec::with_capacity(ids.len()));
+    loop {
+        let next: Vec<Op> = ops.by_ref().take(batch).collect();
+        if next.is_empty() || under_way.len() >= most {
+            outcomes.extend(under_way.pop_front().map(|ticket| wait(&ticket)).unwrap_or_default());
+        }
+        if !next.is_empty() {
+            under_way.push_back(tier.submit(Batch::new(next)));
+        } else if under_way.is_empty() {
+            return outcomes;
+        }
+    }
+}
+
+/// Fetches blocks of `block` bytes in one batch, side by side into `target`; returns when that is complete.
+pub(crate) fn fetch_all(
+    tier: &dyn Tier,
+    ids: &[BlockId],
+    target: &mut Part<'_>,
+    block: usize,
+) -> Vec<Outcome> {
+    let op = |(index, id): (usize, &BlockId)| {
+        // SAFETY: the part is borrowed exclusively until `complete` returns, and places of different blocks are disjoint.
+        let piece = unsafe { Piece::host_write(target.at(index * block, block), block) };
+        Op::Fetch { id: *id, into: SgList::from(piece) }
+    };
+    complete(tier, ids.iter().enumerate().map(op).collect())
 }

@@ -12,6 +12,9 @@ use crate::units::format_size;
 /// Height of the plot over the highest point: the legend lies above the curves.
 const HEADROOM: f64 = 1.6;
 
+/// Rows that are drawn: memory that was touched before, and files.
+const STATES: [&str; 4] = ["hot", "new", "cold", "warm"];
+
 /// One line of the plot: `(bytes of a block, GB/s)`.
 struct Curve {
     name: String,
@@ -21,7 +24,7 @@ struct Curve {
     points: Vec<(f64, f64)>,
 }
 
-/// Draws the hot rates of `rows` against the block size (logarithmic) to the SVG file `path`: put and get of each system,
+/// Draws the rates of `rows`, but those of first touch, against the block size (logarithmic) to the SVG file `path`: put and get of each system,
 /// path and number of threads, and dashed in the same colours the ceilings that they were measured with.
 ///
 /// # Errors
@@ -33,7 +36,7 @@ pub fn curves(path: &Path, title: &str, rows: &[Row]) -> Result<()> {
     let smallest = points().map(|point| point.0).fold(f64::INFINITY, f64::min);
     let largest = points().map(|point| point.0).fold(0.0, f64::max);
     if highest <= 0.0 {
-        let context = format!("cannot draw {}: no hot rates were measured", path.display());
+        let context = format!("cannot draw {}: no rates were measured", path.display());
         return Err(Error::new(ErrorKind::InvalidArgument, context));
     }
     let area = SVGBackend::new(path, (1100, 640)).into_drawing_area();
@@ -78,7 +81,7 @@ pub fn curves(path: &Path, title: &str, rows: &[Row]) -> Result<()> {
 
 fn collect(rows: &[Row]) -> Vec<Curve> {
     let mut curves: Vec<Curve> = Vec::new();
-    for row in rows.iter().filter(|row| row.state == "hot") {
+    for row in rows.iter().filter(|row| STATES.contains(&&*row.state)) {
         let Some(gbps) = row.gbps else { continue };
         let name = format!("{} {} {} x{}", row.system, row.op, row.path, row.threads);
         let ceiling = row.ceiling.as_ref().map(|ceiling| (true, ceiling.gbps));

@@ -2,6 +2,7 @@
 
 mod compare;
 mod extra;
+mod files;
 mod host;
 mod table;
 
@@ -14,6 +15,7 @@ use crate::stats::{Latency, Spread};
 
 pub use compare::compare;
 pub use extra::{Census, Space, Throughput};
+pub use files::{Calls, Files, Made, Opening, Origin};
 pub use host::{Host, available_memory_bytes, source_state};
 pub use table::table;
 
@@ -91,6 +93,12 @@ pub struct Row {
     /// The space that was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub space: Option<Space>,
+    /// How files were written or read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
+    /// How long opening takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opening: Option<Opening>,
 }
 
 impl Row {
@@ -116,6 +124,8 @@ impl Row {
             index_bytes: None,
             throughput: None,
             space: None,
+            files: None,
+            opening: None,
         }
     }
 

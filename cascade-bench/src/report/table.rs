@@ -1,11 +1,12 @@
 //! The results as tables for people, one for each kind of rows.
 
 use super::Row;
+use super::files::{COUNTS, FILES, OPENINGS};
 use crate::stats::Latency;
 use crate::units::format_size;
 
 /// A column: its head, whether words stand in it (to the left; figures to the right), and the cell of a row.
-type Column = (&'static str, bool, fn(&Row) -> String);
+pub(super) type Column = (&'static str, bool, fn(&Row) -> String);
 
 const RATES: &[Column] = &[
     ("system", true, |row| row.system.clone()),
@@ -90,12 +91,15 @@ const THROUGHPUTS: &[Column] = &[
 /// space (before and after the churn where two figures stand), and operations by many at once in millions each second.
 #[must_use]
 pub fn table(rows: &[Row]) -> String {
-    let mut kinds: [(&[Column], Vec<&Row>); 4] =
-        [(RATES, vec![]), (TIMES, vec![]), (SPACES, vec![]), (THROUGHPUTS, vec![])];
+    let mut kinds = [RATES, TIMES, SPACES, THROUGHPUTS, FILES, COUNTS, OPENINGS]
+        .map(|columns| (columns, Vec::<&Row>::new()));
     for row in rows {
         let kind = match row {
             Row { space: Some(_), .. } => 2,
             Row { throughput: Some(_), .. } => 3,
+            Row { opening: Some(_), .. } => 6,
+            Row { files: Some(_), gbps: None, n: 1.., .. } => 5,
+            Row { files: Some(_), .. } => 4,
             Row { gbps: None, blocks: Some(_), .. } => 1,
             _ => 0,
         };
@@ -105,15 +109,15 @@ pub fn table(rows: &[Row]) -> String {
     tables.map(|(columns, rows)| aligned(columns, rows)).collect::<Vec<_>>().join("\n")
 }
 
-fn dash() -> String {
+pub(super) fn dash() -> String {
     "-".to_owned()
 }
 
-fn rate(value: Option<f64>) -> String {
+pub(super) fn rate(value: Option<f64>) -> String {
     value.map_or_else(dash, |value| format!("{value:.2}"))
 }
 
-fn share(value: Option<f64>) -> String {
+pub(super) fn share(value: Option<f64>) -> String {
     value.map_or_else(dash, |share| format!("{:.1}%", share * 100.0))
 }
 
@@ -133,7 +137,7 @@ fn grown(space: &super::Space, cell: impl Fn(&super::Census) -> String) -> Strin
     format!("{} > {}", cell(&space.before), cell(&space.after))
 }
 
-fn verdict(row: &Row) -> String {
+pub(super) fn verdict(row: &Row) -> String {
     row.verified.map_or("-", |verified| if verified { "right" } else { "WRONG" }).to_owned()
 }
 

@@ -1,0 +1,121 @@
+//! Cascade's tier of files, driven as an engine drives it: batches of blocks, several under way.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use cascade_core::Result;
+use cascade_core::batch::Outcome;
+use cascade_core::id::BlockId;
+use cascade_core::tier::Tier;
+use cascade_pfs::{PfsConfig, PfsTier};
+
+use super::cli::Durability;
+use super::system::{Data, Manner, Reading, System, Work, failed};
+use crate::memory::{fetch_all, store_all};
+
+/// Room for all that a repetition writes, in segments of the default size: nothing is given up while it is measured.
+const CAPACITY_BYTES: u64 = 8 << 30;
+/// Bytes of puts in one batch.
+const BATCH_BYTES: usize = 32 << 20;
+/// Bytes of puts under way: what the tier's defaults admit, with room for headers.
+const UNDER_WAY_BYTES: usize = 192 << 20;
+/// How long a flush may take.
+const FLUSH: Duration = Duration::from_secs(600);
+
+/// The tier.
+#[derive(Debug)]
+pub(super) struct Cascade {
+    depth: Option<usize>,
+    reader: Option<PfsTier>,
+    direct: Option<bool>,
+}
+
+impl Cascade {
+    pub(super) fn new(depth: Option<usize>) -> Self {
+        Self { depth, reader: None, direct: None }
+    }
+}
+
+/// The settings of a tier in `dir` that holds laps of `bytes`.
+pub(super) fn config(dir: &Path, bytes: u64, durability: Durability, depth: Option<usize>) -> PfsConfig {
+    let mut config = PfsConfig::new(dir, CAPACITY_BYTES.max(bytes * 8));
+    config.durability = match durability {
+        Durability::None => cascade_pfs::Durability::None,
+        Durability::End => cascade_pfs::Durability::Segment,
+        Durability::Block => cascade_pfs::Durability::Block,
+    };
+    if let Some(depth) = depth {
+        (config.write_threads, config.read_threads) = (depth, depth);
+    }
+    config
+}
+
+/// Names of the blocks of a repetition.
+pub(super) fn ids(rep: usize, blocks: usize) -> Vec<BlockId> {
+    (0..blocks).map(|block| BlockId::named(&format!("files-{rep}-{block}"))).collect()
+}
+
+/// Stores all blocks, and flushes where everything is to be durable at the end.
+pub(super) fn store_and_flush(tier: &PfsTier, work: &Work, data: &mut Data) -> Result<()> {
+    let ids = ids(work.rep, work.blocks);
+    let batch = (BATCH_BYTES / work.block).max(1);
+    let most = (UNDER_WAY_BYTES / (batch * work.block)).max(1);
+    let source = &data.source.split(1)[0];
+    let stored = store_all(tier, &ids, source, work.block, batch, most);
+    if let Some(other) = stored.into_iter().find(|outcome| *outcome != Outcome::Stored) {
+        return Err(failed(format!("the tier answered {other:?} to a put of {} bytes", work.block)));
+    }
+    if work.durability == Durability::End {
+        tier.flush(Instant::now() + FLUSH)?;
+    }
+    Ok(())
+}
+
+impl System for Cascade {
+    fn name(&self) -> &'static str {
+        "cascade"
+    }
+
+    fn write(&mut self, work: &Work, data: &mut Data) -> Result<f64> {
+        let tier = PfsTier::open(config(&work.folder, work.bytes(), work.durability, self.depth))?;
+        let start = Instant::now();
+        store_and_flush(&tier, work, data)?;
+        let seconds = start.elapsed().as_secs_f64();
+        self.direct = Some(tier.file_stats().direct);
+        Ok(seconds)
+    }
+
+    fn prepare(&mut self, work: &Work) -> Result<()> {
+        self.reader = Some(PfsTier::open(config(&work.folder, work.bytes(), work.durability, self.depth))?);
+        Ok(())
+    }
+
+    fn read(&mut self, work: &Work, data: &mut Data) -> Result<Reading> {
+        let tier = self.reader.take().ok_or_else(|| failed("the tier was not opened to be read"))?;
+        let ids = ids(work.rep, work.blocks);
+        let mut targets = data.target.split(1);
+        targets.iter_mut().for_each(|target| target.fill(0x5a));
+        let start = Instant::now();
+        let outcomes = fetch_all(&tier, &ids, &mut targets[0], work.block);
+        let seconds = start.elapsed().as_secs_f64();
+        let len = work.block as u64;
+        if let Some(other) =
+            outcomes.iter().find(|outcome| !matches!(outcome, Outcome::Fetched(meta) if meta.len == len))
+        {
+            return Err(failed(format!("the tier answered {other:?} to a get of {len} bytes")));
+        }
+        let is_right = targets[0].equals(0, &data.source.split(1)[0], 0, work.block * work.blocks);
+        Ok(Reading { seconds, is_right: Some(is_right) })
+    }
+
+    fn manners(&self) -> (Manner, Manner) {
+        let config = config(Path::new("."), 0, Durability::End, self.depth);
+        let manner = |depth: usize| Manner {
+            engine: "cascade-pfs".to_owned(),
+            io_bytes: config.io_bytes as u64,
+            depth,
+            direct: self.direct,
+        };
+        (manner(config.write_threads), manner(config.read_threads))
+    }
+}
