@@ -44,6 +44,10 @@ fn of_memory(arguments: &Arguments) -> Result<ExitCode> {
 
 /// A run of the tier of files, in this process.
 fn of_files(arguments: &files::cli::Arguments) -> Result<ExitCode> {
+    if arguments.worker {
+        files::work(std::io::stdin().lock(), std::io::stdout().lock())?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let older = arguments.against.as_deref().map(Report::load).transpose()?;
     if arguments.plot.is_some() && !arguments.wants(files::cli::RowKind::Bandwidth) {
         let what = "--plot draws rates, and --rows leaves them out: add bandwidth";

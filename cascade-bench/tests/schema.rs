@@ -1,6 +1,8 @@
 //! The document's form is a contract: this is what readers of other languages see.
 
-use cascade_bench::report::{Ceiling, Census, Host, Report, Row, Space, Throughput};
+use cascade_bench::report::{
+    Calls, Ceiling, Census, Files, Host, Made, Opening, Origin, Report, Row, Space, Throughput,
+};
 use cascade_bench::stats::{Latency, Spread};
 
 const GOLDEN: &str = r#"{
@@ -141,6 +143,102 @@ const GOLDEN: &str = r#"{
           "disagreements": 0
         }
       }
+    },
+    {
+      "system": "cascade",
+      "tier": "pfs",
+      "op": "get",
+      "path": "end",
+      "block_bytes": 65536,
+      "threads": 8,
+      "ranks": 1,
+      "state": "cold",
+      "n": 9,
+      "gbps": {
+        "min": 18.0,
+        "median": 19.0,
+        "max": 21.0
+      },
+      "latency_us": null,
+      "ceiling": null,
+      "efficiency": null,
+      "verified": true,
+      "files": {
+        "durability": "end",
+        "engine": "cascade-pfs",
+        "io_bytes": 8388608,
+        "depth": 8,
+        "direct": true,
+        "of_fio": {
+          "min": 18.0,
+          "median": 19.0,
+          "max": 21.0
+        },
+        "origin": {
+          "resident_bytes": 0,
+          "device_bytes": 4096,
+          "payload_bytes": 4096,
+          "dropped": "posix_fadvise"
+        },
+        "made": {
+          "payload_bytes": 1,
+          "files": 2,
+          "file_bytes": 3,
+          "allocated_bytes": 4,
+          "device_bytes": 5,
+          "calls": {
+            "creates": 1,
+            "opens": 2,
+            "removes": 3,
+            "lists": 4,
+            "attributes": 5,
+            "syncs": 6,
+            "writes": 7,
+            "reads": 8
+          },
+          "files_limit": 6
+        }
+      }
+    },
+    {
+      "system": "cascade",
+      "tier": "pfs",
+      "op": "open",
+      "path": "logs",
+      "block_bytes": 1048576,
+      "threads": 1,
+      "ranks": 1,
+      "state": "cold",
+      "blocks": 1000000,
+      "n": 5,
+      "gbps": null,
+      "latency_us": null,
+      "ceiling": null,
+      "efficiency": null,
+      "verified": true,
+      "opening": {
+        "index_bytes": 128000000,
+        "open_s": {
+          "min": 18.0,
+          "median": 19.0,
+          "max": 21.0
+        },
+        "first_hit_s": {
+          "min": 18.0,
+          "median": 19.0,
+          "max": 21.0
+        },
+        "last_hit_s": {
+          "min": 18.0,
+          "median": 19.0,
+          "max": 21.0
+        },
+        "scan_mb_per_s": {
+          "min": 18.0,
+          "median": 19.0,
+          "max": 21.0
+        }
+      }
     }
   ],
   "notes": [
@@ -171,6 +269,55 @@ fn space(share: Spread) -> Space {
     }
 }
 
+fn of_files(spread: Spread) -> Row {
+    let mut row = Row::new("pfs", "get", "end", 65_536);
+    "cold".clone_into(&mut row.state);
+    (row.threads, row.n, row.gbps, row.verified) = (8, 9, Some(spread), Some(true));
+    let calls =
+        Calls { creates: 1, opens: 2, removes: 3, lists: 4, attributes: 5, syncs: 6, writes: 7, reads: 8 };
+    let made = Made {
+        payload_bytes: 1,
+        files: 2,
+        file_bytes: 3,
+        allocated_bytes: 4,
+        device_bytes: Some(5),
+        calls: Some(calls),
+        files_limit: Some(6),
+    };
+    let origin = Origin {
+        resident_bytes: Some(0),
+        device_bytes: Some(4096),
+        payload_bytes: 4096,
+        dropped: Some("posix_fadvise".to_owned()),
+    };
+    row.files = Some(Files {
+        durability: "end".to_owned(),
+        engine: "cascade-pfs".to_owned(),
+        io_bytes: 8 << 20,
+        depth: 8,
+        direct: Some(true),
+        of_fio: Some(spread),
+        of_plain: None,
+        origin: Some(origin),
+        made: Some(made),
+    });
+    row
+}
+
+fn opened(spread: Spread) -> Row {
+    let mut row = Row::new("pfs", "open", "logs", 1 << 20);
+    "cold".clone_into(&mut row.state);
+    (row.blocks, row.n, row.verified) = (Some(1_000_000), 5, Some(true));
+    row.opening = Some(Opening {
+        index_bytes: 128_000_000,
+        open_s: spread,
+        first_hit_s: spread,
+        last_hit_s: spread,
+        scan_mb_per_s: spread,
+    });
+    row
+}
+
 #[test]
 fn the_document_is_written_as_agreed() {
     let mut put = Row::new("shm", "put", "single", 65_536);
@@ -198,7 +345,7 @@ fn the_document_is_written_as_agreed() {
             copy_plan: "copy kernel avx512".to_owned(),
             load_before: Some(0.5),
         },
-        results: vec![put, lookup, lease, churn],
+        results: vec![put, lookup, lease, churn, of_files(spread), opened(spread)],
         notes: vec!["something was left out".to_owned()],
     };
     assert_eq!(serde_json::to_string_pretty(&report).unwrap(), GOLDEN);

@@ -1,4 +1,7 @@
-//! `cargo xtask bench`: builds the benchmark with optimisation and hands every option to it, `--help` too.
+//! `cargo xtask bench`: builds the benchmark with optimisation and hands every option to it, `--help` too. For the tier of files it
+//! sets up what that is measured beside.
+
+mod rivals;
 
 use std::ffi::OsString;
 
@@ -20,6 +23,7 @@ pub(crate) struct Options {
 pub(crate) fn command(options: &Options) -> Result<()> {
     let mut bench = cargo(&["run", "--release", "--package", "cascade-bench", "--bin", "cascade-bench"]);
     bench.arg("--manifest-path").arg(workspace::root().join("Cargo.toml")).arg("--").args(&options.arguments);
+    bench.args(rivals::set_up(&options.arguments));
     // Files are named from where the command was typed.
     bench.current_dir(std::env::current_dir().context("no current folder")?);
     run(&mut bench)

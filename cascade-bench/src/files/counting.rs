@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use cascade_core::memory::Piece;
-use cascade_pfs::fs::{Access, File, Fs, RealFs};
+use cascade_pfs::filesystem::FileSystem;
+use cascade_pfs::fs::{Access, File, Fs, RealFs, Watch};
+use cascade_pfs::stripe::Stripes;
 
 use crate::report::Calls;
 
@@ -80,6 +82,32 @@ impl Fs for CountingFs {
     fn sync_dir(&self, dir: &Path) -> Result<()> {
         count(&self.0.syncs);
         RealFs.sync_dir(dir)
+    }
+
+    fn probe(&self, dir: &Path) -> Result<FileSystem> {
+        count(&self.0.attributes);
+        RealFs.probe(dir)
+    }
+
+    fn stamp(&self, dir: &Path) -> Result<u64> {
+        count(&self.0.attributes);
+        RealFs.stamp(dir)
+    }
+
+    // What the kernel of this node tells costs the file system nothing.
+    fn watch(&self, dir: &Path) -> Option<Box<dyn Watch>> {
+        RealFs.watch(dir)
+    }
+
+    fn create_striped(&self, path: &Path, direct: bool, stripes: Stripes) -> Result<Arc<dyn File>> {
+        let file = RealFs.create_striped(path, direct, stripes);
+        count(&self.0.creates);
+        Ok(Arc::new(CountingFile { file: file?, counts: Arc::clone(&self.0) }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        count(&self.0.attributes);
+        RealFs.rename(from, to)
     }
 }
 

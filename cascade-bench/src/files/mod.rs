@@ -10,6 +10,7 @@ mod opening;
 mod plain;
 mod raw;
 mod rivals;
+mod sharing;
 mod system;
 mod tier;
 
@@ -18,6 +19,7 @@ use cascade_core::Result;
 use crate::run::{Progress, Results};
 use crate::tiers::Scratch;
 use cli::{Arguments, RowKind};
+pub use sharing::work;
 
 /// Measures what `arguments` ask for.
 ///
@@ -37,5 +39,9 @@ pub fn run(arguments: &Arguments, progress: Progress<'_>) -> Result<Results> {
     if plan.rows.contains(&RowKind::Open) {
         opening::measure(&plan, scratch.path(), &mut results, &mut *progress)?;
     }
+    if plan.rows.contains(&RowKind::Concurrency) {
+        sharing::measure(&plan, scratch.path(), &mut results, &mut *progress)?;
+    }
+    progress(1, 1, "");
     Ok(results)
 }

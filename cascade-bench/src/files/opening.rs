@@ -38,6 +38,7 @@ struct Times {
     first: Vec<f64>,
     last: Vec<f64>,
     rate: Vec<f64>,
+    memory: Option<f64>,
 }
 
 /// Measures an opening for each number of blocks.
@@ -67,6 +68,7 @@ fn row(blocks: u64, index_bytes: u64, times: &Times, found: bool, is_cold: bool)
     let mut row = Row::new("pfs", "open", "logs", BLOCK_BYTES);
     (row.n, row.blocks, row.verified) = (times.open.len(), Some(blocks), Some(found));
     if is_cold { "cold" } else { "warm" }.clone_into(&mut row.state);
+    row.index_bytes = times.memory;
     row.opening = Some(Opening {
         index_bytes,
         open_s: Spread::of(&times.open)?,
@@ -97,6 +99,7 @@ fn open(folder: &Path, blocks: u64, index_bytes: u64, times: &mut Times) -> Resu
             times.first.push(first.unwrap_or(now));
             times.last.push(now);
             times.rate.push(index_bytes as f64 / now / 1e6);
+            times.memory = Some(tier.file_stats().index_bytes as f64 / blocks as f64);
             return Ok(hits == ids.len());
         }
     }

@@ -239,6 +239,7 @@ pub(super) const OPENINGS: &[Column] = &[
     ("first hit s", false, |row| opening(row, |opening| opening.first_hit_s, 3)),
     ("last hit s", false, |row| opening(row, |opening| opening.last_hit_s, 3)),
     ("scan MB/s", false, |row| opening(row, |opening| opening.scan_mb_per_s, 0)),
+    ("memory B/block", false, |row| row.index_bytes.map_or_else(dash, |bytes| format!("{bytes:.1}"))),
     ("found", true, |row| row.verified.map_or("-", |all| if all { "all" } else { "NOT ALL" }).to_owned()),
 ];
 
