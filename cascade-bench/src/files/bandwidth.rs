@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use cascade_core::Result;
+use cascade_pfs::{IoEngine, PfsConfig};
 
 use super::cli::{Durability, Plan, Rival};
 use super::cold::{self, device_bytes};
@@ -11,7 +12,7 @@ use super::fio::{self, Fio, Installed};
 use super::plain::Plain;
 use super::rivals::{self, Python};
 use super::system::{Data, Manner, Reading, System, Work, failed};
-use super::tier::Cascade;
+use super::tier::{self, Cascade};
 use crate::report::{Ceiling, Files, Made, Origin, Row};
 use crate::run::{Progress, Results};
 use crate::stats::Spread;
@@ -19,6 +20,8 @@ use crate::units::{format_size, gbps};
 
 /// Blocks that are durable one by one take this much longer, so fewer bytes are moved.
 const BLOCK_SHARE: u64 = 8;
+/// Calls of fio under way at once, where they are as small as blocks.
+const MOST_CALLS: usize = 128;
 /// Direct I/O wants whole pages.
 const PAGE_BYTES: u64 = 4096;
 
@@ -148,6 +151,7 @@ pub(super) fn measure(plan: &Plan, dir: &Path, results: &mut Results, progress: 
         let what = format!("a block of {odd} bytes: direct I/O, and so fio, takes multiples of 4096 only");
         return Err(cascade_core::Error::new(cascade_core::ErrorKind::InvalidArgument, what));
     }
+    let engine = tier::engine(dir)?;
     let mut missing = Vec::new();
     let installed = match plan.rivals.contains(&Rival::Fio) {
         false => Err("not asked for (--rivals)"),
@@ -166,7 +170,7 @@ pub(super) fn measure(plan: &Plan, dir: &Path, results: &mut Results, progress: 
         results.notes.push(format!("{}: not run: {why}{ceiling}", rivals::name(*rival)));
     }
     let missing = missing.into_iter().map(|(rival, _)| rival).collect();
-    let bench = Bench { plan, dir, installed, pythons, missing };
+    let bench = Bench { plan, dir, engine, installed, pythons, missing };
     for (index, block) in plan.blocks.iter().enumerate() {
         bench.size(*block, results, &mut |done, all, what| {
             progress(index * all + done, plan.blocks.len() * all, what);
@@ -180,13 +184,15 @@ fn started(rival: Rival, plan: &Plan) -> std::result::Result<Python, String> {
         return Err("not asked for (--rivals)".to_owned());
     }
     let program = if rival == Rival::Vllm { &plan.vllm_python } else { &plan.python };
-    let depth = Cascade::new(plan.depth).manners().1.depth;
-    Python::start(rival, program, depth)
+    // Threads, as the tier has them where it makes calls.
+    let threads = plan.depth.unwrap_or_else(|| PfsConfig::new(".", 0).read_threads);
+    Python::start(rival, program, threads)
 }
 
 struct Bench<'a> {
     plan: &'a Plan,
     dir: &'a Path,
+    engine: IoEngine,
     installed: Option<Installed>,
     pythons: Vec<Python>,
     missing: Vec<Rival>,
@@ -195,7 +201,7 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// One block size.
     fn size(&self, block: u64, results: &mut Results, progress: Progress<'_>) -> Result<()> {
-        let (write, read) = Cascade::new(self.plan.depth).manners();
+        let (write, read) = Cascade::new(self.plan.depth, self.engine, block).manners();
         let mut data = Data::new(self.lap(block, Durability::End, write.io_bytes).max(self.lap(
             block,
             Durability::Block,
@@ -247,12 +253,19 @@ impl Bench<'_> {
         let mut contenders = Vec::new();
         for durability in durabilities {
             let bytes = self.lap(block, *durability, write.io_bytes);
-            let calls = |manner: &Manner, each: u64| (call(each, bytes), manner.depth);
+            // Of smaller calls more are under way: as many bytes.
+            let calls = |manner: &Manner, each: u64| {
+                let depth = manner.depth * (manner.io_bytes / each).max(1) as usize;
+                (
+                    call(each, bytes),
+                    if each < manner.io_bytes { depth.min(MOST_CALLS.max(manner.depth)) } else { depth },
+                )
+            };
             let (wide_write, wide_read) = (calls(write, write.io_bytes), calls(read, read.io_bytes));
             let reads = Some(*durability) == read_of;
             let mut add =
                 |system: Box<dyn System>, reads| contenders.push(Contender::new(system, *durability, reads));
-            add(Box::new(Cascade::new(self.plan.depth)), reads);
+            add(Box::new(Cascade::new(self.plan.depth, self.engine, block)), reads);
             add(Box::new(Plain::new(wide_write, wide_read)), reads);
             if let Some(installed) = &self.installed {
                 add(Box::new(Fio::new(installed, wide_write, wide_read)), reads);

@@ -28,11 +28,12 @@ pub(super) fn measure(plan: &Plan, dir: &Path, results: &mut Results) -> Result<
     let work = Work { block, blocks: BLOCKS, folder: folder.clone(), durability: Durability::End, rep: 0 };
     let mut data = Data::new(work.bytes())?;
     let fs = CountingFs::default();
-    let tier = || PfsTier::open_on(config(&folder, 0, Durability::End, plan.depth), Arc::new(fs.clone()));
+    let config = || config(&folder, 0, Durability::End, plan.depth);
+    let tier = || PfsTier::open_on(config(), Arc::new(fs.clone()));
 
     let before = device_bytes(None);
     let writer = tier()?;
-    store_and_flush(&writer, &work, &mut data)?;
+    store_and_flush(&writer, &work, config().in_flight_bytes, &mut data)?;
     drop(writer);
     let written = device_bytes(None).zip(before).map(|(after, before)| after.1.saturating_sub(before.1));
     let calls = fs.calls();

@@ -66,10 +66,11 @@ class Files(Rival):
 
     def __init__(self):
         super().__init__()
-        self.about = "python %d.%d, open and write, open and readinto" % sys.version_info[:2]
+        major, minor = sys.version_info[:2]
+        self.about = f"python {major}.{minor}, open and write, open and readinto"
 
     def path(self, index):
-        return os.path.join(self.folder, "%d.block" % index)
+        return os.path.join(self.folder, f"{index}.block")
 
     def store(self):
         for index in range(self.blocks):
@@ -99,7 +100,7 @@ class Hdf5(Rival):
         import numpy
 
         self.h5py, self.numpy = h5py, numpy
-        self.about = "h5py %s, HDF5 %s" % (h5py.__version__, h5py.version.hdf5_version)
+        self.about = f"h5py {h5py.__version__}, HDF5 {h5py.version.hdf5_version}"
 
     def path(self):
         return os.path.join(self.folder, "blocks.h5")
@@ -141,7 +142,7 @@ class Vllm(Rival):
 
         self.numpy, self.base, self.config = numpy, base, config
         self.job, self.manager = TransferJob, FileSystemTierManager
-        self.about = "vLLM %s, FileSystemTierManager" % vllm.__version__
+        self.about = f"vLLM {vllm.__version__}, FileSystemTierManager"
         self.tier = None
 
     def settings(self):
@@ -159,7 +160,9 @@ class Vllm(Rival):
             parallel=c.OffloadingParallelConfig(0, 1, 1, 1, 1, 1, 0, 1, None, True),
         )
         events = SimpleNamespace(enable_kv_cache_events=False)
-        return SimpleNamespace(config=whole, blocks_per_chunk=1, kv_events_config=events)
+        return SimpleNamespace(
+            config=whole, blocks_per_chunk=1, kv_events_config=events
+        )
 
     def open(self, order, keys):
         """A tier over new memory for a new folder, or over the same for the folder that was just written."""
@@ -170,11 +173,17 @@ class Vllm(Rival):
             return
         self.close()
         memory = mmap.mmap(-1, self.block * self.blocks)
-        self.rows = self.numpy.frombuffer(memory, dtype="int8").reshape(self.blocks, self.block)
-        self.rows[:] = self.numpy.frombuffer(self.source, dtype="int8").reshape(self.rows.shape)
+        self.rows = self.numpy.frombuffer(memory, dtype="int8").reshape(
+            self.blocks, self.block
+        )
+        self.rows[:] = self.numpy.frombuffer(self.source, dtype="int8").reshape(
+            self.rows.shape
+        )
         threads = {"n_read_threads": order["depth"], "n_write_threads": order["depth"]}
         rows = memoryview(self.rows)
-        self.tier = self.manager(self.settings(), rows, "fs", root_dir=self.folder, **threads)
+        self.tier = self.manager(
+            self.settings(), rows, "fs", root_dir=self.folder, **threads
+        )
         self.keys = keys
         self.request = self.base.ReqContext("request")
 
@@ -189,7 +198,15 @@ class Vllm(Rival):
         for number, first in enumerate(firsts):
             last = min(first + each, self.blocks)
             indices = self.numpy.arange(first, last, dtype="int32")
-            submit(self.job(number + 1000 * is_load, self.keys[first:last], indices, is_load, self.request))
+            submit(
+                self.job(
+                    number + 1000 * is_load,
+                    self.keys[first:last],
+                    indices,
+                    is_load,
+                    self.request,
+                )
+            )
         ended = 0
         while ended < len(firsts):
             done = list(self.tier.get_finished_jobs())
@@ -203,14 +220,18 @@ class Vllm(Rival):
         if order["durability"] != "none":
             raise ValueError("vLLM's tier makes nothing durable")
         count = order["blocks"]
-        self.open(order, [self.base.make_offload_key(os.urandom(32), 0) for _ in range(count)])
+        self.open(
+            order, [self.base.make_offload_key(os.urandom(32), 0) for _ in range(count)]
+        )
         return timed(lambda: self.jobs(self.tier.submit_store, False))
 
     def read(self, order):
         self.open(order, None)
         self.rows[:] = 0
         seconds = timed(lambda: self.jobs(self.tier.submit_load, True))
-        right = self.numpy.array_equal(self.rows.reshape(-1), self.numpy.frombuffer(self.data, dtype="int8"))
+        right = self.numpy.array_equal(
+            self.rows.reshape(-1), self.numpy.frombuffer(self.data, dtype="int8")
+        )
         self.close()
         return seconds, right
 
@@ -221,8 +242,8 @@ def answer(rival, order):
             return {"seconds": rival.write(order), "right": True}
         seconds, right = rival.read(order)
         return {"seconds": seconds, "right": bool(right)}
-    except Exception as error:
-        return {"error": "%s: %s" % (type(error).__name__, error)}
+    except Exception as error:  # noqa: BLE001 - whatever a library raises is an answer
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 def main():
@@ -236,8 +257,15 @@ def main():
 
     try:
         rival = {"python": Files, "hdf5": Hdf5, "vllm": Vllm}[sys.argv[1]]()
-    except Exception as error:
-        say({"missing": "%s: %s" % (type(error).__name__, str(error).splitlines()[0] if str(error) else "")})
+    except Exception as error:  # noqa: BLE001 - as above
+        say(
+            {
+                "missing": "{}: {}".format(
+                    type(error).__name__,
+                    str(error).splitlines()[0] if str(error) else "",
+                )
+            }
+        )
         return
     say({"ready": rival.about})
     for line in sys.stdin:

@@ -7,7 +7,7 @@ use cascade_core::Result;
 use cascade_core::batch::Outcome;
 use cascade_core::id::BlockId;
 use cascade_core::tier::Tier;
-use cascade_pfs::{PfsConfig, PfsTier};
+use cascade_pfs::{IoEngine, PfsConfig, PfsTier};
 
 use super::cli::Durability;
 use super::system::{Data, Manner, Reading, System, Work, failed};
@@ -17,8 +17,8 @@ use crate::memory::{fetch_all, store_all};
 const CAPACITY_BYTES: u64 = 8 << 30;
 /// Bytes of puts in one batch.
 const BATCH_BYTES: usize = 32 << 20;
-/// Bytes of puts under way: what the tier's defaults admit, with room for headers.
-const UNDER_WAY_BYTES: usize = 192 << 20;
+/// Stretches of calls that the tier writes at once.
+const RUNS: usize = 4;
 /// How long a flush may take.
 const FLUSH: Duration = Duration::from_secs(600);
 
@@ -26,14 +26,26 @@ const FLUSH: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(super) struct Cascade {
     depth: Option<usize>,
+    engine: IoEngine,
+    block: u64,
     reader: Option<PfsTier>,
     direct: Option<bool>,
 }
 
 impl Cascade {
-    pub(super) fn new(depth: Option<usize>) -> Self {
-        Self { depth, reader: None, direct: None }
+    /// For blocks of `block` bytes; `engine` is what the tier chooses here.
+    pub(super) fn new(depth: Option<usize>, engine: IoEngine, block: u64) -> Self {
+        Self { depth, engine, block, reader: None, direct: None }
     }
+}
+
+/// What moves the bytes of a tier in `dir`.
+pub(super) fn engine(dir: &Path) -> Result<IoEngine> {
+    let folder = dir.join("engine");
+    let engine = PfsTier::open(config(&folder, 0, Durability::None, None))?.file_stats().engine;
+    std::fs::remove_dir_all(&folder)
+        .map_err(|error| failed(format!("cannot remove {}", folder.display())).with_source(error))?;
+    Ok(engine)
 }
 
 /// The settings of a tier in `dir` that holds laps of `bytes`.
@@ -46,6 +58,8 @@ pub(super) fn config(dir: &Path, bytes: u64, durability: Durability, depth: Opti
     };
     if let Some(depth) = depth {
         (config.write_threads, config.read_threads) = (depth, depth);
+        let bytes = (depth * config.io_bytes) as u64;
+        (config.in_flight_bytes, config.read_in_flight_bytes) = (bytes, bytes);
     }
     config
 }
@@ -56,10 +70,17 @@ pub(super) fn ids(rep: usize, blocks: usize) -> Vec<BlockId> {
 }
 
 /// Stores all blocks, and flushes where everything is to be durable at the end.
-pub(super) fn store_and_flush(tier: &PfsTier, work: &Work, data: &mut Data) -> Result<()> {
+pub(super) fn store_and_flush(
+    tier: &PfsTier,
+    work: &Work,
+    in_flight_bytes: u64,
+    data: &mut Data,
+) -> Result<()> {
     let ids = ids(work.rep, work.blocks);
-    let batch = (BATCH_BYTES / work.block).max(1);
-    let most = (UNDER_WAY_BYTES / (batch * work.block)).max(1);
+    // A quarter of what the tier admits is left for headers.
+    let under_way = usize::try_from(in_flight_bytes / 4 * 3).unwrap_or(usize::MAX);
+    let batch = (BATCH_BYTES.min(under_way / 4) / work.block).max(1);
+    let most = (under_way / (batch * work.block)).max(1);
     let source = &data.source.split(1)[0];
     let stored = store_all(tier, &ids, source, work.block, batch, most);
     if let Some(other) = stored.into_iter().find(|outcome| *outcome != Outcome::Stored) {
@@ -77,9 +98,11 @@ impl System for Cascade {
     }
 
     fn write(&mut self, work: &Work, data: &mut Data) -> Result<f64> {
-        let tier = PfsTier::open(config(&work.folder, work.bytes(), work.durability, self.depth))?;
+        let config = config(&work.folder, work.bytes(), work.durability, self.depth);
+        let in_flight_bytes = config.in_flight_bytes;
+        let tier = PfsTier::open(config)?;
         let start = Instant::now();
-        store_and_flush(&tier, work, data)?;
+        store_and_flush(&tier, work, in_flight_bytes, data)?;
         let seconds = start.elapsed().as_secs_f64();
         self.direct = Some(tier.file_stats().direct);
         Ok(seconds)
@@ -110,12 +133,18 @@ impl System for Cascade {
 
     fn manners(&self) -> (Manner, Manner) {
         let config = config(Path::new("."), 0, Durability::End, self.depth);
-        let manner = |depth: usize| Manner {
-            engine: "cascade-pfs".to_owned(),
-            io_bytes: config.io_bytes as u64,
-            depth,
-            direct: self.direct,
+        let io_bytes = config.io_bytes as u64;
+        let calls = |bytes: u64| usize::try_from(bytes / io_bytes).unwrap_or(usize::MAX).max(1);
+        let (write, read) = match self.engine {
+            IoEngine::Pool => (config.write_threads, config.read_threads),
+            // The kernel's queue takes all calls of the stretches that are under way.
+            _ => {
+                let write = (RUNS * calls(self.block)).min(calls(config.in_flight_bytes));
+                (write, calls(config.read_in_flight_bytes))
+            }
         };
-        (manner(config.write_threads), manner(config.read_threads))
+        let engine = format!("cascade-pfs {}", self.engine.name());
+        let manner = |depth| Manner { engine: engine.clone(), io_bytes, depth, direct: self.direct };
+        (manner(write), manner(read))
     }
 }
