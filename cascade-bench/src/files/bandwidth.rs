@@ -169,7 +169,9 @@ pub(super) fn measure(plan: &Plan, dir: &Path, results: &mut Results, progress: 
         let ceiling = if *rival == Rival::Fio { "; the ceiling is the plain loop" } else { "" };
         results.notes.push(format!("{}: not run: {why}{ceiling}", rivals::name(*rival)));
     }
-    let missing = missing.into_iter().map(|(rival, _)| rival).collect();
+    // What nobody asked for is in the notes only.
+    let missing =
+        missing.into_iter().map(|(rival, _)| rival).filter(|rival| plan.rivals.contains(rival)).collect();
     let bench = Bench { plan, dir, engine, installed, pythons, missing };
     for (index, block) in plan.blocks.iter().enumerate() {
         bench.size(*block, results, &mut |done, all, what| {
