@@ -78,8 +78,13 @@ pub fn make_room(stripe: &Stripe, len: u64, slot: u32) -> Option<Room<'_>> {
         if let Some(region) = first {
             return Some(Room { region, _claim: None });
         }
-        if windows.is_empty() {
-            // All that there is may be claimed for another block: it will be there again.
+        let is_barred = core.with_regions(|regions| {
+            regions.end_dead_claim();
+            // Damage: there may be regions where nobody has looked.
+            !regions.revive() && !regions.barred(slot).is_empty()
+        });
+        if windows.is_empty() && is_barred {
+            // All that there is is claimed for another block: it will be there again.
             std::thread::sleep(CLAIM_NAP);
         }
         // The dead may pin what is in the way.

@@ -97,6 +97,11 @@ impl Lock {
         Holder::of_lock(self.word.load(Ordering::Relaxed))
     }
 
+    /// Whether its word is that of a holder, dead or alive.
+    pub fn is_held(&self) -> bool {
+        Holder::is_word(self.word.load(Ordering::Relaxed))
+    }
+
     fn exchange(&self, from: u64, me: Holder, recovered: bool) -> Option<Guard<'_>> {
         let word = me.to_word();
         let taken = self.word.compare_exchange(from, word, Ordering::Acquire, Ordering::Relaxed).is_ok();

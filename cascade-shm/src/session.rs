@@ -72,6 +72,9 @@ impl Session {
         let session = Self::new(Arc::clone(map), lock, row);
         crate::kill::point("attach.joined");
         session.recover();
+        if !cfg!(any(loom, shuttle)) {
+            session.core().with_regions(|regions| regions.revive());
+        }
         Ok(session)
     }
 

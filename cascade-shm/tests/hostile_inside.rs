@@ -223,3 +223,36 @@ fn damage_under_the_hands_of_its_user_ends_nobody() {
     println!("{damages} places of damage: {tally:?}");
     assert!(rounds < 250 || tally.hits > 500 && tally.stored > 1000, "the test does what it is about");
 }
+
+/// Summaries that call regions missing, and a claim on all of them that nobody holds, once kept everything out for ever, and each
+/// put waiting for a quarter of a second.
+#[test]
+fn what_keeps_puts_out_of_regions_is_seen_to_be_damage() {
+    let folder = tempfile::Builder::new().prefix("cascade-inside-").tempdir_in("/dev/shm").unwrap();
+    let (sound, areas) = sound(folder.path());
+    let path = config(folder.path()).path();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    let (summaries, len) = areas.find("summaries");
+    let (control, _) = areas.find("control");
+    let zeros = vec![0; len];
+    // First region 0, the one after the last 2^32 - 1; for slot 7.
+    let claim = [0xffff_ffff_u64, 8].map(u64::to_le_bytes).concat();
+    for (what, at, bytes) in [("summaries", summaries, &zeros), ("claim", control + 320, &claim)] {
+        for in_use in [false, true] {
+            file.write_all_at(&sound, 0).unwrap();
+            if !in_use {
+                file.write_all_at(bytes, at as u64).unwrap();
+            }
+            let arena = Arena::open(&config(folder.path())).unwrap();
+            if in_use {
+                file.write_all_at(bytes, at as u64).unwrap();
+            }
+            for number in 24..64 {
+                let outcome = put(&arena, &name(number), &block(number));
+                assert_eq!(outcome, Outcome::Stored, "{what}, in use: {in_use}, block {number}");
+                assert!(get(&arena, &name(number), ROOM).unwrap() == block(number));
+            }
+            assert_eq!(arena.audit().unwrap().disagreements, 0, "{what}, in use: {in_use}");
+        }
+    }
+}

@@ -36,11 +36,23 @@ impl<'a> Claim<'a> {
 }
 
 impl Regions<'_> {
+    /// Ends the claim of somebody who is not there any more.
+    pub fn end_dead_claim(&self) {
+        let claim = &self.map.control().claim;
+        if claim.holder().is_some_and(|holder| (self.is_dead)(holder)) {
+            drop(Claim::take(self.map, self.me, self.is_dead, 0..0, 0, Duration::ZERO));
+        }
+    }
+
     /// The regions that the block in `slot` may not go to.
     pub fn barred(&self, slot: u32) -> Range<usize> {
         let control = self.map.control();
         let word = control.claimed.load(Ordering::Acquire);
-        if word == 0 || control.claimant.load(Ordering::Relaxed) == u64::from(slot) + 1 {
+        // Who claims holds the lock for as long. A claim that nobody holds is damage, and would keep everyone out for ever.
+        if word == 0
+            || !control.claim.is_held()
+            || control.claimant.load(Ordering::Relaxed) == u64::from(slot) + 1
+        {
             return 0..0;
         }
         (word >> 32) as usize..(word as u32) as usize

@@ -69,6 +69,22 @@ impl Regions<'_> {
         true
     }
 
+    /// Derives regions anew whose pages exist while their summary says that they do not, which only damage does: nobody would look
+    /// for room, or for something to evict, in them. Whether there were any.
+    pub fn revive(&self) -> bool {
+        let is_lost = |region: &usize| self.kind(*region) == Kind::NotReady;
+        let revived = (0..self.ready()).filter(is_lost).filter(|region| {
+            let Some(_guard) = self.lock(*region) else { return false };
+            let is_lost = is_lost(region);
+            if is_lost {
+                self.open(*region);
+                self.rebuild(*region);
+            }
+            is_lost
+        });
+        revived.count() > 0
+    }
+
     /// Whether bitmap, residents and summary agree, and each run of units is that of the block that its slot says. A block
     /// that is in neither table is not noticed: that would need a look at every slot.
     fn is_sound(&self, region: usize) -> bool {
