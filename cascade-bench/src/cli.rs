@@ -25,7 +25,8 @@ Kinds of rows (--rows):
               are log-normal: median 64 KiB, sigma 1.5, those outside of 4 KiB to 64 MiB (at most a 16th of the arena)
               drawn again. used: share of the data area that blocks occupy, rounding to units included; payload: without
               it; both sampled 40 times. private, fds and left over (slots in odd states, retired blocks, ledger entries,
-              units on which tables and slots disagree) stand before > after the churn: nothing may grow.
+              units on which tables and slots disagree) stand before > after the churn: nothing may grow, but private by a
+              megabyte or two of the measurement's own lists.
   contention  lease and release by 8 processes of one thread (each with a handle of its own) and by one process of 16 threads,
               for 0.5 s at once, beside one process of one thread, in turns; on one block that all lease (hot), and on 100,000
               blocks by Zipf's law (s = 0.99). M/s: million leases a second, of all together and of each member; of one: of

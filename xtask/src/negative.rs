@@ -94,11 +94,19 @@ fn listed(binary: &Binary, test: &str) -> Result<bool> {
     Ok(String::from_utf8_lossy(&output.stdout).contains(&format!("{test}: test")))
 }
 
+/// A folder for one run alone.
+fn private(parent: impl AsRef<Path>) -> Result<tempfile::TempDir> {
+    tempfile::Builder::new().prefix("cascade-negative-").tempdir_in(parent).context("no temporary folder")
+}
+
 fn execute(binary: &Binary, control: &Control, bug: Option<&str>) -> Result<Outcome> {
     let log = target().join("negative.log");
     let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let mut command = command(binary);
     command.args(["--exact", control.test]).envs(control.environment.iter().copied());
+    // A process that its bug ends leaves its folders: they are in this one.
+    let (memory, disk) = (private("/dev/shm")?, private(&std::env::temp_dir())?);
+    command.env("CASCADE_TEST_MEMORY", memory.path()).env("TMPDIR", disk.path());
     if let Some(bug) = bug {
         command.env("CASCADE_PLANTED", bug);
     }
