@@ -69,11 +69,11 @@ impl Lease {
     }
 
     /// Copies the whole block to `list` and gives the chunk digests of what arrived; `None` when the list is too short,
-    /// not writable or not host memory.
+    /// not writable or in memory that does not reach the block, or the block's device failed.
     #[must_use]
     pub fn scatter(&self, list: &SgList) -> Option<Vec<u64>> {
-        let fits = list.len() >= self.len() && list.is_host() && list.is_writable();
-        fits.then(|| self.memory.scatter(list))
+        let fits = list.len() >= self.len() && self.memory.reaches(list) && list.is_writable();
+        fits.then(|| self.memory.try_scatter(list)).flatten()
     }
 }
 

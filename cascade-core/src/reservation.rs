@@ -33,7 +33,7 @@ pub enum Sealed {
     Stored(BlockMeta),
     /// An equal block was there already; the new copy is gone.
     Exists(BlockMeta),
-    /// The reservation no longer stood (the process forked, the tier was closed); nothing was stored.
+    /// The reservation no longer stood (the process forked, the tier was closed, its device failed); nothing was stored.
     Lost,
 }
 
@@ -95,22 +95,36 @@ impl Reservation {
     }
 
     /// Fills the whole block from `list`, digests computed in the same pass; `false`, and nothing written, when the list
-    /// is of another length or not host memory.
+    /// is of another length or in memory that does not reach the block. `false` too when the block's device failed.
     #[must_use]
     pub fn gather(&mut self, list: &SgList) -> bool {
         let Some(memory) = self.memory() else { return false };
-        if list.len() != memory.len() || !list.is_host() {
+        if list.len() != memory.len() || !memory.reaches(list) {
             return false;
         }
-        self.digests = Some(memory.gather(list));
-        true
+        self.digests = memory.try_gather(list);
+        self.digests.is_some()
+    }
+
+    /// Makes the block visible with digests that whoever filled it has computed: one for each 64 KiB chunk. With another
+    /// number of them nothing is stored.
+    #[must_use]
+    pub fn seal_with(mut self, digests: Vec<u64>) -> Sealed {
+        if digests.len() != crate::block::chunks(self.len() as u64) {
+            return Sealed::Lost;
+        }
+        self.digests = Some(digests);
+        self.seal()
     }
 
     /// Makes the block visible. Digests that the filling did not compute are computed now.
     #[must_use]
     pub fn seal(mut self) -> Sealed {
         let Some(core) = self.core.take() else { return Sealed::Lost };
-        let digests = self.digests.take().unwrap_or_else(|| core.memory.digests());
+        let Some(digests) = self.digests.take().or_else(|| core.memory.try_digests()) else {
+            core.home.abandon(core.token);
+            return Sealed::Lost;
+        };
         core.home.seal(core.token, &digests)
     }
 

@@ -61,6 +61,16 @@ impl Piece {
         Self { ptr: address, len, space: Space::Device(device), writable: true, keep: None }
     }
 
+    /// The same piece, which keeps `owner` alive, beside what it keeps alive already.
+    #[must_use]
+    pub fn kept_by(self, owner: Arc<dyn Any + Send + Sync>) -> Self {
+        let keep: Arc<dyn Any + Send + Sync> = match &self._keep {
+            Some(already) => Arc::new((Arc::clone(already), owner)),
+            None => owner,
+        };
+        Self { _keep: Some(keep), ..self }
+    }
+
     /// `len` bytes of this piece from `offset` on, kept alive as the whole is; `None` beyond its end.
     #[must_use]
     pub fn part(&self, offset: usize, len: usize) -> Option<Self> {

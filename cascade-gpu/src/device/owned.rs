@@ -1,0 +1,5 @@
+//! Memory that is given back when it is dropped.
+
+mod raw;
+
+pub use raw::{Hbm, Pinned};

@@ -1,0 +1,233 @@
+//! Queuing a transfer: in parts, so that the digests of what has arrived are computed while the rest is copied.
+
+use std::sync::Arc;
+
+use cascade_core::block::chunks;
+use cascade_core::memory::{SgList, Space};
+
+use super::cursor::{Bounds, Cursor};
+use super::pages::Pages;
+use super::transfer::Transfer;
+use super::ways::{Path, Way};
+use super::{CopyEngine, Digested};
+use crate::device::{Event, Fault, Ranges, Run, Stream, issue};
+
+/// Runs of a kernel are cut to this many bytes: enough for a warp to keep busy, short enough to share the work.
+const KERNEL_RUN_BYTES: usize = 32 << 10;
+/// Parts of a transfer are at least so long, where its destination is digested as it arrives.
+const LEAST_PART_BYTES: usize = 2 << 20;
+/// And there are at most so many.
+const MOST_PARTS: usize = 16;
+/// Bytes of short runs that are handed over at once: the device begins while the host still cuts the rest.
+const LOT_BYTES: usize = 16 << 20;
+
+/// A transfer that is being queued.
+#[derive(Debug)]
+pub(super) struct Issue {
+    pub(super) transfer: Transfer,
+    pub(super) len: usize,
+    pub(super) path: Path,
+    digested: Digested,
+    pages: Option<Pages>,
+    ranges: Ranges,
+    runs_in_table: usize,
+}
+
+impl Issue {
+    pub(super) fn new(
+        engine: &Arc<CopyEngine>,
+        dst: SgList,
+        src: SgList,
+        len: usize,
+        digested: Digested,
+        after: Option<Stream>,
+    ) -> Result<Self, Fault> {
+        let is_host = |list: &SgList| list.pieces().iter().any(|piece| piece.space() == Space::Host);
+        let path = match (is_host(&src), is_host(&dst)) {
+            (true, _) => Path::In,
+            (false, true) => Path::Out,
+            (false, false) => Path::Within,
+        };
+        let pages = match digested {
+            Digested::Nothing => None,
+            Digested::Source => Pages::of(&src, len),
+            Digested::Destination => Pages::of(&dst, len),
+        };
+        let mut lane = engine.take_lane()?;
+        let table = pages.as_ref().map_or(&[][..], |pages| &pages.addresses);
+        // The longest list of runs: one for each piece of either side, and for each cut.
+        let pieces = dst.pieces().len() + src.pieces().len();
+        let runs =
+            pieces + len / KERNEL_RUN_BYTES + len / LEAST_PART_BYTES + engine.registry.ranges().count() + 64;
+        lane.fit(runs, table.len(), chunks(len as u64))?;
+        if table.len() > 1 {
+            lane.pages.write_words(0, table);
+        }
+        let mut events = Vec::new();
+        if let Some(stream) = after {
+            let before = engine.device.record(stream)?;
+            events.push(before);
+            engine.device.wait_for(lane.copies, before)?;
+            engine.device.wait_for(lane.digests, before)?;
+        }
+        let digested_len = pages.is_some().then_some(len);
+        let transfer = Transfer {
+            engine: Arc::clone(engine),
+            lane: Some(lane),
+            lists: (dst, src),
+            events,
+            ends: Vec::new(),
+            digested: digested_len,
+        };
+        let ranges = engine.registry.ranges();
+        Ok(Self { transfer, len, path, digested, pages, ranges, runs_in_table: 0 })
+    }
+
+    pub(super) fn run(mut self) -> Result<Transfer, Fault> {
+        let result = self.queue();
+        // Whatever was queued has an end that the transfer waits for, also when the rest failed.
+        self.close()?;
+        result.map(|()| self.transfer)
+    }
+
+    /// The digests of the source, without a copy.
+    pub(super) fn run_digest(mut self) -> Result<Transfer, Fault> {
+        let result = self.digest_part(0, self.len);
+        self.close()?;
+        result.map(|()| self.transfer)
+    }
+
+    fn queue(&mut self) -> Result<(), Fault> {
+        if self.digested == Digested::Source {
+            self.digest_part(0, self.len)?;
+        }
+        let lists = std::mem::take(&mut self.transfer.lists);
+        let result = self.queue_lists(&lists.0, &lists.1);
+        self.transfer.lists = lists;
+        result
+    }
+
+    fn queue_lists(&mut self, dst: &SgList, src: &SgList) -> Result<(), Fault> {
+        let engine = Arc::clone(&self.transfer.engine);
+        let ranges = self.ranges.clone();
+        let bounds = || Bounds { ranges: &ranges, device: engine.device.as_ref() };
+        if !bounds().cover(dst) || !bounds().cover(src) {
+            return super::staging::run(self, dst, src);
+        }
+        let mut cursor = Cursor::new(dst, src, bounds());
+        let way = self.way(dst.pieces().len().max(src.pieces().len()));
+        let part = self.part_bytes();
+        let mut from = 0;
+        while from < self.len {
+            let to = (from + part).min(self.len);
+            self.copy_part(&mut cursor, to - from, way)?;
+            self.arrived(from, to)?;
+            from = to;
+        }
+        Ok(())
+    }
+
+    /// Queues the next `bytes` bytes of the lists.
+    pub(super) fn copy_part(&mut self, cursor: &mut Cursor<'_>, bytes: usize, way: Way) -> Result<(), Fault> {
+        let longest = if matches!(way, Way::Kernel { .. }) { KERNEL_RUN_BYTES } else { usize::MAX };
+        let mut runs = Vec::new();
+        let mut left = bytes;
+        // Short runs are handed over in lots; a long one is a lot by itself.
+        let lot_bytes = if longest == usize::MAX { bytes } else { LOT_BYTES };
+        while left > 0 {
+            let lot = left.min(lot_bytes);
+            runs.clear();
+            if !cursor.take(lot, longest, &mut runs) {
+                return Err(Fault::NotRegistered);
+            }
+            self.copy_runs(&runs, way)?;
+            left -= lot;
+        }
+        Ok(())
+    }
+
+    fn copy_runs(&mut self, runs: &[Run], way: Way) -> Result<(), Fault> {
+        let at = self.runs_in_table;
+        let Some(lane) = &mut self.transfer.lane else { return Ok(()) };
+        let mut table = 0;
+        if matches!(way, Way::Kernel { .. }) {
+            if !lane.table.write_runs(at, runs) {
+                return Err(Fault::OutOfMemory);
+            }
+            table = lane.table.address() + (at * size_of::<Run>()) as u64;
+            self.runs_in_table += runs.len();
+        }
+        issue::copy(self.transfer.engine.device.as_ref(), lane.copies, runs, table, way)
+    }
+
+    /// The bytes `from..to` of the destination are queued: their digests follow them.
+    pub(super) fn arrived(&mut self, from: usize, to: usize) -> Result<(), Fault> {
+        if self.digested != Digested::Destination || self.pages.is_none() {
+            return Ok(());
+        }
+        let Some(lane) = &self.transfer.lane else { return Ok(()) };
+        let device = &self.transfer.engine.device;
+        let event = device.record(lane.copies)?;
+        self.transfer.events.push(event);
+        device.wait_for(lane.digests, event)?;
+        self.digest_part(from, to)
+    }
+
+    fn digest_part(&mut self, from: usize, to: usize) -> Result<(), Fault> {
+        let (Some(pages), Some(lane)) = (&self.pages, &self.transfer.lane) else { return Ok(()) };
+        let engine = &self.transfer.engine;
+        let job = pages.job(from, to, lane.pages.address(), lane.out.address(), engine.digest_ctas());
+        issue::digest(engine.device.as_ref(), lane.digests, &job)
+    }
+
+    /// Events behind everything that is queued.
+    fn close(&mut self) -> Result<(), Fault> {
+        let Some(lane) = &self.transfer.lane else { return Ok(()) };
+        let device = &self.transfer.engine.device;
+        let mut streams = vec![lane.copies];
+        if self.pages.is_some() {
+            streams.push(lane.digests);
+        }
+        for stream in streams {
+            let end: Event = device.record(stream).inspect_err(|fault| self.transfer.engine.note(fault))?;
+            self.transfer.events.push(end);
+            self.transfer.ends.push(end);
+        }
+        Ok(())
+    }
+
+    pub(super) fn way(&self, pieces: usize) -> Way {
+        let ways = self.transfer.engine.ways.read();
+        ways.choose(self.path, pieces, self.len / pieces.max(1))
+    }
+
+    /// Bytes of a part: all, unless digests follow the copy.
+    pub(super) fn part_bytes(&self) -> usize {
+        let follow = self.pages.as_ref().filter(|_| self.digested == Digested::Destination);
+        let Some(pages) = follow else { return self.len };
+        let step = pages.step();
+        LEAST_PART_BYTES.max(self.len / MOST_PARTS).div_ceil(step) * step
+    }
+
+    /// Digests of a part can follow it when it begins at a multiple of this.
+    pub(super) fn step(&self) -> usize {
+        let follow = self.pages.as_ref().filter(|_| self.digested == Digested::Destination);
+        follow.map_or(1, Pages::step)
+    }
+
+    pub(super) fn bounds<'a>(&self, ranges: &'a Ranges, engine: &'a CopyEngine) -> Bounds<'a> {
+        Bounds { ranges, device: engine.device.as_ref() }
+    }
+
+    pub(super) fn ranges(&self) -> Ranges {
+        self.ranges.clone()
+    }
+
+    /// An event behind the copies that are queued.
+    pub(super) fn mark(&mut self) -> Result<Event, Fault> {
+        let Some(lane) = &self.transfer.lane else { return Err(Fault::OutOfMemory) };
+        let event = self.transfer.engine.device.record(lane.copies)?;
+        self.transfer.events.push(event);
+        Ok(event)
+    }
+}

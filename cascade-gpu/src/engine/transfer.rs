@@ -1,0 +1,84 @@
+//! A transfer under way, and its end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cascade_core::block::chunks;
+use cascade_core::memory::SgList;
+
+use super::CopyEngine;
+use super::lane::Lane;
+use crate::device::{Event, Fault, Stream};
+
+/// A transfer is waited for without sleeping for so long: as long as the device takes for some MiB.
+const SPIN: Duration = Duration::from_millis(2);
+/// Then it is looked at so often.
+const NAP: Duration = Duration::from_micros(50);
+
+/// A copy that the device has queued. It keeps the lists; dropping it waits for its end.
+#[derive(Debug)]
+pub struct Transfer {
+    pub(super) engine: Arc<CopyEngine>,
+    pub(super) lane: Option<Lane>,
+    pub(super) lists: (SgList, SgList),
+    /// Events to destroy; the last ones of both streams are the end.
+    pub(super) events: Vec<Event>,
+    pub(super) ends: Vec<Event>,
+    /// Bytes that were digested; `None`: no digests.
+    pub(super) digested: Option<usize>,
+}
+
+impl Transfer {
+    /// Whether it is over.
+    ///
+    /// # Errors
+    /// The device's failure; what arrived is unknown then.
+    pub fn is_done(&self) -> Result<bool, Fault> {
+        for event in &self.ends {
+            let done = self.engine.device.is_done(*event).inspect_err(|fault| self.engine.note(fault))?;
+            if !done {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Lets later work of `stream`, a stream of the caller's, wait for the end of this transfer on the device.
+    ///
+    /// # Errors
+    /// The device's failure.
+    pub fn let_wait(&self, stream: Stream) -> Result<(), Fault> {
+        self.ends.iter().try_for_each(|event| self.engine.device.wait_for(stream, *event))
+    }
+
+    /// Waits for the end; the digests that were asked for, where the device could compute them.
+    ///
+    /// # Errors
+    /// The device's failure; what arrived is unknown then.
+    pub fn wait(self) -> Result<Option<Vec<u64>>, Fault> {
+        self.settle()?;
+        let digests = self.digested.zip(self.lane.as_ref());
+        Ok(digests.map(|(len, lane)| lane.out.words(chunks(len as u64))))
+    }
+
+    fn settle(&self) -> Result<(), Fault> {
+        let start = Instant::now();
+        while !self.is_done()? {
+            if start.elapsed() < SPIN { std::hint::spin_loop() } else { std::thread::sleep(NAP) }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        // The lists belong to the caller again after this: with a device that works, nothing touches them any more.
+        let settled = self.settle();
+        for event in &self.events {
+            self.engine.device.end_event(*event);
+        }
+        if let (Ok(()), Some(lane)) = (settled, self.lane.take()) {
+            self.engine.give_back(lane);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Which way runs of which length take.
+
+use std::fmt;
+
+/// How the bytes of a transfer move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The device's copy engine, one call for each run.
+    Dma,
+    /// The device's copy engine, one call for many runs.
+    Batch,
+    /// A kernel that reads and writes host memory where it lies.
+    Kernel {
+        /// Thread blocks.
+        ctas: u32,
+    },
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dma => f.write_str("dma"),
+            Self::Batch => f.write_str("batch"),
+            Self::Kernel { ctas } => write!(f, "kernel{ctas}"),
+        }
+    }
+}
+
+/// Between which memories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// From the host to the device.
+    In,
+    /// From the device to the host.
+    Out,
+    /// Within the device.
+    Within,
+}
+
+impl Path {
+    pub(super) const ALL: [Self; 3] = [Self::In, Self::Out, Self::Within];
+
+    fn index(self) -> usize {
+        match self {
+            Self::In => 0,
+            Self::Out => 1,
+            Self::Within => 2,
+        }
+    }
+}
+
+/// Classes of run lengths: below 8 KiB, below 16 KiB, and so on; the last has no bound.
+pub(super) const CLASSES: usize = 12;
+
+/// Shortest runs of the first class that is told apart from the ones below.
+pub(super) const SHORTEST: usize = 4096;
+
+/// A way for each path and each length of runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ways {
+    table: [[Way; CLASSES]; 3],
+    forced: Option<Way>,
+}
+
+impl Ways {
+    /// What an H200 does best: its copy engine from 2 MiB on, a kernel below.
+    pub(super) fn new(ctas: u32) -> Self {
+        let way = |class| if class_bytes(class) >= 2 << 20 { Way::Dma } else { Way::Kernel { ctas } };
+        Self { table: [std::array::from_fn(way); 3], forced: None }
+    }
+
+    /// The way of runs of `run_bytes` on average. One run always goes to the copy engine.
+    #[must_use]
+    pub fn choose(&self, path: Path, runs: usize, run_bytes: usize) -> Way {
+        match self.forced {
+            Some(way) => way,
+            None if runs <= 1 => Way::Dma,
+            None => self.table[path.index()][class_of(run_bytes)],
+        }
+    }
+
+    pub(super) fn force(&mut self, way: Option<Way>) {
+        self.forced = way;
+    }
+
+    pub(super) fn set(&mut self, path: Path, class: usize, way: Way) {
+        if let Some(entry) = self.table[path.index()].get_mut(class) {
+            *entry = way;
+        }
+    }
+}
+
+/// Class of runs of so many bytes.
+fn class_of(run_bytes: usize) -> usize {
+    let class = (run_bytes / SHORTEST).max(1).ilog2() as usize;
+    class.min(CLASSES - 1)
+}
+
+/// Least length of the runs of a class.
+pub(super) fn class_bytes(class: usize) -> usize {
+    SHORTEST << class
+}
+
+impl fmt::Display for Ways {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for path in Path::ALL {
+            write!(f, "{path:?}:")?;
+            for (class, way) in self.table[path.index()].iter().enumerate() {
+                write!(f, " {}K={way}", class_bytes(class) >> 10)?;
+            }
+            f.write_str("; ")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_fall_into_their_classes() {
+        let all = [1, 4096, 8191, 8192, 1 << 20, 8 << 20, 1 << 30];
+        assert_eq!(all.map(class_of), [0, 0, 0, 1, 8, 11, 11]);
+        let ways = Ways::new(16);
+        assert_eq!(ways.choose(Path::In, 1, 4096), Way::Dma);
+        assert_eq!(ways.choose(Path::In, 9, 4096), Way::Kernel { ctas: 16 });
+        assert_eq!(ways.choose(Path::Out, 9, 4 << 20), Way::Dma);
+    }
+}

@@ -1,0 +1,280 @@
+//! Memory of simulated devices, and the calls of the trait.
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::collections::BTreeMap;
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+
+use cascade_core::copy::{Direction, copy_plain};
+use cascade_core::digest::{CHUNK_BYTES, crc64};
+use parking_lot::RwLock;
+
+use super::SimDevice;
+use super::queue::Work;
+use crate::device::{Device, DigestJob, Event, Fault, Info, Run, Stream};
+
+const PAGE: usize = 4096;
+
+/// What an address range is.
+#[derive(Debug)]
+struct Memory {
+    len: usize,
+    /// Where the bytes are: elsewhere for device memory, in place for host memory.
+    bytes: usize,
+    layout: Option<Layout>,
+}
+
+/// All memory that the devices of a node know: their own by reserved addresses without memory behind them, pinned and
+/// registered host memory by its own.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    memory: RwLock<BTreeMap<usize, Memory>>,
+}
+
+impl Node {
+    /// Where the CPU finds `len` bytes at `address`; `None` when the device cannot reach all of them.
+    fn find(&self, address: u64, len: u64) -> Option<NonNull<u8>> {
+        let memory = self.memory.read();
+        let (first, found) = memory.range(..=address as usize).next_back()?;
+        let offset = address as usize - first;
+        (offset as u64 + len <= found.len as u64).then(|| NonNull::new((found.bytes + offset) as *mut u8))?
+    }
+
+    fn reaches(&self, runs: &[Run]) -> bool {
+        runs.iter().all(|run| self.find(run.dst, run.len).is_some() && self.find(run.src, run.len).is_some())
+    }
+
+    pub(super) fn copy(&self, run: &Run) {
+        let (Some(dst), Some(src)) = (self.find(run.dst, run.len), self.find(run.src, run.len)) else {
+            return;
+        };
+        // SAFETY: both ranges are known memory of that length, valid until the transfer's event by `Device::copy`'s contract.
+        unsafe { copy_plain(dst.as_ptr(), src.as_ptr(), run.len as usize, Direction::Get) };
+    }
+
+    pub(super) fn flip(&self, address: u64) {
+        if let Some(byte) = self.find(address, 1) {
+            // SAFETY: as in `copy`.
+            unsafe { *byte.as_ptr() ^= 1 };
+        }
+    }
+
+    fn read(&self, address: u64, out: &mut [u8]) {
+        if let Some(from) = self.find(address, out.len() as u64) {
+            // SAFETY: as in `copy`; `out` is private.
+            unsafe { copy_plain(out.as_mut_ptr(), from.as_ptr(), out.len(), Direction::Get) };
+        }
+    }
+
+    pub(super) fn digest(&self, job: &DigestJob) {
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        for (index, first) in (0..job.len).step_by(CHUNK_BYTES).enumerate() {
+            let end = (first + CHUNK_BYTES as u64).min(job.len);
+            chunk.clear();
+            let mut at = first;
+            while at < end {
+                let (page, offset) = (at / job.page_bytes, at % job.page_bytes);
+                let len = (job.page_bytes - offset).min(end - at);
+                let mut base = job.base.to_le_bytes();
+                if job.pages != 0 {
+                    self.read(job.pages + 8 * page, &mut base);
+                }
+                let filled = chunk.len();
+                chunk.resize(filled + len as usize, 0);
+                self.read(u64::from_le_bytes(base) + offset, &mut chunk[filled..]);
+                at += len;
+            }
+            if let Some(out) = self.find(job.out + 8 * index as u64, 8) {
+                // SAFETY: pinned memory of the job, aligned to 8 by its layout.
+                unsafe { out.cast::<u64>().as_ptr().write_volatile(crc64(&chunk)) };
+            }
+        }
+    }
+
+    fn add(&self, first: usize, memory: Memory) {
+        self.memory.write().insert(first, memory);
+    }
+
+    fn remove(&self, address: NonNull<u8>) -> Option<Memory> {
+        self.memory.write().remove(&(address.as_ptr() as usize))
+    }
+}
+
+fn allocate(len: usize) -> Result<(NonNull<u8>, Layout), Fault> {
+    let layout = Layout::from_size_align(len.max(1), PAGE).map_err(|_| Fault::OutOfMemory)?;
+    // SAFETY: the layout has at least one byte.
+    let bytes = NonNull::new(unsafe { alloc(layout) }).ok_or(Fault::OutOfMemory)?;
+    // SAFETY: just allocated with that length. Not zero: nobody may rely on what fresh memory holds.
+    unsafe { bytes.as_ptr().write_bytes(0xD7, len) };
+    Ok((bytes, layout))
+}
+
+/// Addresses that nothing is behind: the CPU cannot touch them, as it cannot touch a device's.
+fn reserve(len: usize) -> Option<NonNull<u8>> {
+    // SAFETY: a new anonymous mapping without access, anywhere.
+    let at = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            libc::PROT_NONE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    if at == libc::MAP_FAILED { None } else { NonNull::new(at.cast()) }
+}
+
+// The contracts are the trait's; the addresses are looked up, and an unknown one does nothing.
+impl Device for SimDevice {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    fn free_bytes(&self) -> Result<u64, Fault> {
+        self.queues.check()?;
+        Ok(self.memory_bytes - *self.used.lock())
+    }
+
+    fn allocate(&self, len: usize) -> Result<NonNull<u8>, Fault> {
+        self.queues.check()?;
+        let mut used = self.used.lock();
+        if *used + len as u64 > self.memory_bytes {
+            return Err(Fault::OutOfMemory);
+        }
+        let (bytes, layout) = allocate(len)?;
+        let Some(address) = reserve(len.max(1)) else {
+            // SAFETY: allocated above with this layout.
+            unsafe { dealloc(bytes.as_ptr(), layout) };
+            return Err(Fault::OutOfMemory);
+        };
+        *used += len as u64;
+        self.allocations.fetch_add(1, Ordering::Relaxed);
+        let memory = Memory { len, bytes: bytes.as_ptr() as usize, layout: Some(layout) };
+        self.node.add(address.as_ptr() as usize, memory);
+        Ok(address)
+    }
+
+    unsafe fn free(&self, address: NonNull<u8>) {
+        let Some(memory) = self.node.remove(address) else { return };
+        *self.used.lock() -= memory.len as u64;
+        self.allocations.fetch_sub(1, Ordering::Relaxed);
+        // SAFETY: reserved in `allocate` with this length; nothing was ever behind it.
+        unsafe { libc::munmap(address.as_ptr().cast(), memory.len.max(1)) };
+        if let Some(layout) = memory.layout {
+            // SAFETY: allocated in `allocate` with this layout; no work is left, by the trait's contract.
+            unsafe { dealloc(memory.bytes as *mut u8, layout) };
+        }
+    }
+
+    fn pin(&self, len: usize) -> Result<NonNull<u8>, Fault> {
+        self.queues.check()?;
+        let (bytes, layout) = allocate(len)?;
+        self.allocations.fetch_add(1, Ordering::Relaxed);
+        let first = bytes.as_ptr() as usize;
+        self.node.add(first, Memory { len, bytes: first, layout: Some(layout) });
+        Ok(bytes)
+    }
+
+    unsafe fn unpin(&self, address: NonNull<u8>) {
+        let Some(memory) = self.node.remove(address) else { return };
+        self.allocations.fetch_sub(1, Ordering::Relaxed);
+        if let Some(layout) = memory.layout {
+            // SAFETY: allocated in `pin` with this layout; no work is left, by the trait's contract.
+            unsafe { dealloc(address.as_ptr(), layout) };
+        }
+    }
+
+    unsafe fn register(&self, address: NonNull<u8>, len: usize) -> Result<(), Fault> {
+        self.queues.check()?;
+        self.allocations.fetch_add(1, Ordering::Relaxed);
+        let first = address.as_ptr() as usize;
+        self.node.add(first, Memory { len, bytes: first, layout: None });
+        Ok(())
+    }
+
+    unsafe fn unregister(&self, address: NonNull<u8>) {
+        if self.node.remove(address).is_some() {
+            self.allocations.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn pinned_from(&self, address: usize) -> usize {
+        let memory = self.node.memory.read();
+        let Some((first, found)) = memory.range(..=address).next_back() else { return 0 };
+        if found.bytes == *first { (first + found.len).saturating_sub(address) } else { 0 }
+    }
+
+    fn stream(&self) -> Result<Stream, Fault> {
+        self.queues.add_stream().map(Stream)
+    }
+
+    fn end_stream(&self, stream: Stream) {
+        self.queues.end_stream(stream.0);
+    }
+
+    fn record(&self, stream: Stream) -> Result<Event, Fault> {
+        self.queues.record(stream.0).map(Event)
+    }
+
+    fn end_event(&self, _event: Event) {
+        // An event that has come, or whose device is lost, takes no room.
+    }
+
+    fn wait_for(&self, stream: Stream, event: Event) -> Result<(), Fault> {
+        self.queues.push(stream.0, Work::Wait(event.0))
+    }
+
+    fn is_done(&self, event: Event) -> Result<bool, Fault> {
+        self.queues.is_done(event.0)
+    }
+
+    unsafe fn copy(&self, stream: Stream, runs: &[Run]) -> Result<(), Fault> {
+        if !self.node.reaches(runs) {
+            return Err(Fault::NotRegistered);
+        }
+        self.queues.push(stream.0, Work::Copy(runs.to_vec()))
+    }
+
+    unsafe fn copy_batch(&self, stream: Stream, runs: &[Run]) -> Result<(), Fault> {
+        // SAFETY: the same contract.
+        unsafe { self.copy(stream, runs) }
+    }
+
+    unsafe fn copy_by_kernel(
+        &self,
+        stream: Stream,
+        runs: &[Run],
+        table: u64,
+        _ctas: u32,
+    ) -> Result<(), Fault> {
+        // As a kernel does, it goes by the table, and not by the list beside it.
+        let mut read = vec![Run::default(); runs.len()];
+        let size = size_of_val(runs);
+        let from = self.node.find(table, size as u64).ok_or(Fault::NotRegistered)?;
+        // SAFETY: pinned memory of that size, and a vector of plain numbers.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), read.as_mut_ptr().cast::<u8>(), size) };
+        if !self.node.reaches(&read) {
+            return Err(Fault::NotRegistered);
+        }
+        self.queues.push(stream.0, Work::Copy(read))
+    }
+
+    unsafe fn digest(&self, stream: Stream, job: &DigestJob) -> Result<(), Fault> {
+        self.queues.push(stream.0, Work::Digest(*job))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Whatever owned memory still stands is left alone: its owners are gone without giving it back, and tests that count
+        // find it in `held`.
+        self.memory.get_mut().clear();
+    }
+}
+
+/// How many ranges the device's node knows.
+#[cfg(test)]
+pub(super) fn known(device: &SimDevice) -> usize {
+    device.node.memory.read().len()
+}

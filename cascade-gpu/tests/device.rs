@@ -1,0 +1,253 @@
+//! What the tier does when its device is late, small, damaged or gone, and how its copies are cut. On simulated devices.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy sees helpers of an integration test as library code"
+)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cascade_core::batch::{Batch, Op, Outcome, Refusal};
+use cascade_core::digest::crc64;
+use cascade_core::id::BlockId;
+use cascade_core::memory::{HostBuffer, Piece, SgList};
+use cascade_core::testing::bytes::{content, id};
+use cascade_core::tier::{Addressable, Lookup, MissReason, PutMeta, Tier};
+use cascade_gpu::device::{Device, Hbm};
+use cascade_gpu::engine::{self, CopyEngine, Digested, Way};
+use cascade_gpu::sim::SimDevice;
+use cascade_gpu::tier::{GpuTier, Options, route};
+
+const MIB: usize = 1 << 20;
+
+fn engine_options() -> engine::Options {
+    engine::Options { staging_bytes: 192 << 10, calibrate: false, ..engine::Options::default() }
+}
+
+fn tier_on(devices: &[Arc<SimDevice>], budget_bytes: u64) -> GpuTier {
+    let devices: Vec<Arc<dyn Device>> =
+        devices.iter().map(|sim| Arc::clone(sim) as Arc<dyn Device>).collect();
+    let options = Options { budget_bytes, slab_bytes: MIB, engine: engine_options() };
+    GpuTier::new(&devices, &options).unwrap()
+}
+
+fn one(tier: &GpuTier, op: Op) -> Outcome {
+    tier.submit(Batch::new(vec![op])).wait(Instant::now() + Duration::from_secs(30)).unwrap()[0]
+}
+
+fn put(tier: &GpuTier, key: u64, len: usize) -> Outcome {
+    let from = Piece::shared(content(key, 1, len)).into();
+    one(tier, Op::Store { id: id(key), from, meta: PutMeta::default() })
+}
+
+fn get(tier: &GpuTier, key: u64, len: usize) -> (Outcome, Vec<u8>) {
+    let mut buffer = HostBuffer::zeroed(len);
+    let outcome = one(tier, Op::Fetch { id: id(key), into: buffer.piece().into() });
+    (outcome, buffer.bytes_mut().unwrap().to_vec())
+}
+
+#[test]
+fn everything_goes_back_to_the_device() {
+    let sim = SimDevice::new(64 << 20);
+    let tier = tier_on(std::slice::from_ref(&sim), 8 << 20);
+    for key in 0..40 {
+        assert_eq!(put(&tier, key, 700_000), Outcome::Stored);
+    }
+    assert_eq!(get(&tier, 39, 700_000).1, *content(39, 1, 700_000));
+    assert!(sim.free_bytes().unwrap() >= 56 << 20, "the budget is hard");
+    drop(tier);
+    assert_eq!((sim.held(), sim.free_bytes().unwrap()), (0, 64 << 20));
+}
+
+#[test]
+fn ten_thousand_cycles_leak_nothing() {
+    let sim = SimDevice::new(64 << 20);
+    let tier = tier_on(std::slice::from_ref(&sim), 4 << 20);
+    put(&tier, 0, 300_000);
+    let held = sim.held();
+    for key in 1..10_000 {
+        assert_eq!(put(&tier, key, 300_000), Outcome::Stored);
+        if key % 64 == 0 {
+            assert!(matches!(get(&tier, key, 300_000).0, Outcome::Fetched(_)));
+        }
+    }
+    let stats = tier.stats();
+    assert_eq!(stats.blocks + stats.evictions, 10_000);
+    // Four slabs, and what one lane and one staging need.
+    assert!(sim.held() <= held + 8, "{} held, {held} at first", sim.held());
+    for key in 0..10_000 {
+        one(&tier, Op::Delete { id: id(key) });
+    }
+    assert_eq!(tier.stats().used_bytes, 0);
+    assert_eq!((tier.trim(), sim.free_bytes().unwrap()), (4 << 20, 64 << 20));
+}
+
+#[test]
+fn a_device_that_is_full_is_a_smaller_tier() {
+    let sim = SimDevice::new(3 << 20);
+    let tier = tier_on(std::slice::from_ref(&sim), 64 << 20);
+    for key in 0..20 {
+        assert_eq!(put(&tier, key, MIB), Outcome::Stored);
+    }
+    assert_eq!(put(&tier, 100, 5 * MIB), Outcome::Refused(Refusal::Full));
+    assert_eq!(get(&tier, 19, MIB).1, *content(19, 1, MIB));
+    assert_eq!(tier.stats().evictions, 17);
+}
+
+#[test]
+fn damage_on_the_way_is_a_miss_and_never_served() {
+    let sim = SimDevice::new(64 << 20);
+    let tier = tier_on(std::slice::from_ref(&sim), 8 << 20);
+    put(&tier, 1, 100_000);
+    let lease = tier.get_gpu_ptr(&id(1)).unwrap();
+    let reservation = tier.lease(&id(1)).unwrap();
+    sim.damage(1);
+    // A write to the block that nobody should have made.
+    assert!(reservation.memory().write_at(0, &content(1, 1, 8)));
+    drop((lease, reservation));
+    assert_eq!(get(&tier, 1, 100_000).0, Outcome::Miss(MissReason::Corrupt));
+    assert_eq!((get(&tier, 1, 100_000).0, tier.stats().corrupt), (Outcome::Miss(MissReason::Absent), 1));
+}
+
+#[test]
+fn a_lost_device_is_misses_and_refusals() {
+    let sim = SimDevice::new(64 << 20);
+    let tier = tier_on(std::slice::from_ref(&sim), 8 << 20);
+    put(&tier, 1, 100_000);
+    let lease = tier.get_gpu_ptr(&id(1)).unwrap();
+    sim.lose();
+    assert_eq!(put(&tier, 2, 100_000), Outcome::Refused(Refusal::Unavailable));
+    assert_eq!(get(&tier, 1, 100_000).0, Outcome::Miss(MissReason::Unavailable));
+    let mut out = [Lookup::Pending];
+    tier.lookup(&[id(1)], &mut out);
+    assert_eq!(out[0], Lookup::Miss(MissReason::Unavailable));
+    assert!(!lease.is_valid() && tier.lease(&id(1)).is_err());
+}
+
+#[test]
+fn a_lease_on_a_stream_holds_its_block_until_the_stream_comes() {
+    let sim = SimDevice::new(64 << 20);
+    let tier = tier_on(std::slice::from_ref(&sim), MIB as u64);
+    put(&tier, 1, MIB);
+    let lease = tier.get_gpu_ptr(&id(1)).unwrap();
+    assert_eq!((lease.device(), lease.len(), lease.address() % 512), (0, MIB, 0));
+    let stream = sim.stream().unwrap();
+    sim.pause();
+    lease.release_after(stream);
+    // The only place is taken: nothing can be reserved while the stream may read.
+    let refused = tier.reserve(&id(2), MIB as u64, PutMeta::default());
+    assert!(matches!(refused, cascade_core::reservation::Reserve::Refused(Refusal::Full)));
+    sim.resume();
+    let start = Instant::now();
+    while put(&tier, 2, MIB) != Outcome::Stored {
+        assert!(start.elapsed() < Duration::from_secs(10), "the event never came");
+    }
+}
+
+#[test]
+fn several_devices_share_the_blocks() {
+    let sims = SimDevice::node(3, 64 << 20);
+    let tier = tier_on(&sims, 8 << 20);
+    for key in 0..60 {
+        assert_eq!(put(&tier, key, 100_000), Outcome::Stored);
+        let ordinal = tier.get_gpu_ptr(&id(key)).unwrap().device() as usize;
+        assert_eq!(ordinal, route(&id(key), 3));
+    }
+    let by_device = |ordinal| (0..60).filter(|key| route(&id(*key), 3) == ordinal).count();
+    assert!((0..3).all(|ordinal| by_device(ordinal) >= 10));
+    sims[1].lose();
+    for key in 0..60 {
+        let hit = matches!(get(&tier, key, 100_000).0, Outcome::Fetched(_));
+        assert_eq!(hit, route(&id(key), 3) != 1, "only the blocks of the lost device are gone");
+    }
+}
+
+/// A list of pages of `hbm`, in an order of its own.
+fn pages(hbm: &Arc<Hbm>, page_bytes: usize, count: usize) -> SgList {
+    let mut list = SgList::new();
+    for index in 0..count {
+        list.push(hbm.piece(index * 7 % count * page_bytes, page_bytes).unwrap());
+    }
+    list
+}
+
+fn digests(bytes: &[u8]) -> Vec<u64> {
+    bytes.chunks(65_536).map(crc64).collect()
+}
+
+#[test]
+fn scattered_pages_go_both_ways_by_every_way() {
+    let device: Arc<dyn Device> = SimDevice::new(256 << 20);
+    let engine = CopyEngine::new(&device, engine_options()).unwrap();
+    for way in [None, Some(Way::Dma), Some(Way::Batch), Some(Way::Kernel { ctas: 4 })] {
+        engine.force(way);
+        // Pages of Llama at TP 1 and 8, of an MLA model, and of an odd length that no digest kernel walks.
+        for (page_bytes, count) in [(32_768, 130), (4096, 1025), (18_432, 122), (520, 1000), (1001, 500)] {
+            let len = page_bytes * count;
+            let hbm = Arc::new(Hbm::new(&device, len).unwrap());
+            let bytes = content(page_bytes as u64, 1, len);
+            let from = Piece::shared(Arc::clone(&bytes)).into();
+            let got = engine.copy(pages(&hbm, page_bytes, count), from, len, Digested::Destination).unwrap();
+            assert_eq!(got, (page_bytes % 8 == 0).then(|| digests(&bytes)), "{page_bytes} x {count} in");
+            let mut buffer = HostBuffer::zeroed(len);
+            let into = buffer.piece().into();
+            let got = engine.copy(into, pages(&hbm, page_bytes, count), len, Digested::Source).unwrap();
+            assert_eq!(got, (page_bytes % 8 == 0).then(|| digests(&bytes)), "{page_bytes} x {count} out");
+            assert!(buffer.bytes_mut().unwrap() == &*bytes, "{page_bytes} x {count} by {way:?}");
+        }
+    }
+}
+
+#[test]
+fn registered_memory_goes_straight_and_its_bounds_are_kept() {
+    let sim = SimDevice::new(64 << 20);
+    let device: Arc<dyn Device> = sim.clone();
+    let engine = CopyEngine::new(&device, engine_options()).unwrap();
+    let before = sim.held();
+    let mut arena = HostBuffer::zeroed(3 * MIB);
+    arena.bytes_mut().unwrap().copy_from_slice(&content(7, 1, 3 * MIB));
+    let whole = arena.piece();
+    for (from, len) in [(0, MIB), (MIB, MIB + 4096)] {
+        assert!(
+            engine.registry().add_in_background(&whole.part(from, len).unwrap(), Arc::new(arena.clone()))
+        );
+    }
+    engine.registry().finish().unwrap();
+    assert_eq!((engine.registry().registered_bytes(), sim.held()), (2 * MIB as u64 + 4096, before + 2));
+    let hbm = Arc::new(Hbm::new(&device, 3 * MIB).unwrap());
+    // Within, across two registrations, and beyond them.
+    for (from, len) in [(100, 1000), (MIB - 77, 500_000), (2 * MIB - 8, MIB)] {
+        let (to, part) = (hbm.piece(0, len).unwrap(), whole.part(from, len).unwrap());
+        let got = engine.copy(to.into(), part.into(), len, Digested::Destination).unwrap();
+        assert_eq!(got.unwrap(), digests(&content(7, 1, 3 * MIB)[from..from + len]), "{from} {len}");
+    }
+    drop((hbm, engine, whole));
+    assert_eq!(sim.held(), 0, "registrations are taken back");
+}
+
+#[test]
+fn pages_of_the_device_become_a_block_and_come_back() {
+    let sim = SimDevice::new(64 << 20);
+    let device: Arc<dyn Device> = sim.clone();
+    let tier = tier_on(std::slice::from_ref(&sim), 16 << 20);
+    let (page, count) = (16_384, 200);
+    let hbm = Arc::new(Hbm::new(&device, 2 * page * count).unwrap());
+    let bytes = content(3, 1, page * count);
+    let engine = tier.engine_of(&id(3));
+    let from = Piece::shared(Arc::clone(&bytes)).into();
+    engine.copy(pages(&hbm, page, count), from, page * count, Digested::Nothing).unwrap();
+    let name = BlockId::named("pages");
+    let stream = sim.stream().unwrap();
+    let store = Op::Store { id: name, from: pages(&hbm, page, count), meta: PutMeta::default() };
+    let outcome = tier.submit_after(Batch::new(vec![store]), stream).wait(Instant::now()).unwrap()[0];
+    assert_eq!(outcome, Outcome::Stored);
+    let mut other = SgList::new();
+    (0..count).for_each(|index| other.push(hbm.piece((count + index) * page, page).unwrap()));
+    assert!(matches!(one(&tier, Op::Fetch { id: name, into: other }), Outcome::Fetched(_)));
+    let mut back = HostBuffer::zeroed(page * count);
+    let from = hbm.piece(count * page, count * page).unwrap();
+    engine.copy(back.piece().into(), from.into(), page * count, Digested::Nothing).unwrap();
+    assert!(back.bytes_mut().unwrap() == &*bytes);
+}
