@@ -77,6 +77,9 @@ pub struct Arguments {
     /// Leave out Python's file I/O.
     #[arg(long)]
     pub no_baseline: bool,
+    /// Number of the GPU.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub device: u32,
     /// Kinds of rows to measure [default: all].
     #[arg(long, value_name = "KIND[,KIND..]", value_delimiter = ',')]
     pub rows: Vec<RowKind>,
@@ -85,7 +88,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N[,N..]", value_delimiter = ',', value_parser = stored)]
     #[arg(default_value = "1e3,1e4,1e5,1e6,1e7:index")]
     pub blocks: Vec<Stored>,
-    /// Blocks put for each space row, after the arena is full.
+    /// Blocks put for each space row, after the arena is full; with `--tier gpu`, the tenth part is put, got and evicted.
     #[arg(long, value_name = "N", value_parser = count, default_value = "1e5")]
     pub cycles: u64,
     /// One part of a run, in a process of its own; its results go to the standard output as JSON.
@@ -111,6 +114,8 @@ pub enum RowKind {
 pub enum TierName {
     /// The shared-memory arena.
     Shm,
+    /// The memory of a GPU; needs one.
+    Gpu,
 }
 
 /// Block sizes in bytes.
@@ -154,6 +159,8 @@ pub enum Part {
     Contention,
     /// One process of those.
     Worker,
+    /// All rows of a GPU.
+    Gpu,
 }
 
 impl Part {
@@ -163,6 +170,8 @@ impl Part {
         match self {
             Self::Tier(pass) => pass.copy_threads(),
             Self::Space(_) | Self::Contention | Self::Worker => 1,
+            // Pageable memory is copied by all that a pool has.
+            Self::Gpu => std::thread::available_parallelism().map_or(1, NonZero::get).min(17),
         }
     }
 }
@@ -183,6 +192,7 @@ fn part(text: &str) -> Result<Part, String> {
         },
         "contention" if numbers.is_empty() => Ok(Part::Contention),
         "worker" if numbers.is_empty() => Ok(Part::Worker),
+        "gpu" if numbers.is_empty() => Ok(Part::Gpu),
         _ => Err(wrong()),
     }
 }
@@ -197,6 +207,7 @@ impl fmt::Display for Part {
             Self::Space(threads) => write!(f, "space:{}", list(threads)),
             Self::Contention => f.write_str("contention"),
             Self::Worker => f.write_str("worker"),
+            Self::Gpu => f.write_str("gpu"),
         }
     }
 }
@@ -208,10 +219,26 @@ impl Arguments {
         self.rows.is_empty() || self.rows.contains(&kind)
     }
 
+    /// What was asked for and does not go with the tier.
+    ///
+    /// # Errors
+    /// `InvalidArgument` that names the options.
+    pub fn check(&self) -> cascade_core::Result<()> {
+        let shm_only = !self.rows.is_empty() || !self.threads.is_empty() || self.capacity.is_some();
+        if self.tier != TierName::Shm && shm_only {
+            let context = "--rows, --threads and --capacity go with --tier shm only: leave them out";
+            return Err(cascade_core::Error::new(cascade_core::ErrorKind::InvalidArgument, context));
+        }
+        Ok(())
+    }
+
     /// The parts of this run: callers that copy alone (lookups and leases too), for each number of threads one caller with
     /// a pool, the space row, contention. More threads than a pool has (17) share no copy.
     #[must_use]
     pub fn parts(&self) -> Vec<Part> {
+        if self.tier == TierName::Gpu {
+            return vec![Part::Gpu];
+        }
         let all = std::thread::available_parallelism().map_or(1, NonZero::get);
         let mut threads: Vec<usize> = match self.threads.as_slice() {
             [] => vec![1, all],
@@ -267,6 +294,7 @@ mod tests {
             Part::Space(vec![1, 2]),
             Part::Contention,
             Part::Worker,
+            Part::Gpu,
         ];
         for expected in parts {
             assert_eq!(part(&expected.to_string()), Ok(expected));
@@ -296,7 +324,7 @@ mod tests {
             "--reps 0",
             "--threads 0",
             "--capacity none",
-            "--tier gpu",
+            "--tier none",
             "--blocks 1.5",
             "--blocks 1e3:data",
             "--cycles 0",

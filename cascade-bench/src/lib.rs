@@ -6,6 +6,7 @@
 //! * [`mod@run`]: a whole run over any [`Addressable`](cascade_core::tier::Addressable) tier; [`tiers`]: how it gets one;
 //! * [`mod@space`]: what the arena makes of its data area; [`contention`]: leases by many processes at once;
 //! * [`mod@files`]: the tier of files, beside fio and others;
+//! * [`mod@gpu`]: the memory of GPUs, with rows of its own;
 //! * [`mod@shm`]: the arena as that tier; [`cli`]: the command line;
 //! * [`report`]: the JSON document, the table, the comparison with an older run;
 //! * [`mod@plot`]: SVG; [`units`], [`stats`]: sizes, rates, medians and percentiles.
@@ -13,6 +14,7 @@
 pub mod cli;
 pub mod contention;
 pub mod files;
+pub mod gpu;
 pub mod plot;
 pub mod report;
 pub mod run;

@@ -8,7 +8,7 @@ use cascade_bench::cli::{Arguments, Part, RowKind, TierName};
 use cascade_bench::report::{Report, compare, table};
 use cascade_bench::run::{LAP_BYTES, Options, Pass, Results, run};
 use cascade_bench::tiers::{Scratch, Wanted};
-use cascade_bench::{contention, files, plot, shm, space};
+use cascade_bench::{contention, files, gpu, plot, shm, space};
 use cascade_core::{Error, ErrorKind, Result};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -92,6 +92,7 @@ fn tell(report: &Report, outputs: &Outputs<'_>, failures: usize) -> Result<ExitC
 
 /// The whole run: each part in a process of its own, then the table and the files.
 fn whole(arguments: &Arguments) -> Result<ExitCode> {
+    arguments.check()?;
     // Before anything is measured: a wrong file is an error now, not after minutes.
     let older = arguments.against.as_deref().map(Report::load).transpose()?;
     if arguments.plot.is_some() && !arguments.wants(RowKind::Bandwidth) {
@@ -108,7 +109,11 @@ fn whole(arguments: &Arguments) -> Result<ExitCode> {
         report.notes.extend(results.notes);
         failures += results.failures;
     }
-    let title = format!("Tier shm on {} x {}", report.host.cores, report.host.cpu);
+    let tier = match arguments.tier {
+        TierName::Shm => "shm",
+        TierName::Gpu => "gpu",
+    };
+    let title = format!("Tier {tier} on {} x {}", report.host.cores, report.host.cpu);
     let outputs = Outputs { json: arguments.json.as_deref(), plot: arguments.plot.as_deref(), older, title };
     tell(&report, &outputs, failures)
 }
@@ -138,7 +143,6 @@ fn here(arguments: &Arguments, part: &Part) -> Result<ExitCode> {
         contention::work(std::io::stdin().lock(), std::io::stdout().lock())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let TierName::Shm = arguments.tier;
     let scratch = Scratch::new(&arguments.dir)?;
     let dir = scratch.path().to_owned();
     let bar = progress_bar();
@@ -150,6 +154,11 @@ fn here(arguments: &Arguments, part: &Part) -> Result<ExitCode> {
             let (capacity_bytes, cycles, threads) = (arguments.capacity, arguments.cycles, threads.clone());
             let options = space::Options { dir, capacity_bytes, cycles, threads };
             space::measure(&options, "shm", &mut progress)?
+        }
+        Part::Gpu => {
+            let blocks = arguments.block.0.clone();
+            let (device, cycles) = (arguments.device, arguments.cycles.div_ceil(10));
+            gpu::measure(&gpu::Options { blocks, reps, dir, device, cycles }, &mut progress)?
         }
         Part::Contention | Part::Worker => {
             let options = contention::Options { dir, program: program()?, reps, milliseconds: CONTENTION_MS };

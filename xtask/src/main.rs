@@ -7,6 +7,8 @@ mod bench;
 mod demo;
 mod doctor;
 mod fuzz;
+mod gpu_kit;
+mod kernels;
 mod lint;
 mod loom;
 mod miri;
@@ -48,6 +50,10 @@ enum Command {
     Demo,
     /// Measure a tier against the ceilings of this machine.
     Bench(bench::Options),
+    /// Compile the GPU kernels to the PTX that the repository keeps; needs no GPU.
+    Kernels(kernels::Options),
+    /// Put the binaries that measure and test the GPU tier into a folder, for a machine with a GPU and no toolchain.
+    GpuKit(gpu_kit::Options),
     /// Say what this machine has and lacks for working on Cascade and for running it, with cures.
     Doctor,
 }
@@ -72,6 +78,8 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Wheel) => wheel::command(),
         Some(Command::Demo) => demo::command(),
         Some(Command::Bench(options)) => bench::command(&options),
+        Some(Command::Kernels(options)) => kernels::command(&options),
+        Some(Command::GpuKit(options)) => gpu_kit::command(&options),
         Some(Command::Doctor) => doctor::command_line(),
     }
 }

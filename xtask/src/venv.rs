@@ -77,6 +77,12 @@ pub(crate) fn with_vllm() -> Result<PathBuf> {
     Ok(python)
 }
 
+pub(crate) const KERNELS: Set = Set {
+    name: "kernels",
+    requirements: include_str!("../requirements/kernels.in"),
+    modules: &["nvidia.cuda_nvrtc"],
+};
+
 /// An interpreter that is ready to run.
 pub(crate) struct Python {
     program: PathBuf,
@@ -237,7 +243,7 @@ mod tests {
 
     #[test]
     fn every_requirement_is_pinned() {
-        for set in [LINT, WHEEL, TEST, DEMO, BENCH] {
+        for set in [LINT, WHEEL, TEST, DEMO, BENCH, KERNELS] {
             for line in set.requirements.lines().filter(|line| !line.starts_with('#')) {
                 let name = line.split("==").next().unwrap();
                 assert!(

@@ -81,6 +81,32 @@ impl Region {
         Ok(Self { map: MmapOptions::new().len(bytes).map_raw(file)? })
     }
 
+    /// All of it as one piece, which keeps it mapped. Who copies when is the caller's order of operations.
+    pub(crate) fn piece(self: &std::sync::Arc<Self>) -> Piece {
+        // SAFETY: the mapping is that long and the piece keeps it; benchmarks wait for an operation before they look.
+        let whole = unsafe { Piece::host_write(self.map.as_mut_ptr(), self.map.len()) };
+        whole.kept_by(std::sync::Arc::clone(self) as std::sync::Arc<_>)
+    }
+
+    /// Whether the first `len` bytes of both are the same; nobody writes to either.
+    pub(crate) fn same(&self, other: &Self, len: usize) -> bool {
+        assert!(len <= self.map.len() && len <= other.map.len(), "a run of bytes lies within its region");
+        // SAFETY: both mappings are that long, and the caller has waited for every operation on them.
+        unsafe {
+            std::slice::from_raw_parts(self.map.as_ptr(), len)
+                == std::slice::from_raw_parts(other.map.as_ptr(), len)
+        }
+    }
+
+    /// The digest of each 64 KiB of the first `len` bytes, by the CPU; nobody writes to them.
+    pub(crate) fn digests(&self, len: usize) -> Vec<u64> {
+        assert!(len <= self.map.len(), "a run of bytes lies within its region");
+        let mut digests = vec![0; cascade_core::digest::chunk_count(len)];
+        // SAFETY: the mapping is that long, and there is a place for each chunk.
+        unsafe { cascade_core::copy::digest_chunks(self.map.as_ptr(), len, &mut digests) };
+        digests
+    }
+
     /// `parts` parts of equal length, a multiple of 64 bytes where that is possible.
     pub(crate) fn split(&mut self, parts: usize) -> Vec<Part<'_>> {
         let equal = self.map.len() / parts.max(1);

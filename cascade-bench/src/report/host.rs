@@ -62,9 +62,17 @@ fn kib(meminfo: &str, name: &str) -> Option<u64> {
     value.split(' ').next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Commit of the sources that this program was built from, and whether they differ from it now.
+/// Commit of the sources that this program was built from, and whether they differ from it now. A program that was carried
+/// to another machine is told by `CASCADE_COMMIT`, which ends in `-dirty` where they did.
 #[must_use]
 pub fn source_state() -> (Option<String>, bool) {
+    if let Ok(told) = std::env::var("CASCADE_COMMIT") {
+        let (commit, is_dirty) = match told.trim().strip_suffix("-dirty") {
+            Some(commit) => (commit, true),
+            None => (told.trim(), false),
+        };
+        return (Some(commit.to_owned()), is_dirty);
+    }
     let git = |arguments: &[&str]| {
         let mut git = Command::new("git");
         let output = git.args(["-C", env!("CARGO_MANIFEST_DIR")]).args(arguments).output().ok()?;

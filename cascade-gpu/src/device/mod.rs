@@ -1,5 +1,5 @@
-//! What the tier needs of a device: memory, streams, events, copies, digests. Implemented by a device in host memory
-//! ([`crate::sim`]), which is asynchronous like a real one.
+//! What the tier needs of a device: memory, streams, events, copies, digests. Implemented by the CUDA driver
+//! ([`crate::cuda`]), and by a device in host memory ([`crate::sim`]) that is asynchronous like a real one.
 
 mod owned;
 mod raw;

@@ -6,6 +6,8 @@ use crate::device::DigestJob;
 
 /// Shortest pages whose addresses fit into a thread block's table: so many to a 64 KiB chunk.
 const SHORTEST_PAGE: usize = 512;
+/// Longest pages, of several: the kernel counts within a page and a chunk in 32 bits.
+const LONGEST_PAGE: usize = 1 << 30;
 
 /// Device memory to digest, `len` bytes in all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +24,10 @@ impl Pages {
         let first = list.pieces().first()?;
         let is_one = first.len() >= len;
         let page_bytes = if is_one { len.next_multiple_of(8) } else { first.len() };
-        if page_bytes == 0 || (!is_one && (page_bytes < SHORTEST_PAGE || !page_bytes.is_multiple_of(8))) {
+        if page_bytes == 0
+            || (!is_one
+                && (!(SHORTEST_PAGE..=LONGEST_PAGE).contains(&page_bytes) || !page_bytes.is_multiple_of(8)))
+        {
             return None;
         }
         let mut addresses = Vec::with_capacity(len.div_ceil(page_bytes));

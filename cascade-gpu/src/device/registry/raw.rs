@@ -15,6 +15,9 @@ use super::{Map, Ranges};
 /// Bytes that one call registers: small enough that a copy which arrives meanwhile does not wait long for the driver.
 const CHUNK_BYTES: usize = 256 << 20;
 
+/// Pages of the CPU.
+const PAGE_BYTES: usize = 4096;
+
 #[derive(Debug)]
 struct Inner {
     device: Arc<dyn Device>,
@@ -74,7 +77,9 @@ impl Registry {
         let work = move || {
             let mut at = 0;
             while at < memory.len() && !inner.stopped.load(Ordering::Relaxed) {
-                let len = CHUNK_BYTES.min(memory.len() - at);
+                // Chunks meet where pages do: a page is registered once.
+                let past = (memory.as_ptr() as usize + at) % PAGE_BYTES;
+                let len = (CHUNK_BYTES - past).min(memory.len() - at);
                 let Some(part) = memory.part(at, len) else { return };
                 if let Err(fault) = register(&inner, &part, &owner, &chunks) {
                     *inner.failed.lock() = Some(fault);

@@ -1,0 +1,83 @@
+//! `cargo xtask gpu-kit`: what a machine with a GPU and no toolchain needs to test and measure the GPU tier.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::process::{cargo, output, run};
+use crate::workspace;
+
+/// The kit must be small enough to be carried anywhere.
+const MOST_BYTES: u64 = 60 << 20;
+
+/// Runs the tests on the devices, then the benchmark; what it writes lies beside it, or where `CASCADE_OUT` says.
+const SCRIPT: &str = include_str!("gpu_kit/run.sh");
+
+/// Options of `cargo xtask gpu-kit`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Where to put the kit.
+    #[arg(long, value_name = "DIR", default_value = "target/gpu-kit")]
+    to: PathBuf,
+}
+
+pub(crate) fn command(options: &Options) -> Result<()> {
+    let folder = std::env::current_dir().context("no current folder")?.join(&options.to);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let bench = ["build", "--release", "--package", "cascade-bench", "--bin", "cascade-bench"];
+    run(&mut cargo(&bench))?;
+    copy(&workspace::target().join("release/cascade-bench"), &folder.join("cascade-bench"))?;
+    copy(&test_binary()?, &folder.join("real-device"))?;
+    fs::write(folder.join("run.sh"), SCRIPT).context("cannot write run.sh")?;
+    let commit =
+        output(crate::process::command("git").args(["describe", "--always", "--dirty", "--abbrev=40"]))?;
+    fs::write(folder.join("commit"), commit).context("cannot write the commit")?;
+    for name in ["cascade-bench", "real-device"] {
+        // Debug information is most of a binary, and the machine with the GPU has nothing to read it with.
+        run(crate::process::command("strip").arg(folder.join(name)))?;
+    }
+    let bytes = size(&folder)?;
+    if bytes > MOST_BYTES {
+        bail!("the kit has {} MiB, the most is {}", bytes >> 20, MOST_BYTES >> 20);
+    }
+    println!("{} MiB in {}; there: sh run.sh", bytes.div_ceil(1 << 20), folder.display());
+    Ok(())
+}
+
+/// The tests that run on every device that a machine has, as a program.
+fn test_binary() -> Result<PathBuf> {
+    let args = [
+        "test",
+        "--release",
+        "--package",
+        "cascade-gpu",
+        "--test",
+        "real_device",
+        "--no-run",
+        "--message-format=json",
+    ];
+    let messages = output(&mut cargo(&args))?;
+    let found = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .find_map(|message| {
+            let is_it = message["target"]["name"] == "real_device";
+            message["executable"].as_str().filter(|_| is_it).map(PathBuf::from)
+        });
+    found.context("cargo named no program for the tests on real devices")
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+    Ok(())
+}
+
+fn size(folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        bytes += entry?.metadata()?.len();
+    }
+    Ok(bytes)
+}
