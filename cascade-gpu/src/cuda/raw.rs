@@ -243,14 +243,15 @@ impl Device for CudaDevice {
         let Ok(_current) = self.enter() else { return 0 };
         let at = address as u64;
         let (mut kind, mut first, mut len) = (0u32, 0u64, 0usize);
-        let ask = |to: *mut c_void, what: CUpointer_attribute| {
-            // SAFETY: each place is of the attribute's type, as cuda.h says; unknown addresses are an error.
-            unsafe { sys::cuPointerGetAttribute(to, what, at) == CUresult::CUDA_SUCCESS }
-        };
-        let known = ask(argument(&mut kind), CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE)
-            && kind == HOST_MEMORY
-            && ask(argument(&mut first), CUpointer_attribute::CU_POINTER_ATTRIBUTE_RANGE_START_ADDR)
-            && ask(argument(&mut len), CUpointer_attribute::CU_POINTER_ATTRIBUTE_RANGE_SIZE);
+        let mut what = [
+            CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
+            CUpointer_attribute::CU_POINTER_ATTRIBUTE_RANGE_START_ADDR,
+            CUpointer_attribute::CU_POINTER_ATTRIBUTE_RANGE_SIZE,
+        ];
+        let mut to = [argument(&mut kind), argument(&mut first), argument(&mut len)];
+        // SAFETY: each place is of its attribute's type, as cuda.h says; of unknown addresses the driver writes zeros.
+        let asked = unsafe { sys::cuPointerGetAttributes(3, what.as_mut_ptr(), to.as_mut_ptr(), at) };
+        let known = asked == CUresult::CUDA_SUCCESS && kind == HOST_MEMORY;
         if known { (first as usize + len).saturating_sub(address) } else { 0 }
     }
 
