@@ -17,6 +17,8 @@ pub struct Piece {
     writable: bool,
     /// Keeps the memory alive while an operation holds the piece; `None` where the caller promised it.
     keep: Option<Arc<dyn Any + Send + Sync>>,
+    /// Whether what is kept is also out of everybody's reach.
+    private: bool,
 }
 
 // SAFETY: a piece is an address with a promise (its constructors') that the memory stays valid; it gives no access by itself.
@@ -29,7 +31,14 @@ impl Piece {
     #[must_use]
     pub fn shared(bytes: Arc<[u8]>) -> Self {
         let ptr = NonNull::from(&*bytes).cast::<u8>();
-        Self { ptr, len: bytes.len(), space: Space::Host, writable: false, keep: Some(Arc::new(bytes)) }
+        Self {
+            ptr,
+            len: bytes.len(),
+            space: Space::Host,
+            writable: false,
+            keep: Some(Arc::new(bytes)),
+            private: true,
+        }
     }
 
     /// Host memory to read from.
@@ -39,7 +48,7 @@ impl Piece {
     #[must_use]
     pub unsafe fn host_read(ptr: *const u8, len: usize) -> Self {
         let ptr = NonNull::new(ptr.cast_mut()).unwrap_or(NonNull::dangling());
-        Self { ptr, len, space: Space::Host, writable: false, keep: None }
+        Self { ptr, len, space: Space::Host, writable: false, keep: None, private: false }
     }
 
     /// Host memory to write to.
@@ -49,7 +58,7 @@ impl Piece {
     #[must_use]
     pub unsafe fn host_write(ptr: *mut u8, len: usize) -> Self {
         let ptr = NonNull::new(ptr).unwrap_or(NonNull::dangling());
-        Self { ptr, len, space: Space::Host, writable: true, keep: None }
+        Self { ptr, len, space: Space::Host, writable: true, keep: None, private: false }
     }
 
     /// Memory of a device, readable and writable by that device's copy engines.
@@ -58,17 +67,18 @@ impl Piece {
     /// `address` must be a device address of `device`, valid for `len` bytes until the operation completes.
     #[must_use]
     pub unsafe fn device(device: u32, address: NonNull<u8>, len: usize) -> Self {
-        Self { ptr: address, len, space: Space::Device(device), writable: true, keep: None }
+        Self { ptr: address, len, space: Space::Device(device), writable: true, keep: None, private: false }
     }
 
-    /// The same piece, which keeps `owner` alive, beside what it keeps alive already.
+    /// The same piece, which keeps `owner` alive, beside what it keeps alive already. Others may reach the memory through the
+    /// owner, so that [`Piece::is_kept`] says what it said.
     #[must_use]
     pub fn kept_by(self, owner: Arc<dyn Any + Send + Sync>) -> Self {
-        let keep: Arc<dyn Any + Send + Sync> = match &self._keep {
+        let keep: Arc<dyn Any + Send + Sync> = match &self.keep {
             Some(already) => Arc::new((Arc::clone(already), owner)),
             None => owner,
         };
-        Self { _keep: Some(keep), ..self }
+        Self { keep: Some(keep), ..self }
     }
 
     /// `len` bytes of this piece from `offset` on, kept alive as the whole is; `None` beyond its end.
@@ -110,7 +120,7 @@ impl Piece {
     /// also after the operation was answered.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        self.keep.is_some()
+        self.private
     }
 
     /// Whether operations may write here.
@@ -152,7 +162,14 @@ impl HostBuffer {
     pub fn piece(&self) -> Piece {
         let ptr = NonNull::from(&*self.cells.0).cast::<u8>();
         let keep = Arc::clone(&self.cells) as Arc<dyn Any + Send + Sync>;
-        Piece { ptr, len: self.cells.0.len(), space: Space::Host, writable: true, keep: Some(keep) }
+        Piece {
+            ptr,
+            len: self.cells.0.len(),
+            space: Space::Host,
+            writable: true,
+            keep: Some(keep),
+            private: true,
+        }
     }
 
     /// The bytes, when no piece and no clone of this buffer is left; `None` while one is.
