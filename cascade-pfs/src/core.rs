@@ -14,6 +14,7 @@ use crate::catalog::Catalog;
 use crate::config::PfsConfig;
 use crate::counters::Counters;
 use crate::engine::{Done, Engine, Transfer};
+use crate::filesystem::Kind;
 use crate::fs::{Access, File, Fs, Way};
 use crate::gate::Gate;
 use crate::layout::{Identity, Record, WriterId};
@@ -46,6 +47,8 @@ pub(crate) struct Core {
     lives: Mutex<Vec<(Identity, Arc<dyn File>)>>,
     /// Whether direct I/O is asked for: not any more once the file system has refused it.
     direct: AtomicBool,
+    /// Whether what is written reaches the others only when it is synced.
+    pushes: bool,
     /// How new files are spread, and why not as they should be.
     striping: Mutex<(Striping, Option<String>)>,
     files: Mutex<HashMap<SegmentId, Arc<dyn File>>>,
@@ -54,8 +57,10 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(config: PfsConfig, fs: Arc<dyn Fs>, engine: Engine) -> Self {
+        let pushes = fs.probe(&config.dir).is_ok_and(|found| found.kind == Kind::Nfs);
         Self {
             fs,
+            pushes,
             catalog: RwLock::default(),
             counters: Counters::default(),
             queue: Queue::new(config.in_flight_bytes),
@@ -69,6 +74,12 @@ impl Core {
             buffers: Mutex::default(),
             config,
         }
+    }
+
+    /// Whether others see bytes that went through the page cache only once they are synced: a client of NFS keeps them to
+    /// itself until then.
+    pub(crate) fn pushes(&self) -> bool {
+        self.pushes
     }
 
     /// This process is `me` from now on; `life` is the identity file.

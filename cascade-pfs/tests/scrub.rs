@@ -245,3 +245,33 @@ fn an_inspection_tells_who_lives_and_gc_takes_what_nobody_needs() {
     assert!(leftovers(dir, &fs, hour, true).unwrap().iter().all(|file| file.is_removed));
     assert!(fs.list(dir).unwrap().is_empty());
 }
+
+#[test]
+fn a_put_that_came_too_late_leaves_no_damage() {
+    use cascade_core::batch::{Batch, Op};
+    use cascade_core::memory::Piece;
+    use cascade_core::testing::bytes::{content, id};
+    use cascade_pfs::testing::{Call, Fault, FaultFs, Rule};
+    use std::time::{Duration, Instant};
+    let (memory, config) = (MemFs::new(), config(4 * MIB));
+    let fs = FaultFs::new(Arc::new(memory.clone()));
+    let tier = cascade_pfs::PfsTier::open_on(config.clone(), Arc::new(fs.clone())).unwrap();
+    assert_eq!(put(&tier, 0, 1, LEN), Outcome::Stored);
+    let stall = Fault::Stall(Duration::from_millis(300));
+    fs.set(&[Rule { call: Call::Write, suffix: ".seg", first: 0, times: 1, fault: stall }]);
+    let store = Op::Store { id: id(1), from: Piece::shared(content(1, 1, LEN)).into(), meta: KEEP };
+    let batch =
+        Batch { deadline: Some(Instant::now() + Duration::from_millis(100)), ..Batch::new(vec![store]) };
+    let late = tier.submit(batch).wait(soon()).unwrap();
+    assert!(matches!(late[0], Outcome::Refused(_)), "{late:?}");
+    assert_eq!(put(&tier, 2, 1, LEN), Outcome::Stored);
+    drop(tier);
+    for image in [memory.image(), without_logs(&memory)] {
+        let report = look(&image, false);
+        assert!(report.findings.is_empty(), "{:?}", report.findings);
+        let tier = open(&image, &config);
+        expect(&tier, 0, 1, LEN);
+        expect(&tier, 2, 1, LEN);
+        assert!(!lookup(&tier, 1).is_hit());
+    }
+}

@@ -107,7 +107,8 @@ pub fn index_digest(index: &[u8]) -> u64 {
     digest::crc64(index)
 }
 
-/// Reads the entries of a footer. They cover the segment's records without a gap, in order, or they are not believed.
+/// Reads the entries of a footer. They stand in order and do not overlap, or they are not believed. Between them may be
+/// records that were refused.
 ///
 /// # Errors
 /// What is wrong with them.
@@ -129,13 +130,13 @@ pub fn parse_index(
     for place in index.chunks_exact(FOOTER_ENTRY_BYTES).take(count) {
         let entry = parse_entry(place, writer, segment);
         let bytes = record_bytes(entry.meta.len).ok_or(Damage::Field("length"))?;
-        if entry.offset != expected_at {
+        if entry.offset < expected_at || !entry.offset.is_multiple_of(PAGE_BYTES as u64) {
             return Err(Damage::Field("offset"));
         }
         expected_at = entry.offset.checked_add(bytes).ok_or(Damage::Field("length"))?;
         entries.push(entry);
     }
-    if expected_at != trailer.index_at {
+    if expected_at > trailer.index_at {
         return Err(Damage::Field("index"));
     }
     Ok(entries)

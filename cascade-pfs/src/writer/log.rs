@@ -20,6 +20,8 @@ pub(crate) struct Log {
     next: u64,
     /// Its name is durable.
     named: bool,
+    /// Others see it only once it is synced.
+    pushes: bool,
     /// Events that are not in the file yet: a write that failed is tried again with the next.
     waiting: Vec<LogEvent>,
 }
@@ -41,7 +43,7 @@ pub(crate) fn begin(core: &Core) -> io::Result<Log> {
     }
     let (life, file) = made?;
     core.lives(&me, life);
-    Ok(Log { me, file, next: 0, named: false, waiting: Vec::new() })
+    Ok(Log { me, file, next: 0, named: false, pushes: core.pushes(), waiting: Vec::new() })
 }
 
 fn make(core: &Core, me: &Identity, names: [Name; 2]) -> io::Result<(Arc<dyn File>, Arc<dyn File>)> {
@@ -53,6 +55,10 @@ fn make(core: &Core, me: &Identity, names: [Name; 2]) -> io::Result<(Arc<dyn Fil
     let file = core.fs.open(&core.path(names[1]), Access::Create, false)?;
     let header = LogHeader { writer: me.writer }.to_page();
     whole::write_all(file.as_ref(), &[Buffer::of(&header).piece()], 0)?;
+    if core.pushes() {
+        life.sync()?;
+        file.sync()?;
+    }
     core.counters.creates.add(2);
     // Two files made, and a lock.
     core.counters.metadata.add(3);
@@ -79,6 +85,10 @@ impl Log {
             bytes.extend(LogRecord { number, event: *event }.to_bytes(self.me.writer));
         }
         whole::write_all(self.file.as_ref(), &[Buffer::of(&bytes).piece()], LogRecord::at(self.next))?;
+        if self.pushes {
+            // After an error the same bytes are written again, which is more than another sync.
+            self.file.sync()?;
+        }
         self.next += self.waiting.len() as u64;
         self.waiting.clear();
         Ok(())

@@ -213,9 +213,9 @@ impl Writer {
         if runs.is_empty() {
             return;
         }
-        if self.core.config.durability == Durability::Block
-            && let Err(error) = self.sync_open()
-        {
+        let buffered = self.open.as_ref().is_some_and(|open| !open.file.is_direct());
+        let syncs = self.core.config.durability == Durability::Block || (buffered && self.core.pushes());
+        if syncs && let Err(error) = self.sync_open() {
             // What follows in this file cannot be believed either.
             for run in runs.into_iter().rev() {
                 self.runs.push_front(run);

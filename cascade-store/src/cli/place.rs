@@ -5,10 +5,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use cascade_core::{Error, ErrorKind, Result};
+use cascade_pfs::PfsConfig;
 use cascade_shm::ArenaConfig;
 use clap::Args;
 
-use crate::{StoreConfig, StoreConfigBuilder};
+use crate::{FilesConfig, StoreConfig, StoreConfigBuilder};
 
 /// Options that say which arenas a command is about.
 #[derive(Args, Debug)]
@@ -27,6 +28,15 @@ pub(super) struct Place {
 impl Place {
     /// What a store that starts here would open.
     pub(super) fn resolve(&self) -> Result<ArenaConfig> {
+        Ok(self.config()?.arena())
+    }
+
+    /// The directory of files that such a store would open, if one is configured.
+    pub(super) fn files(&self) -> Result<Option<PfsConfig>> {
+        self.config()?.files().map(FilesConfig::pfs).transpose()
+    }
+
+    fn config(&self) -> Result<StoreConfig> {
         let mut builder: StoreConfigBuilder = StoreConfig::builder();
         if let Some(file) = &self.config {
             builder = builder.file(file);
@@ -41,7 +51,7 @@ impl Place {
         if let Some(node) = &self.node {
             builder = builder.set("node", node)?;
         }
-        Ok(builder.resolve()?.arena())
+        builder.resolve()
     }
 }
 
@@ -72,12 +82,4 @@ fn unreadable(dir: &Path, error: io::Error) -> Error {
         _ => String::new(),
     };
     Error::new(ErrorKind::Permission, format!("cannot read {}{cure}", dir.display())).with_source(error)
-}
-
-impl Place {
-    /// The directory of files that is configured.
-    pub(super) fn files(&self) -> Result<Option<cascade_pfs::PfsConfig>> {
-        let dir = std::env::var_os("CASCADE_PFS_PATH").filter(|dir| !dir.is_empty());
-        Ok(dir.map(|dir| cascade_pfs::PfsConfig::new(dir, 1 << 30)))
-    }
 }

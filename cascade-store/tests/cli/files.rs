@@ -110,6 +110,9 @@ fn the_doctor_tries_a_directory_and_leaves_nothing() {
         assert!(of(check)["found"].is_string());
     }
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+    // What is configured is looked at without being asked to.
+    let output = place.command(&["doctor"]).env("CASCADE_PFS_PATH", &dir).output().unwrap();
+    assert!(text(&output).contains("pfs.writable"), "{}", text(&output));
     let output = place.run(&["doctor", "--pfs"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output).contains("pfs_path"), "{}", text(&output));
