@@ -92,6 +92,9 @@ pub struct PfsConfig {
     pub write_threads: usize,
     /// Threads that read, where calls do, and verify.
     pub read_threads: usize,
+    /// Bytes at which an index log is ended and another begun. A log goes with the last segment that it speaks of, and with it
+    /// what it says of segments that went before.
+    pub log_bytes: u64,
     /// How often the logs of other writers are read.
     pub follow_every: Duration,
     /// A writer of another node is dead when it has not been heard of for so long.
@@ -119,6 +122,7 @@ impl PfsConfig {
             read_in_flight_bytes: 128 * MIB,
             write_threads: 4,
             read_threads: 8,
+            log_bytes: 32 * MIB,
             follow_every: Duration::from_millis(250),
             adopt_after: Duration::from_secs(600),
             stripe_count: None,

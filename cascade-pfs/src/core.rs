@@ -92,6 +92,25 @@ impl Core {
         self.lives.lock().last().cloned()
     }
 
+    /// Shows that everyone whom this process has been lives.
+    ///
+    /// # Errors
+    /// The system's; the others are shown nevertheless.
+    pub(crate) fn show_life(&self) -> io::Result<()> {
+        let lives: Vec<Arc<dyn File>> = self.lives.lock().iter().map(|(_, life)| Arc::clone(life)).collect();
+        self.counters.metadata.add(lives.len() as u64);
+        let shown: Vec<io::Result<()>> = lives.iter().map(|life| life.touch()).collect();
+        shown.into_iter().collect()
+    }
+
+    /// Nothing is left of whom this process has been before.
+    pub(crate) fn end_life(&self, writer: WriterId) {
+        let mut lives = self.lives.lock();
+        if lives.last().is_some_and(|(me, _)| me.writer != writer) {
+            lives.retain(|(me, _)| me.writer != writer);
+        }
+    }
+
     /// Whether a writer is, or was, this process.
     pub(crate) fn is_me(&self, writer: WriterId) -> bool {
         self.lives.lock().iter().any(|(me, _)| me.writer == writer)

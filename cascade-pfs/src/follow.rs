@@ -2,8 +2,8 @@
 
 mod scan;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::io::Result;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +57,8 @@ impl Follower {
 pub(crate) struct Follow {
     followers: HashMap<WriterId, Follower>,
     names: Vec<Name>,
+    /// Segments of others that logs speak of and that were not in the directory the last time.
+    missing: HashSet<SegmentId>,
     watch: Option<Box<dyn Watch>>,
     stamp: Option<u64>,
     /// When the stamp was last another.
@@ -83,6 +85,7 @@ impl Follow {
         Self {
             followers: HashMap::new(),
             names: Vec::new(),
+            missing: HashSet::new(),
             watch: core.fs.watch(&core.config.dir),
             stamp: None,
             restamped: Instant::now(),
@@ -110,10 +113,28 @@ impl Follow {
         self.read_known(core);
         // A log that is gone has nothing more to say.
         if !self.names.is_empty() {
-            let names: std::collections::HashSet<WriterId> = self.logs().collect();
+            let names: HashSet<WriterId> = self.logs().collect();
             self.followers.retain(|writer, _| names.contains(writer));
+            self.drop_missing(core);
         }
         self.names.clone()
+    }
+
+    /// Forgets segments that were not there twice: the log that told of their end may have gone before it was read. Once is not
+    /// enough, since a log that was read after the list may speak of a new segment.
+    fn drop_missing(&mut self, core: &Core) {
+        let there: HashSet<SegmentId> = crate::recover::segments(&self.names).collect();
+        let gone = |id: &SegmentId| !there.contains(id) && !core.is_me(id.writer);
+        let now: HashSet<SegmentId> = core.catalog.read().segments.keys().copied().filter(gone).collect();
+        for id in now.intersection(&self.missing) {
+            let mut catalog = core.catalog.write();
+            let owned = catalog.segments.get(id).is_some_and(|segment| segment.owned);
+            let blocks = catalog.drop_segment(*id);
+            drop(catalog);
+            core.counters.evictions.add(if owned { blocks } else { 0 });
+            core.close(*id);
+        }
+        self.missing = now;
     }
 
     fn logs(&self) -> impl Iterator<Item = WriterId> {

@@ -281,10 +281,7 @@ fn keep_following(core: &Core, mut follow: Follow, stop: &Stop) {
         if cared.elapsed() >= CARE_EVERY {
             cared = Instant::now();
             let names = follow.look(core);
-            core.counters.metadata.add(1);
-            if let Some((_, life)) = core.me()
-                && life.touch().is_err()
-            {
+            if core.show_life().is_err() {
                 core.counters.io_errors.add(1);
             }
             adopt::adopt_dead(core, &follow, &names);

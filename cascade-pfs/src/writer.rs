@@ -30,6 +30,8 @@ const RUNS: usize = 4;
 pub(crate) struct Writer {
     core: Arc<Core>,
     log: Log,
+    /// Logs that became too long. Their writers live on in this process as long as they have segments.
+    past: Vec<Log>,
     open: Option<Open>,
     /// Number of the next segment.
     number: u64,
@@ -51,7 +53,7 @@ fn refusal(core: &Core, error: &io::Error) -> Refusal {
 impl Writer {
     /// A writer whose identity and log are made.
     pub(crate) fn new(core: Arc<Core>, log: Log) -> Self {
-        Self { core, log, open: None, number: 0, runs: VecDeque::new(), failed: None }
+        Self { core, log, past: Vec::new(), open: None, number: 0, runs: VecDeque::new(), failed: None }
     }
 
     /// Works until the queue is closed and empty.
@@ -65,11 +67,13 @@ impl Writer {
             }
         }
         self.finish_segment();
-        self.log.note(LogEvent::End);
         let durable = self.core.config.durability != Durability::None;
-        // Without it the writer counts as dead, and its segments are found by footers and headers.
-        if self.log.write().is_ok() && durable {
-            let _ = self.log.sync(&self.core);
+        for mut log in self.past.into_iter().chain([self.log]) {
+            log.note(LogEvent::End);
+            // Without it the writer counts as dead, and its segments are found by footers and headers.
+            if log.write().is_ok() && durable {
+                let _ = log.sync(&self.core);
+            }
         }
     }
 
@@ -215,6 +219,8 @@ impl Writer {
                 self.remove(name);
             }
         }
+        self.past.retain(|log| log.me.writer != writer);
+        self.core.end_life(writer);
     }
 
     fn remove(&self, name: Name) {

@@ -32,7 +32,14 @@ const FAULTS: [Fault; 9] = [
 ];
 
 fn small(durability: Durability) -> PfsConfig {
-    PfsConfig { durability, io_bytes: 64 << 10, write_threads: 2, read_threads: 1, ..config(MIB / 2) }
+    PfsConfig {
+        durability,
+        log_bytes: 4096 + 128 * 12,
+        io_bytes: 64 << 10,
+        write_threads: 2,
+        read_threads: 1,
+        ..config(MIB / 2)
+    }
 }
 
 fn len(key: u64) -> usize {

@@ -59,6 +59,8 @@ impl Runner {
             io_bytes: 64 << 10,
             write_threads: 2,
             read_threads: 1,
+            // A page and a few records, so that many logs are begun and given up.
+            log_bytes: if random.once_in(2) { 4096 + 128 * 20 } else { 1 << 20 },
             ..config(if random.once_in(2) { MIB } else { 8 * MIB })
         };
         let tier = Some(open(&fs, &config));

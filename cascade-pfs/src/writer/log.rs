@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::buffer::Buffer;
+use crate::config::Durability;
 use crate::core::Core;
 use crate::fs::{Access, File};
 use crate::io as whole;
@@ -107,6 +108,23 @@ impl Log {
 }
 
 impl Writer {
+    /// Goes on in a new log, as a new writer, when this one is long. Between two segments only: each is told of by one log.
+    pub(super) fn turn_log(&mut self) {
+        if LogRecord::at(self.log.next) < self.core.config.log_bytes || self.log.write().is_err() {
+            return;
+        }
+        // A flush asks for what the new log holds only.
+        if self.core.config.durability != Durability::None && self.sync_log().is_err() {
+            return;
+        }
+        let Ok(log) = begin(&self.core) else { return };
+        let old = std::mem::replace(&mut self.log, log);
+        let writer = old.me.writer;
+        self.number = 0;
+        self.past.push(old);
+        self.bury(writer);
+    }
+
     /// Makes the log durable. One that cannot be is given up, with the segment beside it: this process goes on as a new writer.
     pub(super) fn sync_log(&mut self) -> io::Result<()> {
         self.core.counters.syncs.add(1);

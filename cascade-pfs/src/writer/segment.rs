@@ -56,6 +56,7 @@ impl Writer {
             return Ok(());
         }
         self.finish_segment();
+        self.turn_log();
         self.begin_segment(limit)
     }
 
