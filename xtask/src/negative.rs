@@ -105,7 +105,7 @@ fn execute(binary: &Binary, control: &Control, bug: Option<&str>) -> Result<Outc
     let mut command = command(binary);
     command.args(["--exact", control.test]).envs(control.environment.iter().copied());
     // A process that its bug ends leaves its folders: they are in this one.
-    let (memory, disk) = (private("/dev/shm")?, private(&std::env::temp_dir())?);
+    let (memory, disk) = (private("/dev/shm")?, private(std::env::temp_dir())?);
     command.env("CASCADE_TEST_MEMORY", memory.path()).env("TMPDIR", disk.path());
     if let Some(bug) = bug {
         command.env("CASCADE_PLANTED", bug);
