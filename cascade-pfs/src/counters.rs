@@ -65,6 +65,8 @@ pub struct PfsStats {
     pub engine: IoEngine,
     /// Why.
     pub engine_reason: &'static str,
+    /// Bytes of memory that are registered with io_uring.
+    pub registered_bytes: u64,
     /// Storage targets that a segment is spread over: 0 where the file system decides, 65535 all.
     pub stripe_count: u16,
     /// Bytes of a stripe; 0 where the file system decides.

@@ -105,12 +105,14 @@ impl Engine {
 
     /// Starts a transfer.
     pub(crate) fn submit(&self, transfer: Transfer) {
-        match self.ring_for(transfer.file.as_ref()) {
+        let left = match self.ring_for(transfer.file.as_ref()) {
             Some(ring) => ring.submit(transfer),
-            None => match transfer.way {
-                Way::Read => self.readers.run(move || transfer.run()),
-                Way::Write => self.writers.run(move || transfer.run()),
-            },
+            None => Some(transfer),
+        };
+        match left {
+            None => {}
+            Some(transfer) if transfer.way == Way::Read => self.readers.run(move || transfer.run()),
+            Some(transfer) => self.writers.run(move || transfer.run()),
         }
     }
 
@@ -144,6 +146,21 @@ impl Engine {
     /// Work on the way to the file: copies to where direct I/O takes them from.
     pub(crate) fn run_write(&self, job: impl FnOnce() + Send + 'static) {
         self.writers.run(job);
+    }
+
+    /// Lets the kernel hold the pages of `memory`.
+    ///
+    /// # Errors
+    /// The system's; `Unsupported` where there is no queue.
+    pub(crate) fn register(&self, memory: Piece) -> io::Result<()> {
+        match &self.ring {
+            Some(ring) => ring.register(memory),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    pub(crate) fn registered_bytes(&self) -> u64 {
+        self.ring.as_ref().map_or(0, Ring::registered_bytes)
     }
 
     /// Asks the kernel to give up what is under way beyond its deadline.

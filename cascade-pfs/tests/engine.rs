@@ -220,6 +220,73 @@ fn where_direct_io_is_refused_files_go_through_the_page_cache() {
     }
 }
 
+#[test]
+fn registered_memory_is_used_like_any_other() {
+    if !has_uring() {
+        return;
+    }
+    let rig = Rig::new(IoEngine::Uring, Durability::None);
+    let mut memory = Buffer::new(8 << 20);
+    rig.tier.register(&memory.piece().into()).unwrap();
+    assert_eq!(rig.tier.file_stats().registered_bytes, 8 << 20);
+    assert!(memory.bytes_mut().is_none(), "it stays with the tier");
+    let bytes = content(50, 1, 3 << 20);
+    assert_eq!(put(&rig.tier, 50, 1, bytes.len()), Outcome::Stored);
+    // Within, and partly without.
+    for from in [4096, 6 << 20] {
+        let mut into = SgList::from(memory.part(from, (3 << 20).min((8 << 20) - from)));
+        let rest = Buffer::new((3 << 20) - into.len());
+        into.push(rest.piece());
+        let op = Op::Fetch { id: id(50), into: into.clone() };
+        assert!(matches!(run(&rig.tier, vec![op])[0], Outcome::Fetched(_)));
+        let copy = Op::Store { id: id(51 + from as u64), from: into, meta: KEEP };
+        assert_eq!(run(&rig.tier, vec![copy]), [Outcome::Stored]);
+        let mut back = HostBuffer::zeroed(3 << 20);
+        let op = Op::Fetch { id: id(51 + from as u64), into: back.piece().into() };
+        assert!(matches!(run(&rig.tier, vec![op])[0], Outcome::Fetched(_)));
+        assert!(back.bytes_mut().unwrap() == &bytes[..]);
+    }
+    let read_only = SgList::from(Piece::shared(content(0, 1, 4096)));
+    assert!(rig.tier.register(&read_only).is_err());
+    let pool = Rig::new(IoEngine::Pool, Durability::None);
+    let error = pool.tier.register(&memory.piece().into()).unwrap_err();
+    assert_eq!(error.kind(), cascade_core::ErrorKind::Unsupported);
+}
+
+/// A child that may lock nothing; in a normal run of the tests there is nothing to do.
+#[test]
+fn limited_process() {
+    let Some(folder) = std::env::var_os("CASCADE_PFS_LIMITED") else { return };
+    use nix::sys::resource::{Resource, setrlimit};
+    setrlimit(Resource::RLIMIT_MEMLOCK, 65_536, 65_536).unwrap();
+    if nix::unistd::geteuid().is_root() {
+        nix::unistd::seteuid(nix::unistd::Uid::from_raw(65_534)).unwrap();
+    }
+    let config = PfsConfig { io_engine: IoEngine::Uring, ..PfsConfig::new(Path::new(&folder), 64 * MIB) };
+    let tier = PfsTier::open(config).unwrap();
+    let memory = Buffer::new(8 << 20);
+    let error = tier.register(&memory.piece().into()).unwrap_err();
+    assert_eq!(error.kind(), cascade_core::ErrorKind::NoSpace, "{error:?}");
+    assert_eq!(tier.file_stats().registered_bytes, 0);
+    assert_eq!(put(&tier, 0, 1, LEN), Outcome::Stored);
+    let op = Op::Fetch { id: id(0), into: memory.part(0, LEN).into() };
+    assert!(matches!(run(&tier, vec![op])[0], Outcome::Fetched(_)));
+}
+
+#[test]
+fn memory_that_may_not_be_locked_works_unregistered() {
+    if !has_uring() {
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "limited_process", "--test-threads=1"]);
+    let output = child.env("CASCADE_PFS_LIMITED", folder.path().join("tier")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
 /// A child without io_uring, as in a container; in a normal run of the tests there is nothing to do.
 #[test]
 fn forbidden_process() {

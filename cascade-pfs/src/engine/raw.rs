@@ -20,6 +20,9 @@ const MOST_BYTES: usize = 1 << 30;
 const WAKE: u64 = u64::MAX;
 /// The number of cancellations, whose own results say nothing.
 const CANCEL: u64 = u64::MAX - 1;
+/// Runs of memory that may be registered, and the bytes of the longest that the kernel takes.
+const RUNS: usize = 512;
+const RUN_BYTES: usize = 1 << 30;
 /// Cancellations at once; there is room for them beside all flights.
 const CANCELS: usize = 32;
 
@@ -43,6 +46,8 @@ pub(super) struct Queue<T> {
     /// The kernel has a read of the wake-up.
     listening: bool,
     cancels: usize,
+    /// Memory whose pages the kernel holds already, in the order of its table.
+    registered: Vec<Piece>,
 }
 
 fn old() -> Error {
@@ -77,6 +82,8 @@ impl<T> Queue<T> {
             opcode::Write::CODE,
             opcode::Readv::CODE,
             opcode::Writev::CODE,
+            opcode::ReadFixed::CODE,
+            opcode::WriteFixed::CODE,
             opcode::AsyncCancel::CODE,
         ];
         if !needed.iter().all(|code| probe.is_supported(*code)) {
@@ -91,7 +98,51 @@ impl<T> Queue<T> {
             counter: Box::default(),
             listening: false,
             cancels: 0,
+            registered: Vec::new(),
         })
+    }
+
+    /// Lets the kernel hold the pages of `memory`, so that a transfer of one piece there does not look them up.
+    ///
+    /// # Errors
+    /// The system's: `ENOMEM` when that is more than may be locked, `EINVAL` where the kernel has no such table.
+    pub(super) fn register(&mut self, memory: &Piece) -> Result<()> {
+        if memory.space() != Space::Host || !memory.is_writable() {
+            return Err(Error::from_raw_os_error(libc::EFAULT));
+        }
+        if self.registered.is_empty() {
+            // A second try meets the table of the first.
+            let made = self.ring.submitter().register_buffers_sparse(RUNS as u32);
+            made.or_else(
+                |error| if error.raw_os_error() == Some(libc::EBUSY) { Ok(()) } else { Err(error) },
+            )?;
+        }
+        let mut at = 0;
+        while at < memory.len() {
+            let len = RUN_BYTES.min(memory.len() - at);
+            let run = memory.part(at, len).filter(|_| self.registered.len() < RUNS);
+            let run = run.ok_or_else(|| Error::from_raw_os_error(libc::ENOSPC))?;
+            let vector = libc::iovec { iov_base: run.as_ptr().cast(), iov_len: len };
+            // SAFETY: the piece vouches for the memory, and is kept until the ring is gone.
+            unsafe {
+                let number = self.registered.len() as u32;
+                self.ring.submitter().register_buffers_update(number, &[vector], None)?;
+            }
+            self.registered.push(run);
+            at += len;
+        }
+        Ok(())
+    }
+
+    /// Where in the kernel's table a run of memory is.
+    fn registered(&self, vectors: &[libc::iovec]) -> Option<u16> {
+        let [one] = vectors else { return None };
+        let from = one.iov_base as usize;
+        let holds = |run: &Piece| {
+            let start = run.as_ptr() as usize;
+            start <= from && from + one.iov_len <= start + run.len()
+        };
+        self.registered.iter().position(holds).and_then(|number| u16::try_from(number).ok())
     }
 
     /// What another thread writes to when this one is to look at its mail.
@@ -112,6 +163,11 @@ impl<T> Queue<T> {
     /// The tags of what the kernel has, each with a number for [`Queue::cancel`].
     pub(super) fn flying(&self) -> impl Iterator<Item = (usize, &T)> {
         self.flights.iter().enumerate().filter_map(|(number, flight)| Some((number, &flight.as_ref()?.tag)))
+    }
+
+    /// Bytes of memory that the kernel holds.
+    pub(super) fn registered_bytes(&self) -> u64 {
+        self.registered.iter().map(|run| run.len() as u64).sum()
     }
 
     /// Gives a call to the kernel; gives the tag back, with the reason, where that cannot be.
@@ -136,7 +192,8 @@ impl<T> Queue<T> {
             return Err((tag, Error::from_raw_os_error(libc::EFAULT)));
         }
         let Some(number) = self.free.pop() else { return Err((tag, ErrorKind::WouldBlock.into())) };
-        let entry = entry(way, descriptor, &vectors, offset).user_data(number as u64);
+        let place = self.registered(&vectors);
+        let entry = entry(way, descriptor, &vectors, place, offset).user_data(number as u64);
         self.flights[number] = Some(Flight { vectors, _pieces: pieces, _file: file, tag });
         self.push(&entry);
         Ok(())
@@ -217,8 +274,15 @@ impl<T> Queue<T> {
     }
 }
 
-fn entry(way: Way, descriptor: RawFd, vectors: &[libc::iovec], offset: u64) -> Entry {
+fn entry(way: Way, descriptor: RawFd, vectors: &[libc::iovec], place: Option<u16>, offset: u64) -> Entry {
     let (fd, count) = (Fd(descriptor), vectors.len() as u32);
+    if let ([one], Some(place)) = (vectors, place) {
+        let (ptr, len) = (one.iov_base.cast(), one.iov_len as u32);
+        return match way {
+            Way::Read => opcode::ReadFixed::new(fd, ptr, len, place).offset(offset).build(),
+            Way::Write => opcode::WriteFixed::new(fd, ptr.cast_const(), len, place).offset(offset).build(),
+        };
+    }
     match (way, vectors) {
         (Way::Read, [one]) => {
             opcode::Read::new(fd, one.iov_base.cast(), one.iov_len as u32).offset(offset).build()

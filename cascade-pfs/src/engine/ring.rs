@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use cascade_core::memory::Piece;
 use nix::sys::eventfd::EventFd;
 use parking_lot::Mutex;
 
@@ -20,14 +22,20 @@ use crate::pieces::{rest, total};
 const DEPTH: usize = 256;
 /// How long what is under way may go on when the tier is closed, before the kernel is asked to give it up.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long the kernel may take to pin memory.
+const PINNED_WITHIN: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Default)]
 struct Mail {
     transfers: VecDeque<Transfer>,
+    /// Memory to be registered, and who waits for it.
+    memory: Vec<(Piece, mpsc::SyncSender<io::Result<()>>)>,
     cancel_late: bool,
     /// Also what is not late.
     cancel_all: bool,
     closed: bool,
+    /// The thread is gone.
+    ended: bool,
     /// The thread waits for the kernel, and looks here only when it is woken.
     asleep: bool,
 }
@@ -37,6 +45,7 @@ pub(super) struct Ring {
     mail: Arc<Mutex<Mail>>,
     wake: Arc<EventFd>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    registered: Arc<AtomicU64>,
     /// The process whose thread it is.
     pid: u32,
 }
@@ -56,18 +65,19 @@ impl Ring {
     pub(super) fn start(pool: Arc<Pool>) -> io::Result<Self> {
         let mail = Arc::new(Mutex::new(Mail::default()));
         let (send, receive) = mpsc::sync_channel(1);
-        let inbox = Arc::clone(&mail);
+        let (inbox, registered) = (Arc::clone(&mail), Arc::new(AtomicU64::new(0)));
+        let bytes = Arc::clone(&registered);
         // The queue is made by the thread that uses it, as the kernel wants it.
         let work = move || match Queue::new(DEPTH) {
             Err(error) => drop(send.send(Err(error))),
             Ok(queue) => {
                 let _ = send.send(Ok(queue.waker()));
-                Driver { queue, mail: inbox, pool, paused: Vec::new() }.work();
+                Driver { queue, mail: inbox, pool, paused: Vec::new(), registered: bytes }.work();
             }
         };
         let thread = thread::Builder::new().name("cascade-pfs-ring".into()).spawn(work)?;
         let wake = receive.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
-        Ok(Self { mail, wake, thread: Mutex::new(Some(thread)), pid: std::process::id() })
+        Ok(Self { mail, wake, thread: Mutex::new(Some(thread)), registered, pid: std::process::id() })
     }
 
     fn tell(&self, change: impl FnOnce(&mut Mail)) {
@@ -79,8 +89,26 @@ impl Ring {
         }
     }
 
-    pub(super) fn submit(&self, transfer: Transfer) {
-        self.tell(|mail| mail.transfers.push_back(transfer));
+    /// Hands over a transfer, or gives it back when the thread has ended.
+    pub(super) fn submit(&self, transfer: Transfer) -> Option<Transfer> {
+        let mut left = Some(transfer);
+        self.tell(|mail| {
+            if !mail.ended {
+                mail.transfers.extend(left.take());
+            }
+        });
+        left
+    }
+
+    /// Registers memory; waits for it.
+    pub(super) fn register(&self, memory: Piece) -> io::Result<()> {
+        let (send, receive) = mpsc::sync_channel(1);
+        self.tell(|mail| mail.memory.push((memory, send)));
+        receive.recv_timeout(PINNED_WITHIN).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    pub(super) fn registered_bytes(&self) -> u64 {
+        self.registered.load(Ordering::Relaxed)
     }
 
     pub(super) fn cancel_late(&self) {
@@ -109,6 +137,19 @@ struct Driver {
     pool: Arc<Pool>,
     /// Calls that are to be held back.
     paused: Vec<(Instant, Job, Queued)>,
+    registered: Arc<AtomicU64>,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // What nobody will do any more is answered when it is dropped.
+        let left = {
+            let mut mail = self.mail.lock();
+            mail.ended = true;
+            (std::mem::take(&mut mail.transfers), std::mem::take(&mut mail.memory))
+        };
+        drop(left);
+    }
 }
 
 impl Driver {
@@ -130,7 +171,7 @@ impl Driver {
         let room = self.queue.room().saturating_sub(self.paused.len()).min(mail.transfers.len());
         let transfers: Vec<Transfer> = mail.transfers.drain(..room).collect();
         let (cancel, idle) = (std::mem::take(&mut mail.cancel_late), transfers.is_empty());
-        let all = mail.cancel_all;
+        let (all, memory) = (mail.cancel_all, std::mem::take(&mut mail.memory));
         mail.asleep = true;
         if mail.closed
             && idle
@@ -141,6 +182,11 @@ impl Driver {
             return false;
         }
         drop(mail);
+        for (piece, told) in memory {
+            let result = self.queue.register(&piece);
+            self.registered.store(self.queue.registered_bytes(), Ordering::Relaxed);
+            let _ = told.send(result);
+        }
         for transfer in transfers {
             if transfer.is_late() {
                 transfer.end(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
