@@ -8,6 +8,7 @@
 //! * [`mod@files`]: the tier of files, beside fio and others;
 //! * [`mod@gpu`]: the memory of GPUs, with rows of its own;
 //! * [`mod@shm`]: the arena as that tier; [`cli`]: the command line;
+//! * [`trace`]: requests replayed against policies of eviction;
 //! * [`report`]: the JSON document, the table, the comparison with an older run;
 //! * [`mod@plot`]: SVG; [`units`], [`stats`]: sizes, rates, medians and percentiles.
 
@@ -22,6 +23,7 @@ pub mod shm;
 pub mod space;
 pub mod stats;
 pub mod tiers;
+pub mod trace;
 pub mod units;
 
 mod bandwidth;

@@ -30,6 +30,7 @@ pub mod memory;
 pub mod memory_tier;
 pub mod metrics;
 pub mod planted;
+pub mod policy;
 pub mod quarantine;
 pub mod reservation;
 pub mod sync;

@@ -1,13 +1,16 @@
-//! Plots as SVG: rate against block size, and bars for anything that has a name and a length.
+//! Plots as SVG: rate against block size, and hit rate against capacity, and bars for anything that
+//! has a name and a length.
 
 mod bars;
 mod curves;
+mod replay;
 
 use cascade_core::{Error, ErrorKind};
 use plotters::style::RGBColor;
 
 pub use bars::{Bar, bars};
 pub use curves::curves;
+pub use replay::hit_rates;
 
 /// Colours that are told apart also by the colour-blind (Okabe and Ito), darkest first.
 const COLOURS: [RGBColor; 7] = [

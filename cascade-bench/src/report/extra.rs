@@ -66,3 +66,28 @@ impl Census {
         [self.odd_slots, self.retired_slots, self.ledger_entries, self.disagreements] == [0; 4]
     }
 }
+
+/// Requests replayed against a policy of eviction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Replay {
+    /// What was replayed.
+    pub workload: String,
+    /// Which policy.
+    pub policy: String,
+    /// Blocks that the tier holds.
+    pub capacity_blocks: u64,
+    /// Blocks that hit, with all before them in their request, of all blocks named, 0 to 1: median over seeds.
+    pub hit_rate: f64,
+    /// The same, with the least and the most of all seeds.
+    pub hit_rates: Spread,
+    /// Share of the way from LRU to the optimum; `None` where one of them was not run or they are equal.
+    pub gap_closed: Option<f64>,
+    /// Blocks named, of the last seed as all that follows.
+    pub references: u64,
+    /// Blocks that were there for nothing, because one before them was not.
+    pub orphans: u64,
+    /// Blocks put.
+    pub puts: u64,
+    /// Blocks evicted.
+    pub evictions: u64,
+}

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::stats::{Latency, Spread};
 
 pub use compare::compare;
-pub use extra::{Census, Space, Throughput};
+pub use extra::{Census, Replay, Space, Throughput};
 pub use files::{Calls, Files, Made, Opening, Origin};
 pub use host::{Host, available_memory_bytes, source_state};
 pub use table::table;
@@ -99,6 +99,9 @@ pub struct Row {
     /// How long opening takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opening: Option<Opening>,
+    /// Requests replayed.
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
 }
 
 impl Row {
@@ -126,6 +129,7 @@ impl Row {
             space: None,
             files: None,
             opening: None,
+            replay: None,
         }
     }
 

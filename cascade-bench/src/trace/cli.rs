@@ -1,0 +1,84 @@
+//! The command line of `--suite trace`.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+use super::policies::Policy;
+use super::synthetic::Family;
+
+const EXAMPLES: &str = "\
+A request names a chain of blocks; a block counts as a hit only when all before it hit, and what missed is put. `gap` is the
+share of the way from LRU to Belady that a policy goes. Files are JSON lines: the Mooncake format (timestamp in ms, hash_ids),
+or documents with questions (input, qa_pairs: LooGLE), which get arrival times by --seed.
+
+Examples:
+  cascade-bench --suite trace --trace mooncake_conversation_trace.jsonl
+  cascade-bench --suite trace --trace FILE --policy default,lru --capacity 1e3,5e4 --minutes 20-60 --json new.json --plot new.svg
+  cascade-bench --suite trace --synthetic chat --seed 1,2,3";
+
+/// Suites that can be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Suite {
+    /// Requests replayed against policies of eviction.
+    Trace,
+}
+
+/// Replays requests against policies of eviction, at any capacities, in seconds.
+#[derive(Debug, Parser)]
+#[command(name = "cascade-bench --suite trace", version, after_help = EXAMPLES)]
+pub struct Arguments {
+    /// The suite.
+    #[arg(long)]
+    pub suite: Suite,
+    /// Requests as JSON lines.
+    #[arg(long, value_name = "FILE", required_unless_present = "synthetic", conflicts_with = "synthetic")]
+    pub trace: Option<PathBuf>,
+    /// Requests from stated distributions instead.
+    #[arg(long, value_name = "NAME")]
+    pub synthetic: Option<Family>,
+    /// Seeds of generated requests and of sampling; with several, medians over them.
+    #[arg(long, value_name = "N[,N..]", value_delimiter = ',', default_value = "1")]
+    pub seed: Vec<u64>,
+    /// Policies, side by side.
+    #[arg(long, value_name = "NAME[,NAME..]", value_delimiter = ',')]
+    #[arg(default_value = "default,lru,lfu,sieve,s3fifo,tinylfu,lru-sampled,frequency,belady,infinite")]
+    pub policy: Vec<Policy>,
+    /// Blocks that the tier holds.
+    #[arg(long, value_name = "N[,N..]", value_delimiter = ',', value_parser = blocks)]
+    #[arg(default_value = "1000,5000,10000,30000,50000")]
+    pub capacity: Vec<usize>,
+    /// Only the requests of these minutes, such as 20-60.
+    #[arg(long, value_name = "FROM-TO", value_parser = minutes)]
+    pub minutes: Option<(f64, f64)>,
+    /// Only every N-th request.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub every: Option<u32>,
+    /// The last request first.
+    #[arg(long)]
+    pub reversed: bool,
+    /// Write the results as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Draw hit rate against capacity as SVG.
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+}
+
+/// Whether the command line asks for a suite, which has options of its own.
+#[must_use]
+pub fn is_wanted<'a>(words: impl IntoIterator<Item = &'a std::ffi::OsStr>) -> bool {
+    words.into_iter().any(|word| word.to_string_lossy().split('=').next() == Some("--suite"))
+}
+
+fn blocks(text: &str) -> Result<usize, String> {
+    let number = text.trim().parse::<f64>().ok();
+    let number = number.filter(|number| (1.0..=1e8).contains(number) && number.fract() == 0.0);
+    number.map(|number| number as usize).ok_or_else(|| format!("{text:?} is no number such as 5000 or 5e3"))
+}
+
+fn minutes(text: &str) -> Result<(f64, f64), String> {
+    let parse = |text: &str| text.parse::<f64>().ok().filter(|minute| *minute >= 0.0);
+    let span = text.split_once('-').and_then(|(from, to)| Some((parse(from)?, parse(to)?)));
+    span.filter(|(from, to)| from < to).ok_or_else(|| format!("{text:?} is no span of minutes such as 20-60"))
+}
