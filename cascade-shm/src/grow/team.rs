@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering as Local};
+use std::time::{Duration, Instant};
 
 use cascade_core::sync::Ordering;
 use parking_lot::Mutex;
@@ -15,6 +16,9 @@ use crate::session::Core;
 
 /// What a thread touches at a time. Small enough that a handle that is closed does not wait long for it.
 const PIECE_BYTES: u64 = 4 << 20;
+/// What a piece may take to be made huge. Beyond it the system moves other pages about for that: who waits for room gets ordinary
+/// pages, and the janitor puts them together later.
+const SLOWEST: Duration = Duration::from_millis(12);
 /// Threads for each node that touch ordinary pages: more get in each other's way within the one file (on 16 cores, GB/s: 2.8
 /// with one, 6.2 with four, 5.0 with sixteen). Huge pages have no such bound (8, 26 and 32).
 const THREADS_OF_NODE: usize = 4;
@@ -129,8 +133,9 @@ impl Team<'_> {
         let bytes = PIECE_BYTES.min(region_bytes - piece * PIECE_BYTES);
         if self.makes_huge.load(Local::Relaxed) {
             let start = self.core.map().data_start() + start;
+            let began = Instant::now();
             let done = collapse::attempt(self.core.map(), start, bytes);
-            self.makes_huge.fetch_and(done.is_ok(), Local::Relaxed);
+            self.makes_huge.fetch_and(done.is_ok() && began.elapsed() <= SLOWEST, Local::Relaxed);
         }
         // What is missing still, or all of it.
         self.core.map().populate(self.file, start, bytes).is_ok()
