@@ -207,6 +207,13 @@ impl Store {
         Ok(outcomes.map(|outcomes| outcomes.into_iter().map(outcome_name).collect()))
     }
 
+    /// Copies blocks to files and takes them out of the arena.
+    fn demote(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Vec<&'static str>> {
+        let (store, ids) = (self.open()?, to_ids(ids)?);
+        let outcomes = py.detach(|| store.demote(&ids));
+        Ok(outcomes.into_iter().map(outcome_name).collect())
+    }
+
     fn contains(&self, id: &Bound<'_, PyAny>) -> PyResult<bool> {
         Ok(self.open()?.contains(&to_id(id)?))
     }

@@ -85,6 +85,13 @@ def test_restored_answers_equal_recomputed_ones(demo, arena):
         assert question["ttft_restored_seconds"]["n"] == 2
     assert result["store"]["bytes_stored"] == result["store"]["blocks_stored"] * result["store"]["block_bytes"] > 0
     assert "every check held" in done.stderr
+    assert done.stderr.count("from files, the arena lost") == 3
+    files = result["files"]
+    assert files["demoted_bytes"] == result["store"]["bytes_stored"] and files["arena_blocks_of_process_3"] == 0
+    for question in result["questions"]:
+        below = question["files"]
+        assert below["restored_tokens"] == question["expected_tokens"] and below["ttft_seconds"]["n"] == 2
+        assert below["blocks_from_files"] == question["expected_tokens"] // 16
 
     # Another run over the same results must not be fooled: every single deviation is a failure by name.
     wrote = {"returncode": -9, "lease_held_when_killed": True}
@@ -102,8 +109,15 @@ def test_restored_answers_equal_recomputed_ones(demo, arena):
         failures = report._failures(wrote, [{**questions[0], **broken}], result["control"])
         assert len(failures) == 1 and "What jumps?" in failures[0]
 
+    assert report._file_failures(files, questions, 16) == []
+    assert len(report._file_failures({**files, "served_to_process_2": 1, "arena_blocks_of_process_3": 1}, [], 16)) == 2
+    for broken in ({"restored_tokens": 0}, {"blocks_from_files": 1}, {"logits_equal": False}, {"text_equal": False}):
+        damaged = [{**questions[0], "files": {**questions[0]["files"], **broken}}]
+        failures = report._file_failures(files, damaged, 16)
+        assert len(failures) == 1 and "What jumps?" in failures[0]
+
     svg = xml.etree.ElementTree.fromstring(plot.ttft_svg(result))
-    assert svg.tag.endswith("svg") and (out / "ttft.svg").read_text().count("ms</text>") == 6
+    assert svg.tag.endswith("svg") and (out / "ttft.svg").read_text().count("ms</text>") == 9
 
     # The blocks outlive both processes: another run finds them and stores nothing.
     done, out = demo("--shm-path", arena)
@@ -121,7 +135,8 @@ def test_arena_without_the_blocks_fails_the_run(demo, arena, tmp_path, monkeypat
         "if any('cascade_kv.demo.reader' in a for a in sys.orig_argv):\n"
         "    import cascade_kv\n"
         "    real = cascade_kv.Store\n"
-        f"    cascade_kv.Store = lambda **k: real(**{{**k, 'shm_path': {arena!r}}})\n"
+        f"    other = {{'shm_path': {arena!r}, 'pfs_path': {arena + '.files'!r}}}\n"
+        "    cascade_kv.Store = lambda **k: real(**{**k, **other})\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(sabotage), os.environ.get("PYTHONPATH", "")]))
     done, _ = demo()
@@ -156,6 +171,9 @@ def test_document_shorter_than_a_block_is_refused(model_dir, tmp_path):
         out=str(tmp_path),
         shm_path="",
         shm_capacity="",
+        later_shm_path="",
+        pfs_path="",
+        pfs_capacity="",
         block_tokens=256,
         new_tokens=1,
         repetitions=1,

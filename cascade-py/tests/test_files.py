@@ -62,6 +62,16 @@ def test_leases_and_prefetch_bring_blocks_up(reopen):
         assert [place[0] for place in store.locate(ids)] == ["arena"] * 20
 
 
+def test_demote_leaves_blocks_to_the_files(reopen, store):
+    ids, data = blocks(5)
+    with reopen(demote="off") as below:
+        below.put_batch(ids, data)
+        assert below.demote([*ids[:3], "other"]) == ["stored"] * 3 + ["absent"]
+        assert [place[0] for place in below.locate(ids)] == ["files"] * 3 + ["arena"] * 2
+        assert (below.lease(ids[0]).numpy() == data[0]).all()
+    assert store.demote(["any"]) == ["unavailable"], "there are no files"
+
+
 def test_wait_says_how_far_a_put_must_come(reopen, store):
     ids, data = blocks(3)
     with reopen(demote="off") as below:

@@ -22,7 +22,8 @@ impl Tiers {
         let tiers: Vec<_> = self.chain.rungs().iter().map(|rung| (rung.level, rung.tier.stats())).collect();
         let (arena, below) =
             (tiers.first().map(|(_, arena)| *arena).unwrap_or_default(), self.arena.below_stats());
-        moves.evicted_undemoted = arena.evictions.saturating_sub(below.kept_evictions);
+        let kept = if self.files().is_some() { below.kept_evictions } else { 0 };
+        moves.evicted_undemoted = arena.evictions.saturating_sub(kept);
         moves.risen_hits = below.risen_hits;
         let files = self.files().map(|files| files.tier.file_stats());
         StoreStats { tiers, files, moves, misses: self.count.misses() }

@@ -224,6 +224,13 @@ impl Store {
         ticket
     }
 
+    /// Copies blocks to files and takes them out of the arena, now. `Stored` for each that only the files have then; leases on
+    /// them stay good.
+    #[must_use]
+    pub fn demote(&self, ids: &[BlockId]) -> Vec<Outcome> {
+        self.tiers.demote(ids)
+    }
+
     /// Forgets a block in every tier; whether it was there.
     #[must_use]
     pub fn delete(&self, id: &BlockId) -> bool {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cascade_core::batch::{Op, Outcome};
+use cascade_core::batch::{Op, Outcome, Refusal};
 use cascade_core::id::BlockId;
 use cascade_core::lease::Lease;
 use cascade_core::memory::SgList;
@@ -193,6 +193,23 @@ impl Tiers {
             if was_below && above != Outcome::Miss(MissReason::Evicting) { Outcome::Deleted } else { above }
         };
         ids.iter().map(delete).collect()
+    }
+
+    /// Copies blocks to files and takes them out of the arena: for each `Stored` when only the files have it now.
+    pub(crate) fn demote(&self, ids: &[BlockId]) -> Vec<Outcome> {
+        let Some(files) = self.files() else {
+            return vec![Outcome::Refused(Refusal::Unavailable); ids.len()];
+        };
+        let leave = |(id, sunk): (&BlockId, Result<(), Refusal>)| {
+            if let Err(why) = sunk {
+                let is_known = self.chain.locate(std::slice::from_ref(id)).iter().any(|found| found.level.is_some());
+                return if is_known { Outcome::Refused(why) } else { Outcome::Miss(MissReason::Absent) };
+            }
+            let _flight = files.flights.begin_after(id, Kind::Change);
+            raw::run(&self.arena, vec![Op::Delete { id: *id }]);
+            Outcome::Stored
+        };
+        ids.iter().zip(self.sink_now(files, ids)).map(leave).collect()
     }
 
     /// Forgets every block that any tier has.

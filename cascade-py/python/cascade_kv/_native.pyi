@@ -166,6 +166,8 @@ class Store:
 
         With a timeout it waits: then it gives for each ``"stored"`` (brought up), ``"exists"`` (it was up) or the reason
         for a miss. None when the time passed first; the work goes on."""
+    def demote(self, ids: Iterable[BlockId | str]) -> list[str]:
+        """Copies blocks to files and takes them out of the arena, now: ``"stored"`` where only the files have it then."""
     def contains(self, id: BlockId | str) -> bool:
         """Whether a block is stored, in any tier."""
     def __contains__(self, id: BlockId | str, /) -> bool: ...

@@ -114,6 +114,14 @@ impl Arena {
         survey
     }
 
+    /// Ids and root digests of the blocks that a tier below is noted to have: by whoever copied them, whatever tier that was.
+    #[must_use]
+    pub fn kept(&self) -> Vec<(BlockId, u64)> {
+        let slots = self.inner.map.slots().iter();
+        let kept = slots.filter(|slot| slot.word().state() == State::Sealed && slot.is_kept());
+        kept.map(|slot| (slot.id(), slot.root())).collect()
+    }
+
     /// Pins a block to be copied to a tier below: its bytes are compared with its digest, and it counts neither as used nor as
     /// a hit.
     ///

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use cascade_core::batch::{Completer, Outcome, Refusal};
 use cascade_core::id::BlockId;
+use cascade_shm::Below;
 
 use super::count::add;
 use super::role::Role;
@@ -83,6 +84,7 @@ impl Demoter {
 
     /// Works until the queue is closed and empty.
     pub(crate) fn work(mut self) {
+        self.check_notes();
         loop {
             let patience = if self.waves.is_empty() { LOOK_EVERY } else { Duration::ZERO };
             let Some(requests) = self.files.sink.take(TOGETHER, patience) else { break };
@@ -96,6 +98,16 @@ impl Demoter {
             }
         }
         while self.finish_one() {}
+    }
+
+    /// Takes back what the arena notes of copies that these files do not have: other files may have been below it before, or
+    /// somebody removed them.
+    fn check_notes(&self) {
+        for (id, digest) in self.tiers.arena.kept() {
+            if self.files.meta(&id).is_none_or(|meta| meta.digest != digest) {
+                self.tiers.arena.note_below(&id, digest, Below::Absent);
+            }
+        }
     }
 
     /// Whether the store was closed too long ago to go on with what waits.

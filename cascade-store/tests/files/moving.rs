@@ -241,3 +241,21 @@ fn the_next_sweep_finds_what_a_dead_process_left_in_the_arena_alone() {
         "the first sweep leaves them to whoever may be about to copy them"
     );
 }
+
+#[test]
+fn notes_of_copies_are_taken_back_when_the_files_are_others() {
+    let rig = Rig::new();
+    drop({
+        let store = rig.open("32MiB", &[]);
+        (0..10).for_each(|number| assert_eq!(put(&store, number, LEN), Outcome::Stored));
+        store
+    });
+    std::fs::remove_dir_all(rig.pfs_path()).unwrap();
+    let store = rig.open("32MiB", &[]);
+    store.flush(soon()).unwrap();
+    assert_eq!(store.stats().moves.demoted, 10);
+    drop(store);
+    rig.lose_the_arena();
+    let store = rig.open("32MiB", &[]);
+    (0..10).for_each(|number| expect(&store, number, LEN));
+}

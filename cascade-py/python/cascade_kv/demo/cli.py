@@ -1,4 +1,4 @@
-"""The parent: runs process 1, kills it, runs process 2, and says whether everything held."""
+"""The parent: runs process 1, kills it, runs process 2, takes the arena away, runs process 3, and says whether all held."""
 
 from __future__ import annotations
 
@@ -26,27 +26,43 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     # As an exception, so that children end and the arena is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    scratch = None
+    folders = []
+
+    def folder(parent: str | None) -> str:
+        folders.append(tempfile.mkdtemp(prefix="cascade-demo-", dir=parent))
+        return folders[-1]
+
     try:
+        memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
         if options.shm_path is None:
-            scratch = tempfile.mkdtemp(prefix="cascade-demo-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
-            options.shm_path = os.path.join(scratch, "arena")
+            options.shm_path = os.path.join(folder(memory), "arena")
+            options.later_shm_path = options.shm_path
+        else:
+            # The arena is the user's: it stays, and process 3 has another one, as on another node.
+            options.later_shm_path = os.path.join(folder(memory), "arena")
+        if options.pfs_path is None:
+            options.pfs_path = os.path.join(folder(None), "files")
         return _run(_job(options), options.json)
     except DemoError as error:
         say(f"error: {error}")
         return UNUSABLE
     finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+        for made in folders:
+            shutil.rmtree(made, ignore_errors=True)
 
 
 def _run(job: Job, as_json: bool) -> int:
     path = job.write()
-    for stale in (job.reference, job.measured):
+    for stale in (job.reference, job.measured, job.answers, job.measured_later):
         stale.unlink(missing_ok=True)
     wrote = _run_writer_and_kill(path)
-    _run_reader(path)
-    result = report.assemble(job, wrote, json.loads(job.measured.read_text()))
+    _run_process(2, "cascade_kv.demo.reader", path)
+    if job.later_shm_path == job.shm_path:
+        shutil.rmtree(job.shm_path)
+        say("the arena is deleted; what is left is in files")
+    _run_process(3, "cascade_kv.demo.later", path)
+    read, later = (json.loads(measured.read_text()) for measured in (job.measured, job.measured_later))
+    result = report.assemble(job, wrote, read, later)
     out = Path(job.out)
     (out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     (out / "ttft.svg").write_text(plot.ttft_svg(result))
@@ -86,10 +102,10 @@ def _run_writer_and_kill(job_file: Path) -> dict[str, Any]:
     return {**summary, "pid": child.pid, "returncode": status}
 
 
-def _run_reader(job_file: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "cascade_kv.demo.reader", str(job_file)], env=_environment())
+def _run_process(number: int, module: str, job_file: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", module, str(job_file)], env=_environment())
     if done.returncode != 0:
-        raise DemoError(f"process 2 ended with exit status {done.returncode}; its message is above")
+        raise DemoError(f"process {number} ended with exit status {done.returncode}; its message is above")
 
 
 def _environment() -> dict[str, str]:
@@ -126,6 +142,9 @@ def _job(options: argparse.Namespace) -> Job:
         out=str(out),
         shm_path=options.shm_path,
         shm_capacity=options.shm_capacity,
+        later_shm_path=options.later_shm_path,
+        pfs_path=options.pfs_path,
+        pfs_capacity=options.pfs_capacity,
         block_tokens=options.block_tokens,
         new_tokens=options.new_tokens,
         repetitions=options.repetitions,
@@ -175,6 +194,11 @@ def _parser() -> argparse.ArgumentParser:
         "--shm-path", help="folder of the store's arena, on tmpfs (default: a new one in /dev/shm, removed at the end)"
     )
     parser.add_argument("--shm-capacity", default="1GiB", help="size of the arena (default: %(default)s)")
+    parser.add_argument(
+        "--pfs-path",
+        help="folder of the store's files (default: a new one in the temporary folder, removed at the end)",
+    )
+    parser.add_argument("--pfs-capacity", default="4GiB", help="bound on the files of a process (default: %(default)s)")
     parser.add_argument("--block-tokens", type=int, default=64, help="tokens in a block (default: %(default)s)")
     parser.add_argument("--new-tokens", type=int, default=24, help="length of an answer (default: %(default)s)")
     parser.add_argument("--repetitions", type=int, default=3, help="of each measured time (default: %(default)s)")

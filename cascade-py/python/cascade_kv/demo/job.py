@@ -1,4 +1,4 @@
-"""What the parent tells the two processes, and what all three share: errors and progress messages."""
+"""What the parent tells the processes, and what all share: the store, errors and progress messages."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from cascade_kv import Store
 
 # Exit statuses: a check failed; the job could not be run as asked.
 FAILED = 1
@@ -24,14 +26,16 @@ class DemoError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything that decides what both processes compute.
+    """Everything that decides what the processes compute.
 
     Attributes:
         model_dir: folder of the model and its tokenizer.
         gguf: file name of a GGUF model within `model_dir`, or None for safetensors.
         document, questions: text files.
         out: folder for results.
-        shm_path, shm_capacity: where the store lives and how large it may grow.
+        shm_path, shm_capacity: where the arena of the first two processes lives and how large it may grow.
+        later_shm_path: where that of the third lives; empty when it starts.
+        pfs_path, pfs_capacity: where the files of all three live, and how large those of each may grow.
         block_tokens: tokens of one block.
         new_tokens: length of an answer.
         repetitions: how often each time is measured.
@@ -44,6 +48,9 @@ class Job:
     out: str
     shm_path: str
     shm_capacity: str
+    later_shm_path: str
+    pfs_path: str
+    pfs_capacity: str
     block_tokens: int
     new_tokens: int
     repetitions: int
@@ -59,6 +66,12 @@ class Job:
         """Read what :meth:`write` wrote."""
         return cls(**json.loads(Path(path).read_text()))
 
+    def open_store(self, shm_path: str) -> Store:
+        """The store, over the arena at `shm_path` and the files of all."""
+        return Store(
+            shm_path=shm_path, shm_capacity=self.shm_capacity, pfs_path=self.pfs_path, pfs_capacity=self.pfs_capacity
+        )
+
     @property
     def reference(self) -> Path:
         """The first process's logits and answers, to compare with."""
@@ -68,6 +81,16 @@ class Job:
     def measured(self) -> Path:
         """What the second process measured and checked."""
         return Path(self.out) / "reader.json"
+
+    @property
+    def answers(self) -> Path:
+        """The second process's logits and answers, to compare with."""
+        return Path(self.out) / "reader.pt"
+
+    @property
+    def measured_later(self) -> Path:
+        """What the third process measured and checked."""
+        return Path(self.out) / "later.json"
 
 
 def say(message: str) -> None:

@@ -6,21 +6,21 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 _LEFT, _BAR_SPACE, _RIGHT = 330, 480, 130
-_TOP, _BAR, _GROUP = 74, 18, 56
-_COLOURS = {"recomputed": "#9aa5b1", "restored": "#1f77b4"}
+_TOP, _BAR, _GROUP = 74, 18, 76
+_COLOURS = {"recomputed": "#9aa5b1", "from the arena": "#1f77b4", "from files": "#e08a1e"}
 
 
 def ttft_svg(result: dict[str, Any]) -> str:
-    """Horizontal bars, for each question recomputed above restored; lines from the least to the most time measured."""
+    """Horizontal bars for each question: recomputed, from the arena, from files; lines from the least to the most time."""
     questions = result["questions"]
     width, height = _LEFT + _BAR_SPACE + _RIGHT, _TOP + _GROUP * len(questions) + 30
-    longest = max(question[_key(kind)]["max"] for question in questions for kind in _COLOURS)
+    longest = max(_times(question, kind)["max"] for question in questions for kind in _COLOURS)
     host = result["host"]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
-        _text(16, 26, "Time to first token: recomputed against restored from shared memory", size=16),
+        _text(16, 26, "Time to first token: recomputed against restored from shared memory and from files", size=16),
         _text(16, 46, f"{host['model']} on {host['device']}, {host['threads']} threads; median, line: min to max"),
     ]
     for index, (kind, colour) in enumerate(_COLOURS.items()):
@@ -37,7 +37,7 @@ def _group(question: dict[str, Any], y: int, scale: float) -> list[str]:
     note = f"{question['restored_tokens']} of {question['prompt_tokens']} tokens restored, {question['speedup']:.1f}x"
     parts = [_text(_LEFT - 12, y + 14, title, anchor="end"), _text(_LEFT - 12, y + 33, note, anchor="end", size=11)]
     for row, (kind, colour) in enumerate(_COLOURS.items()):
-        times = question[_key(kind)]
+        times = _times(question, kind)
         top = y + row * (_BAR + 2)
         middle = top + _BAR / 2
         low, median, high = (_LEFT + times[key] * scale for key in ("min", "median", "max"))
@@ -49,8 +49,10 @@ def _group(question: dict[str, Any], y: int, scale: float) -> list[str]:
     return parts
 
 
-def _key(kind: str) -> str:
-    return f"ttft_{kind}_seconds"
+def _times(question: dict[str, Any], kind: str) -> dict[str, Any]:
+    if kind == "from files":
+        return question["files"]["ttft_seconds"]
+    return question["ttft_recomputed_seconds" if kind == "recomputed" else "ttft_restored_seconds"]
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start", size: int = 13) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import transformers
 
-import cascade_kv as ck
 from cascade_kv.demo.job import UNUSABLE, DemoError, Job, say, step
 from cascade_kv.demo.model import Runner, extend, fork, load_runner
 from cascade_kv.demo.prompts import Prompt, common_prefix, make_prompts
@@ -27,7 +26,7 @@ def main(path: str) -> int:
         runner = load_runner(job, "process 2")
         prompts = make_prompts(job, runner.tokenizer, runner.context_tokens)
         start = time.perf_counter()
-        store = ck.Store(shm_path=job.shm_path, shm_capacity=job.shm_capacity)
+        store = job.open_store(job.shm_path)
         attach_seconds = time.perf_counter() - start
         prefixes = PrefixCache(store, runner.model, block_tokens=job.block_tokens)
     except (DemoError, OSError, ValueError, MemoryError) as error:
@@ -49,6 +48,7 @@ class _Reader:
         self.reference = {entry["question"]: entry for entry in torch.load(job.reference)}
         self.document = runner.empty_cache()
         self.prompts: list[Prompt] = []
+        self.answers: list[dict[str, Any]] = []
 
     def run(self, prompts: list[Prompt]) -> dict[str, Any]:
         self.prompts = prompts
@@ -56,6 +56,7 @@ class _Reader:
         with step(f"process 2: recomputing {shared} tokens of the document, to compare with"):
             self.runner.forward(prompts[0].tokens[:shared], self.document, last_only=True)
         questions = [self._question(prompt) for prompt in prompts]
+        torch.save(self.answers, self.job.answers)
         return {
             "questions": questions,
             "control": self._control(prompts[0]),
@@ -76,6 +77,7 @@ class _Reader:
             logits = runner.forward(tokens[count:], cache)
             plain = runner.answer(tokens, None, self.job.new_tokens)
             same_split = torch.equal(logits, self._same_split(prompt, count))
+        self.answers.append({"question": prompt.question, "logits": logits.cpu(), "answer": answer})
         wrote = self.reference.get(prompt.question)
         return {
             "question": prompt.question,

@@ -11,12 +11,18 @@ from cascade_kv.demo.job import Job
 _SIGKILLED = -9
 
 
-def assemble(job: Job, wrote: dict[str, Any], read: dict[str, Any]) -> dict[str, Any]:
+def assemble(job: Job, wrote: dict[str, Any], read: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
     """One JSON document of the whole run; times in seconds, GB = 1e9 bytes, `failures` empty if every check held."""
-    questions = [_question(entry, read["token_bytes"]) for entry in read["questions"]]
+    token_bytes = read["token_bytes"]
+    questions = [
+        {**_question(entry, token_bytes), "files": _from_files(below, entry, token_bytes)}
+        for entry, below in zip(read["questions"], later["questions"], strict=True)
+    ]
+    files = _files(wrote, read, later)
+    failures = _failures(wrote, questions, read["control"]) + _file_failures(files, questions, job.block_tokens)
     return {
         "schema": 1,
-        "ok": not (failures := _failures(wrote, questions, read["control"])),
+        "ok": not failures,
         "failures": failures,
         "job": asdict(job),
         "host": read["host"],
@@ -26,6 +32,7 @@ def assemble(job: Job, wrote: dict[str, Any], read: dict[str, Any]) -> dict[str,
             "lease_held": wrote["lease_held_when_killed"],
         },
         "store": _store(wrote, read, questions),
+        "files": files,
         "questions": questions,
         "control": read["control"],
     }
@@ -50,6 +57,61 @@ def _question(entry: dict[str, Any], token_bytes: int) -> dict[str, Any]:
         "load_gbps": loaded_bytes / load["median"] / 1e9,
         "speedup": recomputed["median"] / restored["median"],
     }
+
+
+def _from_files(below: dict[str, Any], above: dict[str, Any], token_bytes: int) -> dict[str, Any]:
+    """What process 3 measured of a question, against process 2's time to recompute it."""
+    load, ttft = spread(below["load_seconds"]), spread(below["ttft_seconds"])
+    loaded_bytes = below["restored_tokens"] * token_bytes
+    return {
+        **below,
+        "ttft_seconds": ttft,
+        "load_seconds": load,
+        "load_gbps": loaded_bytes / load["median"] / 1e9,
+        "speedup": statistics.median(above["ttft_recomputed_seconds"]) / ttft["median"],
+    }
+
+
+def _files(wrote: dict[str, Any], read: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """What went between arena and files, in all three processes."""
+    moves = later["store_stats"]["moves"]
+    return {
+        "demoted": wrote["moves"]["demoted"],
+        "demoted_bytes": wrote["moves"]["demoted_bytes"],
+        "flush_seconds": wrote["flush_seconds"],
+        "segments": wrote["files"]["segments"],
+        "direct": bool(wrote["files"]["direct"]),
+        "served_to_process_2": read["store_stats"]["tiers"]["files"]["served"],
+        "arena_blocks_of_process_3": later["arena_blocks_at_start"],
+        "promoted": moves["promoted"],
+        "promoted_bytes": moves["promoted_bytes"],
+        "open_seconds": later["open_seconds"],
+        "config": later["store_config"],
+    }
+
+
+def _file_failures(files: dict[str, Any], questions: list[dict[str, Any]], block_tokens: int) -> list[str]:
+    failures = []
+    if files["served_to_process_2"]:
+        failures.append(
+            f"process 2 was to restore from the arena, and {files['served_to_process_2']} blocks came from files"
+        )
+    if files["arena_blocks_of_process_3"]:
+        failures.append(f"the arena of process 3 had {files['arena_blocks_of_process_3']} blocks when it started")
+    for question in questions:
+        below = question["files"]
+        wanted = {
+            f"restored {below['restored_tokens']} tokens from files where {question['expected_tokens']} were stored": (
+                below["restored_tokens"] == question["expected_tokens"]
+            ),
+            f"only {below['blocks_from_files']} blocks were really read from files": (
+                below["blocks_from_files"] * block_tokens == question["expected_tokens"]
+            ),
+            "logits from files differ from process 2's": below["logits_equal"],
+            "text from files differs from process 2's": below["text_equal"],
+        }
+        failures += [f"{question['question']} {what}" for what, held in wanted.items() if not held]
+    return failures
 
 
 def _store(wrote: dict[str, Any], read: dict[str, Any], questions: list[dict[str, Any]]) -> dict[str, Any]:
@@ -106,13 +168,15 @@ def table(result: dict[str, Any]) -> str:
     host, store = result["host"], result["store"]
     lines = [
         f"{host['model']} on {host['device']}, {host['threads']} threads, torch {host['torch']}, "
-        f"transformers {host['transformers']}; process 1 killed (status {result['killed']['returncode']}), process 2 restored",
+        f"transformers {host['transformers']}; process 1 killed (status {result['killed']['returncode']}), process 2 restored,",
+        "process 3 restored from files after the arena was lost",
         "",
         f"{'question':<40} {'prompt':>6} {'restored':>8}  {'time to first token, ms: median [min..max]':<45} {'':>7}  same   same",
         f"{'':<40} {'tokens':>6} {'tokens':>8}  {'recomputed':<24}{'restored':<21} {'speedup':>7}  logits text",
     ]
-    lines += [_row(question) for question in result["questions"]]
-    lines += ["", *_totals(store, result["questions"]), _control_line(result["control"]), ""]
+    for question in result["questions"]:
+        lines += [_row(question), _file_row(question)]
+    lines += ["", *_totals(store, result["questions"]), _files_line(result), _control_line(result["control"]), ""]
     for question in result["questions"]:
         asked = "both processes" if question["stored"] else "process 2 only"
         lines += [f"Q ({asked}): {question['question']}", f"A: {question['answer']}"]
@@ -127,6 +191,26 @@ def _row(question: dict[str, Any]) -> str:
         f"{_shorten(question['question'], 40):<40} {question['prompt_tokens']:>6} {question['restored_tokens']:>8}  "
         f"{_ms(question['ttft_recomputed_seconds']):<24}{_ms(question['ttft_restored_seconds']):<21} "
         f"{question['speedup']:>6.1f}x  {'yes' if logits else 'NO':<6} {'yes' if text else 'NO'}"
+    )
+
+
+def _file_row(question: dict[str, Any]) -> str:
+    below = question["files"]
+    return (
+        f"{'  from files, the arena lost':<40} {'':>6} {below['restored_tokens']:>8}  "
+        f"{'':<24}{_ms(below['ttft_seconds']):<21} {below['speedup']:>6.1f}x  "
+        f"{'yes' if below['logits_equal'] else 'NO':<6} {'yes' if below['text_equal'] else 'NO'}"
+    )
+
+
+def _files_line(result: dict[str, Any]) -> str:
+    files, questions = result["files"], result["questions"]
+    gbps = statistics.median(question["files"]["load_gbps"] for question in questions)
+    how = "direct I/O" if files["direct"] else "buffered: direct I/O is refused there"
+    return (
+        f"files    {files['demoted']} blocks, {files['demoted_bytes'] / 1e6:.1f} MB written in {files['segments']} files ({how}); "
+        f"{files['promoted_bytes'] / 1e6:.1f} MB read back,\n"
+        f"         median {gbps:.2f} GB/s of loading; opened in {files['open_seconds'] * 1e3:.1f} ms"
     )
 
 

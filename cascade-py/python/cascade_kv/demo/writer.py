@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
-import cascade_kv as ck
 from cascade_kv.demo.job import UNUSABLE, DemoError, Job, say, step
 from cascade_kv.demo.model import Runner, extend, fork, load_runner
 from cascade_kv.demo.prompts import Prompt, make_prompts
@@ -26,7 +26,7 @@ def main(path: str) -> int:
     try:
         runner = load_runner(job, "process 1")
         prompts = make_prompts(job, runner.tokenizer, runner.context_tokens)
-        store = ck.Store(shm_path=job.shm_path, shm_capacity=job.shm_capacity)
+        store = job.open_store(job.shm_path)
         with step("process 1: waiting for the arena's memory"):
             store.wait_ready()
         prefixes = PrefixCache(store, runner.model, block_tokens=job.block_tokens)
@@ -35,6 +35,14 @@ def main(path: str) -> int:
         return UNUSABLE
     saves, reference = _prefill_and_store(job, runner, prefixes, prompts)
     _write_reference(job, reference)
+    start = time.perf_counter()
+    try:
+        with step("process 1: until everything is in files"):
+            store.flush(timeout_s=300)
+    except (OSError, MemoryError) as error:
+        say(f"process 1: {error}")
+        return UNUSABLE
+    flush_seconds = time.perf_counter() - start
     # A pin of a process that dies must not keep anybody from anything, so it dies holding one.
     lease = store.lease(prefixes.block_ids(prompts[0].tokens)[0])
     summary = {
@@ -42,6 +50,9 @@ def main(path: str) -> int:
         "saves": [asdict(save) for save in saves],
         "block_bytes": prefixes.block_bytes,
         "store_config": store.config(),
+        "flush_seconds": flush_seconds,
+        "moves": store.stats()["moves"],
+        "files": store.stats()["tiers"]["files"],
     }
     print(READY, json.dumps(summary), flush=True)
     sys.stdin.read()  # never ends while the parent lives, and the parent sends SIGKILL
