@@ -1,6 +1,7 @@
 //! What a path is stored on.
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use cascade_core::{Error, ErrorKind, Result};
@@ -153,6 +154,11 @@ pub fn probe(path: &Path) -> Result<FileSystem> {
 /// As [`probe`], with the system's error.
 pub(crate) fn ask(path: &Path) -> std::io::Result<FileSystem> {
     Ok(ask_system(path)?)
+}
+
+/// What an open file is on.
+pub(crate) fn ask_file(file: BorrowedFd<'_>) -> std::io::Result<Kind> {
+    Ok(Kind::from_magic(magic(nix::sys::statfs::fstatfs(file)?.filesystem_type().0)))
 }
 
 fn ask_system(path: &Path) -> std::result::Result<FileSystem, Errno> {

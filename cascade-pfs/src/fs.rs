@@ -187,6 +187,16 @@ pub trait File: Send + Sync + Debug {
     /// The system's.
     fn truncate(&self, len: u64) -> Result<()>;
 
+    /// Has the file system set room aside up to `len`, which the file is as long as then, with zeros where nothing was written:
+    /// writes below it go on side by side, those that lengthen a file one by one. Changes nothing of what is there.
+    ///
+    /// # Errors
+    /// The system's; `Unsupported` where it would gain nothing, or takes the room at once.
+    fn set_aside(&self, len: u64) -> Result<()> {
+        let _ = len;
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
     /// Sets the time of the last change to now, by the file system's clock.
     ///
     /// # Errors

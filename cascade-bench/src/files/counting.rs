@@ -141,6 +141,11 @@ impl File for CountingFile {
         self.file.truncate(len)
     }
 
+    fn set_aside(&self, len: u64) -> Result<()> {
+        count(&self.counts.attributes);
+        self.file.set_aside(len)
+    }
+
     fn touch(&self) -> Result<()> {
         count(&self.counts.attributes);
         self.file.touch()

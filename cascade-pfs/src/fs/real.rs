@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use cascade_core::memory::Piece;
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FallocateFlags, FcntlArg, fallocate, fcntl};
 
 use super::watch::DirWatch;
 use super::{Access, File, Fs, Queued, Watch, Way};
@@ -141,6 +141,15 @@ impl File for RealFile {
         self.file.set_len(len)
     }
 
+    fn set_aside(&self, len: u64) -> Result<()> {
+        // Memory would be filled with zeros, and servers may do the same with their disks.
+        if !matches!(filesystem::ask_file(self.file.as_fd())?, Kind::Ext | Kind::Xfs) {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        let len = i64::try_from(len).map_err(|_| Error::from_raw_os_error(libc::EFBIG))?;
+        fallocate(&self.file, FallocateFlags::empty(), 0, len).map_err(Error::from)
+    }
+
     fn touch(&self) -> Result<()> {
         // UTIME_NOW, so that on a shared file system the time is the server's.
         let now = nix::sys::time::TimeSpec::UTIME_NOW;
@@ -196,6 +205,10 @@ mod tests {
         file.truncate(8192).unwrap();
         let again = fs.open(&path, Access::Read, false).unwrap();
         assert!(file.lock().unwrap() && again.is_locked().unwrap() && !file.is_locked().unwrap());
+        if file.set_aside(1 << 20).is_ok() {
+            assert_eq!(file.len_bytes().unwrap(), 1 << 20);
+            file.truncate(8192).unwrap();
+        }
         let mut read = HostBuffer::zeroed(10_000);
         assert_eq!(again.read_at(&[read.piece()], 4000).unwrap(), 4192);
         let bytes = read.bytes_mut().unwrap();

@@ -43,6 +43,8 @@ pub enum Call {
     Len,
     /// Cutting a file.
     Truncate,
+    /// Setting room aside.
+    SetAside,
     /// Setting or asking for the time of the last change.
     Touch,
     /// Taking or asking for a lock.
@@ -55,7 +57,7 @@ pub enum Call {
 
 impl Call {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Open,
         Self::Create,
         Self::List,
@@ -67,6 +69,7 @@ impl Call {
         Self::Sync,
         Self::Len,
         Self::Truncate,
+        Self::SetAside,
         Self::Touch,
         Self::Lock,
         Self::Stat,
@@ -345,6 +348,11 @@ impl File for FaultFile {
     fn truncate(&self, len: u64) -> Result<()> {
         meet(&self.plan, Call::Truncate, &self.name)?;
         self.inner.truncate(len)
+    }
+
+    fn set_aside(&self, len: u64) -> Result<()> {
+        meet(&self.plan, Call::SetAside, &self.name)?;
+        self.inner.set_aside(len)
     }
 
     fn touch(&self) -> Result<()> {

@@ -381,6 +381,10 @@ impl File for MemFile {
         })
     }
 
+    fn set_aside(&self, len: u64) -> Result<()> {
+        if len > self.len_bytes()? { self.truncate(len) } else { Ok(()) }
+    }
+
     fn touch(&self) -> Result<()> {
         self.with(|inode| inode.touched = Some(SystemTime::now()))
     }

@@ -171,7 +171,8 @@ impl Writer {
 
     /// Starts the writes of a draft.
     pub(super) fn launch(&mut self, draft: Draft) {
-        let Some(open) = self.open.as_ref().filter(|_| !draft.waiting.is_empty()) else { return };
+        let Some(open) = self.open.as_mut().filter(|_| !draft.waiting.is_empty()) else { return };
+        open.set_aside(&self.core);
         let start = open.end - draft.bytes;
         let each = call_bytes(draft.bytes, self.core.config.io_bytes);
         let groups = match self.core.stripes() {

@@ -7,13 +7,16 @@ use cascade_core::planted::{self, Bug};
 
 use crate::buffer::Buffer;
 use crate::config::Durability;
-use crate::core::is_invalid;
+use crate::core::{Core, is_invalid};
 use crate::fs::{File, Way};
 use crate::io as whole;
 use crate::layout::{LogEvent, PAGE_BYTES, Page, Record, SegmentHeader, footer_bytes, write_footer};
 use crate::names::{Name, SegmentId};
 
 use super::Writer;
+
+/// Room is set aside in steps: enough for many calls, and no great loss when the writer dies before it cuts the file to length.
+const ASIDE_BYTES: u64 = 64 << 20;
 
 #[derive(Debug)]
 pub(super) struct Open {
@@ -23,6 +26,8 @@ pub(super) struct Open {
     pub(super) end: u64,
     /// Bytes that the file, with its footer, may have.
     limit: u64,
+    /// Bytes for which the file system has set room aside; `u64::MAX` where it does not.
+    aside: u64,
     /// What is answered, in order.
     entries: Vec<Record>,
     /// The name is not durable yet.
@@ -36,6 +41,16 @@ impl Open {
     pub(super) fn fits(&self, waiting: usize, bytes: u64) -> bool {
         let footer = footer_bytes(self.entries.len() + waiting + 1);
         !self.poisoned && self.end.saturating_add(bytes).saturating_add(footer) <= self.limit
+    }
+
+    /// Has room set aside for what is written up to `end`, and some more. Best effort: without it, writes wait for each other.
+    pub(super) fn set_aside(&mut self, core: &Core) {
+        if self.end <= self.aside || !self.file.is_direct() {
+            return;
+        }
+        let aside = self.end.next_multiple_of(ASIDE_BYTES).min(self.limit).max(self.end);
+        core.counters.metadata.add(1);
+        self.aside = self.file.set_aside(aside).map_or(u64::MAX, |()| aside);
     }
 
     pub(super) fn committed(&mut self, records: impl Iterator<Item = Record>) {
@@ -77,7 +92,8 @@ impl Writer {
             segment.first = header.sequence;
         }
         let end = PAGE_BYTES as u64;
-        self.open = Some(Open { id, file, end, limit, entries: Vec::new(), fresh: true, poisoned: false });
+        self.open =
+            Some(Open { id, file, end, limit, aside: 0, entries: Vec::new(), fresh: true, poisoned: false });
         Ok(())
     }
 
@@ -160,7 +176,11 @@ impl Writer {
         if let Some(bytes) = buffer.bytes_mut() {
             write_footer(open.id.writer, open.id.number, open.end, &open.entries, bytes);
         }
-        let written = self.core.write(&open.file, vec![buffer.piece()], open.end);
+        let mut written = self.core.write(&open.file, vec![buffer.piece()], open.end);
+        // The trailer is found at the end of the file.
+        if written.is_ok() && (open.end + footer..u64::MAX).contains(&open.aside) {
+            written = open.file.truncate(open.end + footer);
+        }
         written.inspect_err(|_| {
             // Half a footer is none; the headers say the same.
             let _ = open.file.truncate(open.end);
