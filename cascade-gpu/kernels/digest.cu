@@ -10,6 +10,8 @@ typedef unsigned int u32;
 
 #define THREADS 256
 #define CHUNK 65536u
+// Rows whose words are loaded at once.
+#define AHEAD 8
 // Addresses of the pages that a chunk can touch: pages have 512 bytes or more.
 #define MOST_PAGES 130
 
@@ -61,27 +63,36 @@ cascade_digest(const Tables *tables, u64 base, const u64 *pages, u64 page_bytes,
         const u32 rows = (words + THREADS - 1) / THREADS;
         const u32 missing = rows * THREADS - words;
         u64 sum = 0;
-#pragma unroll 4
-        for (u32 r = 0; r < rows; r++) {
-            const u32 k = r * THREADS + t;
-            u64 word = 0;
-            if (k >= missing) {
-                const u32 i = k - missing;
-                u64 at;
-                if (pages) {
-                    const u32 offset = i * 8 + skip;
-                    const u32 page = offset / page_len;
-                    at = addresses[page] + (offset - page * page_len);
-                } else {
-                    at = addresses[0] + i * 8;
+        // Loads of several rows are under way before the first is used: a chunk has few threads to hide their latency.
+        for (u32 r = 0; r < rows; r += AHEAD) {
+            u64 words_ahead[AHEAD];
+#pragma unroll
+            for (u32 j = 0; j < AHEAD; j++) {
+                const u32 k = (r + j) * THREADS + t;
+                u64 word = 0;
+                if (k >= missing && r + j < rows) {
+                    const u32 i = k - missing;
+                    u64 at;
+                    if (pages) {
+                        const u32 offset = i * 8 + skip;
+                        const u32 page = offset / page_len;
+                        at = addresses[page] + (offset - page * page_len);
+                    } else {
+                        at = addresses[0] + i * 8;
+                    }
+                    word = __ldcs((const u64 *)at);
+                    if (i == 0) word = ~word;
                 }
-                asm volatile("ld.global.L1::no_allocate.u64 %0, [%1];" : "=l"(word) : "l"(at) : "memory");
-                if (i == 0) word = ~word;
+                words_ahead[j] = word;
             }
-            const u64 s = sum;
-            sum = row[0][s & 255] ^ row[1][(s >> 8) & 255] ^ row[2][(s >> 16) & 255] ^ row[3][(s >> 24) & 255]
-                ^ row[4][(s >> 32) & 255] ^ row[5][(s >> 40) & 255] ^ row[6][(s >> 48) & 255] ^ row[7][s >> 56]
-                ^ word;
+#pragma unroll
+            for (u32 j = 0; j < AHEAD; j++) {
+                if (r + j >= rows) break;
+                const u64 s = sum;
+                sum = row[0][s & 255] ^ row[1][(s >> 8) & 255] ^ row[2][(s >> 16) & 255] ^ row[3][(s >> 24) & 255]
+                    ^ row[4][(s >> 32) & 255] ^ row[5][(s >> 40) & 255] ^ row[6][(s >> 48) & 255] ^ row[7][s >> 56]
+                    ^ words_ahead[j];
+            }
         }
         sum = times(sum, column, polynomial);
         for (int d = 16; d > 0; d >>= 1) sum ^= __shfl_xor_sync(0xffffffffu, sum, d);

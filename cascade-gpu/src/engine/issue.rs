@@ -6,6 +6,7 @@ use cascade_core::block::chunks;
 use cascade_core::memory::{SgList, Space};
 
 use super::cursor::{Bounds, Cursor};
+use super::lane::Lane;
 use super::pages::Pages;
 use super::transfer::Transfer;
 use super::ways::{Path, Way};
@@ -13,13 +14,17 @@ use super::{CopyEngine, Digested};
 use crate::device::{Event, Fault, Ranges, Run, Stream, issue};
 
 /// Runs of a kernel are cut to this many bytes: enough for a warp to keep busy, short enough to share the work.
-const KERNEL_RUN_BYTES: usize = 32 << 10;
-/// Parts of a transfer are at least so long, where its destination is digested as it arrives.
-const LEAST_PART_BYTES: usize = 2 << 20;
-/// And there are at most so many.
-const MOST_PARTS: usize = 16;
-/// Bytes of short runs that are handed over at once: the device begins while the host still cuts the rest.
-const LOT_BYTES: usize = 16 << 20;
+const KERNEL_RUN_BYTES: usize = 16 << 10;
+/// Where a destination is digested as it arrives, an eighth of it is left for the next part, and of that again, so that few
+/// calls are made and little is left to digest at the end. Not below this.
+const LEAST_PART_BYTES: usize = 1 << 20;
+const PART_SHARE: usize = 8;
+/// Bytes of short runs that are handed over first; four times as many with each further lot. The device begins while the
+/// host still cuts the rest.
+const FIRST_LOT_BYTES: usize = 2 << 20;
+const LOT_GROWTH: usize = 4;
+/// Up to this many bytes, digests and copy share a stream: a second one costs more than it gains.
+const ONE_STREAM_BYTES: usize = 256 << 10;
 
 /// A transfer that is being queued.
 #[derive(Debug)]
@@ -31,6 +36,8 @@ pub(super) struct Issue {
     pages: Option<Pages>,
     ranges: Ranges,
     runs_in_table: usize,
+    /// Bytes of the next lot of short runs.
+    lot_bytes: usize,
 }
 
 impl Issue {
@@ -57,8 +64,11 @@ impl Issue {
         let table = pages.as_ref().map_or(&[][..], |pages| &pages.addresses);
         // The longest list of runs: one for each piece of either side, and for each cut.
         let pieces = dst.pieces().len() + src.pieces().len();
-        let runs =
-            pieces + len / KERNEL_RUN_BYTES + len / LEAST_PART_BYTES + engine.registry.ranges().count() + 64;
+        let runs = pieces
+            + len / KERNEL_RUN_BYTES
+            + 2 * (len / FIRST_LOT_BYTES)
+            + engine.registry.ranges().count()
+            + 64;
         lane.fit(runs, table.len(), chunks(len as u64))?;
         if table.len() > 1 {
             lane.pages.write_words(0, table);
@@ -80,7 +90,16 @@ impl Issue {
             digested: digested_len,
         };
         let ranges = engine.registry.ranges();
-        Ok(Self { transfer, len, path, digested, pages, ranges, runs_in_table: 0 })
+        Ok(Self {
+            transfer,
+            len,
+            path,
+            digested,
+            pages,
+            ranges,
+            runs_in_table: 0,
+            lot_bytes: FIRST_LOT_BYTES,
+        })
     }
 
     pub(super) fn run(mut self) -> Result<Transfer, Fault> {
@@ -116,10 +135,9 @@ impl Issue {
         }
         let mut cursor = Cursor::new(dst, src, bounds());
         let way = self.way(dst.pieces().len().max(src.pieces().len()));
-        let part = self.part_bytes();
         let mut from = 0;
         while from < self.len {
-            let to = (from + part).min(self.len);
+            let to = from + self.next_part(from);
             self.copy_part(&mut cursor, to - from, way)?;
             self.arrived(from, to)?;
             from = to;
@@ -132,10 +150,10 @@ impl Issue {
         let longest = if matches!(way, Way::Kernel { .. }) { KERNEL_RUN_BYTES } else { usize::MAX };
         let mut runs = Vec::new();
         let mut left = bytes;
-        // Short runs are handed over in lots; a long one is a lot by itself.
-        let lot_bytes = if longest == usize::MAX { bytes } else { LOT_BYTES };
         while left > 0 {
-            let lot = left.min(lot_bytes);
+            // Short runs are handed over in lots; a long one is a lot by itself.
+            let lot = if longest == usize::MAX { left } else { left.min(self.lot_bytes) };
+            self.lot_bytes = self.lot_bytes.saturating_mul(LOT_GROWTH);
             runs.clear();
             if !cursor.take(lot, longest, &mut runs) {
                 return Err(Fault::NotRegistered);
@@ -166,10 +184,13 @@ impl Issue {
             return Ok(());
         }
         let Some(lane) = &self.transfer.lane else { return Ok(()) };
-        let device = &self.transfer.engine.device;
-        let event = device.record(lane.copies)?;
-        self.transfer.events.push(event);
-        device.wait_for(lane.digests, event)?;
+        let side = self.side(lane);
+        if side != lane.copies {
+            let device = &self.transfer.engine.device;
+            let event = device.record(lane.copies)?;
+            self.transfer.events.push(event);
+            device.wait_for(side, event)?;
+        }
         self.digest_part(from, to)
     }
 
@@ -177,7 +198,12 @@ impl Issue {
         let (Some(pages), Some(lane)) = (&self.pages, &self.transfer.lane) else { return Ok(()) };
         let engine = &self.transfer.engine;
         let job = pages.job(from, to, lane.pages.address(), lane.out.address(), engine.digest_ctas());
-        issue::digest(engine.device.as_ref(), lane.digests, &job)
+        issue::digest(engine.device.as_ref(), self.side(lane), &job)
+    }
+
+    /// The stream of the digests.
+    fn side(&self, lane: &Lane) -> Stream {
+        if self.len <= ONE_STREAM_BYTES { lane.copies } else { lane.digests }
     }
 
     /// Events behind everything that is queued.
@@ -185,7 +211,7 @@ impl Issue {
         let Some(lane) = &self.transfer.lane else { return Ok(()) };
         let device = &self.transfer.engine.device;
         let mut streams = vec![lane.copies];
-        if self.pages.is_some() {
+        if self.pages.is_some() && self.side(lane) != lane.copies {
             streams.push(lane.digests);
         }
         for stream in streams {
@@ -201,12 +227,13 @@ impl Issue {
         ways.choose(self.path, pieces, self.len / pieces.max(1))
     }
 
-    /// Bytes of a part: all, unless digests follow the copy.
-    pub(super) fn part_bytes(&self) -> usize {
+    /// Bytes of the part that begins at `from`: all that is left, unless digests follow the copy.
+    fn next_part(&self, from: usize) -> usize {
+        let left = self.len - from;
         let follow = self.pages.as_ref().filter(|_| self.digested == Digested::Destination);
-        let Some(pages) = follow else { return self.len };
-        let step = pages.step();
-        LEAST_PART_BYTES.max(self.len / MOST_PARTS).div_ceil(step) * step
+        let Some(step) = follow.map(Pages::step).filter(|_| left > LEAST_PART_BYTES) else { return left };
+        let part = (left - LEAST_PART_BYTES.max(left / PART_SHARE)) / step * step;
+        if part == 0 { left } else { part }
     }
 
     /// Digests of a part can follow it when it begins at a multiple of this.

@@ -86,7 +86,7 @@ impl Slabs {
         Some(Extent { slab, offset, len })
     }
 
-    /// Gives space back. A slab that was made for one large block goes back to the device with it.
+    /// Gives space back. The slab stays: giving it to the device would stop all of its work.
     pub(super) fn give(&mut self, extent: &Extent) {
         let Some(slab) = self.slabs.get_mut(&extent.slab) else { return };
         if slab.used.remove(&extent.offset).is_none() {
@@ -106,9 +106,6 @@ impl Slabs {
         }
         slab.free.insert(offset, len);
         self.by_len.insert((len, extent.slab, offset));
-        if slab.used.is_empty() && slab.memory.len() > self.slab_bytes {
-            self.drop_slab(extent.slab);
-        }
     }
 
     /// Whether the budget has room for a new slab that holds `len`.
