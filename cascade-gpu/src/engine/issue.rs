@@ -15,9 +15,13 @@ use crate::device::{Event, Fault, Ranges, Run, Stream, issue};
 
 /// Runs of a kernel are cut to this many bytes: enough for a warp to keep busy, short enough to share the work.
 const KERNEL_RUN_BYTES: usize = 16 << 10;
-/// Where a destination is digested as it arrives, an eighth of it is left for the next part, and of that again, so that few
-/// calls are made and little is left to digest at the end. Not below this.
+/// Where one run is digested as it arrives, an eighth of it is left for the next part, and of that again, so that few calls
+/// are made and little is left to digest at the end. Not below this.
 const LEAST_PART_BYTES: usize = 1 << 20;
+/// Pages arrive by a kernel, which a digest of much at once would hold up (H200: 43 GB/s, 46 with even parts): so many parts.
+const PAGE_PARTS: usize = 16;
+/// And none shorter.
+const LEAST_PAGE_PART_BYTES: usize = 2 << 20;
 const PART_SHARE: usize = 8;
 /// Bytes of short runs that are handed over first; four times as many with each further lot. The device begins while the
 /// host still cuts the rest.
@@ -231,9 +235,14 @@ impl Issue {
     fn next_part(&self, from: usize) -> usize {
         let left = self.len - from;
         let follow = self.pages.as_ref().filter(|_| self.digested == Digested::Destination);
-        let Some(step) = follow.map(Pages::step).filter(|_| left > LEAST_PART_BYTES) else { return left };
-        let part = (left - LEAST_PART_BYTES.max(left / PART_SHARE)) / step * step;
-        if part == 0 { left } else { part }
+        let Some(pages) = follow.filter(|_| left > LEAST_PART_BYTES) else { return left };
+        let step = pages.step();
+        let part = if pages.addresses.len() > 1 {
+            LEAST_PAGE_PART_BYTES.max(self.len / PAGE_PARTS).next_multiple_of(step)
+        } else {
+            (left - LEAST_PART_BYTES.max(left / PART_SHARE)) / step * step
+        };
+        if part == 0 { left } else { part.min(left) }
     }
 
     /// Digests of a part can follow it when it begins at a multiple of this.
