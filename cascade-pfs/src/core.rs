@@ -262,7 +262,15 @@ impl Core {
         let ended: Done = Box::new(move |result| done(whole::wrote(result, len)));
         if !file.is_direct() || are_pages(&pieces) {
             let way = Way::Write;
-            return self.engine.submit(Transfer { file, way, pieces, offset, deadline: None, done: ended });
+            return self.engine.submit(Transfer {
+                file,
+                way,
+                pieces,
+                offset,
+                deadline: None,
+                begin: None,
+                done: ended,
+            });
         }
         let core = Arc::clone(self);
         self.engine.run_write(move || {
@@ -275,7 +283,15 @@ impl Core {
                 lender.give_back(buffer);
                 ended(result);
             });
-            core.engine.submit(Transfer { file, way: Way::Write, pieces, offset, deadline: None, done });
+            core.engine.submit(Transfer {
+                file,
+                way: Way::Write,
+                pieces,
+                offset,
+                deadline: None,
+                begin: None,
+                done,
+            });
         });
     }
 

@@ -23,6 +23,9 @@ use ring::Ring;
 /// What is told the end of a transfer.
 pub(crate) type Done = Box<dyn FnOnce(io::Result<usize>) + Send>;
 
+/// Asked before the first byte of a transfer moves: whether its memory may be touched, from then on until its end.
+pub(crate) type Begin = Box<dyn FnOnce() -> bool + Send>;
+
 /// Bytes that are to move. Whole: it goes on until all is moved, nothing more moves, or an error.
 pub(crate) struct Transfer {
     pub(crate) file: Arc<dyn File>,
@@ -31,6 +34,7 @@ pub(crate) struct Transfer {
     pub(crate) offset: u64,
     /// When the kernel may be asked to give it up. It ends when the kernel has let go of the pieces, and not before.
     pub(crate) deadline: Option<Instant>,
+    pub(crate) begin: Option<Begin>,
     /// Told the number of bytes once the pieces are dropped. Runs on a thread that others wait for: quick work only.
     pub(crate) done: Done,
 }
@@ -46,13 +50,20 @@ impl Transfer {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
+    /// The transfer, if it may begin; else it has ended.
+    fn begun(mut self) -> Option<Self> {
+        if !self.is_late() && self.begin.take().is_none_or(|begin| begin()) {
+            return Some(self);
+        }
+        self.end(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
+        None
+    }
+
     /// Moves the bytes by calls of this thread.
     fn run(self) {
-        if self.is_late() {
-            return self.end(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
-        }
-        let result = by_calls(self.file.as_ref(), self.way, &self.pieces, self.offset);
-        self.end(result);
+        let Some(this) = self.begun() else { return };
+        let result = by_calls(this.file.as_ref(), this.way, &this.pieces, this.offset);
+        this.end(result);
     }
 
     fn end(self, result: io::Result<usize>) {
@@ -134,7 +145,15 @@ impl Engine {
         let done = Box::new(move |result| {
             let _ = send.send(result);
         });
-        self.submit(Transfer { file: Arc::clone(file), way, pieces, offset, deadline: None, done });
+        self.submit(Transfer {
+            file: Arc::clone(file),
+            way,
+            pieces,
+            offset,
+            deadline: None,
+            begin: None,
+            done,
+        });
         receive.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
     }
 

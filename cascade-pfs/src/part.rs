@@ -34,7 +34,7 @@ pub(crate) struct Pending {
 }
 
 /// One operation of a batch.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Part {
     pending: Arc<Pending>,
     index: usize,
@@ -162,7 +162,13 @@ impl Part {
     /// Begins to touch `memory`; `false` when the operation is answered, and the memory the caller's again.
     #[must_use]
     pub(crate) fn begin(&self, memory: &SgList) -> bool {
-        let kept = memory.pieces().iter().all(Piece::is_kept) || planted::is(Bug::EarlyAnswer);
+        self.begin_in(memory.pieces().iter().all(Piece::is_kept))
+    }
+
+    /// [`Part::begin`] with memory that is `kept` or not.
+    #[must_use]
+    pub(crate) fn begin_in(&self, kept: bool) -> bool {
+        let kept = kept || planted::is(Bug::EarlyAnswer);
         self.pending.change(self.index, &[WAITING, KEPT, LENT], if kept { KEPT } else { LENT })
     }
 

@@ -99,6 +99,35 @@ fn memory_that_is_lent_is_not_answered_for_while_it_may_be_written() {
 }
 
 #[test]
+fn memory_that_is_lent_to_what_only_waits_is_given_back_in_time() {
+    for engine in engines() {
+        let (folder, fs) = (tempfile::tempdir_in("/dev/shm").unwrap(), FaultFs::new(Arc::new(RealFs)));
+        // Room for one read, by one thread.
+        let config = PfsConfig {
+            io_engine: engine,
+            read_threads: 1,
+            read_in_flight_bytes: 1,
+            ..PfsConfig::new(folder.path(), 64 * MIB)
+        };
+        let tier = PfsTier::open_on(config, Arc::new(fs.clone())).unwrap();
+        (0..3).for_each(|key| assert_eq!(put(&tier, key, 1, LEN), Outcome::Stored));
+        expect(&tier, 0, 1, LEN);
+        fs.set(&[Rule { call: Call::Read, suffix: ".seg", first: 0, times: 1, fault: Fault::Stall(STALL) }]);
+        let (stalls, started) = (HostBuffer::zeroed(LEN), Instant::now());
+        let stalled = tier.submit(Batch::new(fetch(0, stalls.piece())));
+        let mut memory = vec![0u8; LEN];
+        // SAFETY: `memory` is untouched until the ticket has completed.
+        let piece = unsafe { Piece::host_write(memory.as_mut_ptr(), LEN) };
+        assert_eq!(tier.submit(in_time(fetch(1, piece))).wait(soon()), Some(vec![LATE]), "{engine:?}");
+        assert!(started.elapsed() < STALL, "{engine:?}: answered while the other stalls");
+        memory.fill(1);
+        assert!(matches!(stalled.wait(soon()).as_deref(), Some([Outcome::Fetched(_)])), "{engine:?}");
+        expect(&tier, 2, 1, LEN);
+        assert!(memory.iter().all(|byte| *byte == 1), "{engine:?}: written after it was given back");
+    }
+}
+
+#[test]
 fn a_read_that_the_kernel_keeps_is_cancelled() {
     if !has_uring() {
         return;
@@ -253,12 +282,12 @@ fn registered_memory_is_used_like_any_other() {
     assert_eq!(error.kind(), cascade_core::ErrorKind::Unsupported);
 }
 
-/// A child that may lock nothing; in a normal run of the tests there is nothing to do.
+/// A child that may lock little: enough for a queue, which counts for its user; in a normal run of the tests there is nothing to do.
 #[test]
 fn limited_process() {
     let Some(folder) = std::env::var_os("CASCADE_PFS_LIMITED") else { return };
     use nix::sys::resource::{Resource, setrlimit};
-    setrlimit(Resource::RLIMIT_MEMLOCK, 65_536, 65_536).unwrap();
+    setrlimit(Resource::RLIMIT_MEMLOCK, 1 << 20, 1 << 20).unwrap();
     if nix::unistd::geteuid().is_root() {
         nix::unistd::seteuid(nix::unistd::Uid::from_raw(65_534)).unwrap();
     }

@@ -72,7 +72,8 @@ impl Ring {
             Err(error) => drop(send.send(Err(error))),
             Ok(queue) => {
                 let _ = send.send(Ok(queue.waker()));
-                Driver { queue, mail: inbox, pool, paused: Vec::new(), registered: bytes }.work();
+                Driver { queue, mail: inbox, pool, paused: Vec::new(), registered: bytes, closing: false }
+                    .work();
             }
         };
         let thread = thread::Builder::new().name("cascade-pfs-ring".into()).spawn(work)?;
@@ -138,6 +139,8 @@ struct Driver {
     /// Calls that are to be held back.
     paused: Vec<(Instant, Job, Queued)>,
     registered: Arc<AtomicU64>,
+    /// Everything is to be given up.
+    closing: bool,
 }
 
 impl Drop for Driver {
@@ -182,16 +185,14 @@ impl Driver {
             return false;
         }
         drop(mail);
+        self.closing |= all;
         for (piece, told) in memory {
             let result = self.queue.register(&piece);
             self.registered.store(self.queue.registered_bytes(), Ordering::Relaxed);
             let _ = told.send(result);
         }
         for transfer in transfers {
-            if transfer.is_late() {
-                transfer.end(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
-                continue;
-            }
+            let Some(transfer) = transfer.begun() else { continue };
             let steps = Steps::new(total(&transfer.pieces), transfer.file.is_direct());
             self.call(Job { transfer, steps, ending: None });
         }
@@ -241,6 +242,10 @@ impl Driver {
         };
         match job.steps.after(result) {
             Step::Ended(result) => job.transfer.end(result),
+            // What was cancelled may say that it was interrupted.
+            Step::Again if self.closing || job.transfer.is_late() => {
+                job.transfer.end(Err(io::Error::from_raw_os_error(libc::ECANCELED)));
+            }
             Step::Again => self.call(job),
         }
     }
@@ -262,8 +267,7 @@ impl Driver {
     }
 
     fn cancel_late(&mut self, all: bool) {
-        let now = Instant::now();
-        let is_late = |job: &Job| all || job.transfer.deadline.is_some_and(|deadline| deadline <= now);
+        let is_late = |job: &Job| all || job.transfer.is_late();
         let under_way = self.queue.flying().filter(|(_, job)| is_late(job));
         let late: Vec<usize> = under_way.map(|(number, _)| number).collect();
         // One whose cancellation finds no place is asked for with the next deadline, or ends by itself.

@@ -3,11 +3,14 @@
 use std::io::Result;
 use std::sync::Arc;
 
+use cascade_core::memory::Piece;
+
 use crate::buffer::Buffer;
 use crate::core::Core;
-use crate::engine::{Done, Transfer};
+use crate::engine::{Begin, Done, Transfer};
 use crate::fs::{File, Way};
 use crate::layout::PAGE_BYTES;
+use crate::part::Part;
 use crate::pieces::{head, total};
 use crate::raw::MOST_PIECES;
 
@@ -73,30 +76,19 @@ fn alone(core: &Arc<Core>, fetch: Fetch) {
         Ok(file) => file,
         Err(error) => return fetch.ended(core, Read::failed(&error)),
     };
-    // What waits for room beyond its deadline counts as begun: its memory is in the queue.
-    if !fetch.asked.part.begin(&fetch.asked.into) {
-        return;
-    }
     let (ending, record, into) = (Arc::clone(core), fetch.record, fetch.asked.into.clone());
-    let deadline = fetch.asked.part.deadline();
+    let part = fetch.asked.part.clone();
     let end = move |read: Result<bool>| fetch.ended(&ending, Read::of(read));
-    record::read(core, &file, &record, into, deadline, Box::new(end));
+    record::read(core, &file, &record, into, Some(&part), Box::new(end));
 }
 
 /// Reads several blocks by one transfer.
-fn side_by_side(core: &Arc<Core>, mut together: Vec<Fetch>, bytes: u64) {
+fn side_by_side(core: &Arc<Core>, together: Vec<Fetch>, bytes: u64) {
     let file = together.first().map(|fetch| core.segment(home(&fetch.record)));
     let Some(Ok(file)) = file else {
         core.gate.leave(bytes);
         return together.into_iter().for_each(|fetch| alone(core, fetch));
     };
-    // What was answered while it waited is the caller's again: its place in the file is a gap now.
-    let all = together.len();
-    together.retain(|fetch| fetch.asked.part.begin(&fetch.asked.into));
-    if together.len() < all {
-        core.gate.leave(bytes);
-        return together.into_iter().for_each(|fetch| alone(core, fetch));
-    }
     core.counters.reads.add(together.len() as u64);
     core.counters.merged.add(together.len() as u64);
     core.counters.calls.add(1);
@@ -109,6 +101,11 @@ fn transfer(core: &Arc<Core>, file: Arc<dyn File>, together: Vec<Fetch>, bytes: 
     let deadline = together.iter().filter_map(|fetch| fetch.asked.part.deadline()).max();
     // One late block does not end the others.
     let deadline = deadline.filter(|_| together.iter().all(|fetch| fetch.asked.part.deadline().is_some()));
+    // Where one was answered while it waited, its memory is the caller's again: the others are read alone then.
+    let part =
+        |fetch: &Fetch| (fetch.asked.part.clone(), fetch.asked.into.pieces().iter().all(Piece::is_kept));
+    let parts: Vec<(Part, bool)> = together.iter().map(part).collect();
+    let begin: Begin = Box::new(move || parts.iter().all(|(part, kept)| part.begin_in(*kept)));
     let (mut pieces, mut at, mut places) = (Vec::new(), offset, Vec::with_capacity(together.len()));
     for fetch in together {
         let gap = usize::try_from(fetch.record.payload_at() - at).unwrap_or(0);
@@ -138,7 +135,7 @@ fn transfer(core: &Arc<Core>, file: Arc<dyn File>, together: Vec<Fetch>, bytes: 
             }),
         }
     });
-    Transfer { file, way: Way::Read, pieces, offset, deadline, done }
+    Transfer { file, way: Way::Read, pieces, offset, deadline, begin: Some(begin), done }
 }
 
 fn arrived_at(core: &Arc<Core>, fetch: Fetch, mut place: Place, at: u64, arrived: u64) {

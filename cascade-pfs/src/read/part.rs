@@ -104,19 +104,23 @@ fn begin(
         // Nobody listens any more when the deadline has passed.
         let _ = send.send(read);
     });
-    let transfer = Transfer { file, way: Way::Read, pieces, offset, deadline, done };
+    let transfer = Transfer { file, way: Way::Read, pieces, offset, deadline, begin: None, done };
     let starting = Arc::clone(core);
     core.counters.calls.add(1);
     core.gate.enter(pages as u64, move || starting.engine.submit(transfer));
     receive
 }
 
-fn receive(from: &mpsc::Receiver<Result<Buffer>>, deadline: Option<Instant>) -> Result<Buffer> {
+fn receive(core: &Core, from: &mpsc::Receiver<Result<Buffer>>, deadline: Option<Instant>) -> Result<Buffer> {
     let read = match deadline {
         None => from.recv().ok(),
         Some(deadline) => from.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok(),
     };
-    read.unwrap_or_else(|| Err(ErrorKind::TimedOut.into()))
+    read.unwrap_or_else(|| {
+        // Nobody waits for it any more.
+        core.engine.cancel_late();
+        Err(ErrorKind::TimedOut.into())
+    })
 }
 
 fn once(
@@ -140,13 +144,13 @@ fn once(
         runs.push((from, len, begin(core, &file, record.payload_at() + from, len, deadline)));
         from += len as u64;
     }
-    let mut front = receive(&front, deadline)?;
+    let mut front = receive(core, &front, deadline)?;
     let digests = header(record, &mut front);
     core.give_back(front);
     let Some(digests) = digests else { return Ok(false) };
     let mut done = 0;
     for (from, len, run) in runs {
-        let buffer = receive(&run, deadline)?;
+        let buffer = receive(core, &run, deadline)?;
         let number = size(from / chunk)?;
         let found = raw::digests(&[buffer.part(0, len)], len);
         if digests.get(number..number + found.len()) != Some(&found[..]) {

@@ -3,7 +3,6 @@
 use std::io::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use cascade_core::digest;
 use cascade_core::memory::{Piece, SgList};
@@ -12,10 +11,11 @@ use parking_lot::Mutex;
 
 use crate::buffer::Buffer;
 use crate::core::Core;
-use crate::engine::{Done, Transfer};
+use crate::engine::{Begin, Done, Transfer};
 use crate::fs::{File, Way};
 use crate::io;
 use crate::layout::{PAGE_BYTES, Record, header_bytes};
+use crate::part::Part;
 use crate::pieces::{are_pages, cut, head, list, rest, total};
 use crate::raw;
 
@@ -114,12 +114,13 @@ pub(super) fn read(
     file: &Arc<dyn File>,
     record: &Record,
     into: SgList,
-    deadline: Option<Instant>,
+    part: Option<&Part>,
     end: End,
 ) {
     let Ok(len) = usize::try_from(record.meta.len) else { return end(Err(ErrorKind::OutOfMemory.into())) };
     // Whole chunks in each group but the last: `io_bytes` is a multiple of them.
     let groups = cut(&head(into.pieces(), len), core.config.io_bytes);
+    let kept = into.pieces().iter().all(Piece::is_kept);
     // Whoever ends last gives the memory back, and that is not this thread.
     drop(into);
     let reading = Arc::new(Reading {
@@ -131,9 +132,11 @@ pub(super) fn read(
     let mut offset = record.payload_at();
     for (number, group) in groups.into_iter().enumerate() {
         let (bytes, reading) = (total(&group), Arc::clone(&reading));
-        let transfer = group_of(core, file, group, offset, deadline, move |digests| {
+        let mut transfer = group_of(core, file, group, offset, move |digests| {
             reading.ended(number, digests);
         });
+        transfer.deadline = part.and_then(Part::deadline);
+        transfer.begin = part.cloned().map(|part| Box::new(move || part.begin_in(kept)) as Begin);
         offset += bytes as u64;
         let starting = Arc::clone(core);
         core.gate.enter(bytes as u64, move || starting.engine.submit(transfer));
@@ -146,7 +149,6 @@ fn group_of(
     file: &Arc<dyn File>,
     group: Vec<Piece>,
     offset: u64,
-    deadline: Option<Instant>,
     then: impl FnOnce(Result<Vec<u64>>) + Send + 'static,
 ) -> Transfer {
     let bytes = total(&group);
@@ -172,7 +174,7 @@ fn group_of(
         }
     });
     core.counters.calls.add(1);
-    Transfer { file: Arc::clone(file), way: Way::Read, pieces, offset, deadline, done }
+    Transfer { file: Arc::clone(file), way: Way::Read, pieces, offset, deadline: None, begin: None, done }
 }
 
 /// Reads the payload of a record into `into` by calls of this thread; whether it is what was put.
