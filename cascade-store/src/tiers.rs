@@ -202,7 +202,8 @@ impl Tiers {
         };
         let leave = |(id, sunk): (&BlockId, Result<(), Refusal>)| {
             if let Err(why) = sunk {
-                let is_known = self.chain.locate(std::slice::from_ref(id)).iter().any(|found| found.level.is_some());
+                let is_known =
+                    self.chain.locate(std::slice::from_ref(id)).iter().any(|found| found.level.is_some());
                 return if is_known { Outcome::Refused(why) } else { Outcome::Miss(MissReason::Absent) };
             }
             let _flight = files.flights.begin_after(id, Kind::Change);

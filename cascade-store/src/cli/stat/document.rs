@@ -7,7 +7,7 @@ use cascade_core::{Error, ErrorKind};
 use cascade_shm::inspect::{ClassCount, Fault, HeldLock, Inspection, Snapshot, fault};
 use cascade_shm::layout::{KNOWN_FEATURES, Superblock};
 use cascade_shm::slot::State;
-use cascade_shm::{ArenaConfig, Huge, remove};
+use cascade_shm::{ArenaConfig, Huge, HugePages, remove};
 use serde::Serialize;
 
 /// Times are seconds since 1970, sizes bytes.
@@ -263,17 +263,7 @@ impl Usable {
             used_bytes: seen.used_bytes,
             file_bytes: seen.allocated_bytes,
             last_used: seen.last_used.and_then(unix),
-            pages: Pages {
-                kind: match seen.huge {
-                    Huge::None => "ordinary",
-                    Huge::Tmpfs => "tmpfs_huge",
-                    Huge::Hugetlbfs => "hugetlbfs",
-                },
-                bytes: seen.page_bytes,
-                huge_bytes: seen.huge_pages.bytes,
-                huge_refusals: seen.huge_pages.refusals,
-                huge_refused_because: seen.huge_pages.reason(),
-            },
+            pages: pages(seen.huge, seen.page_bytes, seen.huge_pages),
             blocks: Blocks {
                 total: ordinary.blocks + prefix.blocks,
                 payload_bytes: ordinary.payload_bytes + prefix.payload_bytes,
@@ -313,6 +303,16 @@ impl Usable {
             rates: None,
         }
     }
+}
+
+fn pages(huge: Huge, bytes: u64, made: HugePages) -> Pages {
+    let kind = match huge {
+        Huge::None => "ordinary",
+        Huge::Tmpfs => "tmpfs_huge",
+        Huge::Hugetlbfs => "hugetlbfs",
+    };
+    let huge_refused_because = made.reason();
+    Pages { kind, bytes, huge_bytes: made.bytes, huge_refusals: made.refusals, huge_refused_because }
 }
 
 fn states(slots: &cascade_shm::inspect::SlotCount) -> States {
