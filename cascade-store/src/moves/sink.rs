@@ -47,11 +47,10 @@ pub(crate) struct Sunk {
     pub(crate) refused: Option<Refusal>,
 }
 
-/// What a put of a block of the arena says of it in files.
-fn meta_of(id: &BlockId, lease: &Lease) -> PutMeta {
+/// What a put of a block of the arena says of it in files: other bytes under its id, from another node or time, are older.
+fn meta_of(lease: &Lease) -> PutMeta {
     let meta = lease.meta();
-    let on_existing = if id.kind().replaceable() { OnExisting::Replace } else { OnExisting::Keep };
-    PutMeta { class: meta.class, on_existing, tenant: meta.tenant }
+    PutMeta { class: meta.class, on_existing: OnExisting::Replace, tenant: meta.tenant }
 }
 
 impl Tiers {
@@ -93,7 +92,7 @@ impl Tiers {
         let op = |block: &Block| Op::Store {
             id: block.id,
             from: raw::leased(&block.lease),
-            meta: meta_of(&block.id, &block.lease),
+            meta: meta_of(&block.lease),
         };
         let ticket = files.submit(Batch::new(blocks.iter().map(op).collect()));
         (Some(Wave { ticket, blocks, bytes }), rest)
@@ -122,12 +121,11 @@ impl Tiers {
     fn settle(&self, files: &Files, block: &Block) {
         let (id, meta) = (&block.id, block.lease.meta());
         let is_same = files.tier_meta(id).is_some_and(|found| found.digest == meta.digest);
-        if is_same {
-            files.stored(id);
-        } else if id.kind().replaceable() {
+        if !is_same {
             files.forget(id);
             return;
         }
+        files.stored(id);
         match self.arena.note_below(id, meta.digest, Below::Kept) {
             Noted::Done => {
                 add(&self.count.demoted, 1);
@@ -163,5 +161,5 @@ impl Tiers {
 
 /// Whether the files have the very block already.
 fn is_there(files: &Files, id: &BlockId, lease: &Lease) -> bool {
-    files.meta(id).is_some_and(|meta| meta.digest == lease.meta().digest || !id.kind().replaceable())
+    files.meta(id).is_some_and(|meta| meta.digest == lease.meta().digest)
 }
