@@ -95,7 +95,7 @@ impl Notes {
 /// The version that a name holds, by a get or a lease; 0 for none.
 fn version(store: &Store, key: u64) -> u64 {
     let mut out = vec![0; ROOM];
-    let bytes = if key % 2 == 0 {
+    let bytes = if key.is_multiple_of(2) {
         store.get(&id(key), &mut out).ok().map(|meta| usize::try_from(meta.len).unwrap())
     } else {
         store.lease(&id(key)).ok().map(|lease| {
