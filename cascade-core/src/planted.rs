@@ -58,11 +58,13 @@ pub enum Bug {
     SwallowedSync,
     /// What the kernel may still write to is answered for when its deadline passes.
     EarlyAnswer,
+    /// A scrub does not look at what stands between a payload and the end of its page.
+    UnseenPadding,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::SkipDigest,
         Self::NoGenerationBump,
         Self::NoReleaseOnAdvance,
@@ -89,6 +91,7 @@ impl Bug {
         Self::NoForkCheck,
         Self::SwallowedSync,
         Self::EarlyAnswer,
+        Self::UnseenPadding,
     ];
 
     /// Its name in `CASCADE_PLANTED`: that of the variant in lower case with hyphens.
@@ -150,7 +153,7 @@ mod tests {
         assert_eq!(names.len(), Bug::ALL.len());
         assert_eq!(
             Bug::ALL.last(),
-            Some(&Bug::EarlyAnswer),
+            Some(&Bug::UnseenPadding),
             "the last variant is listed, so none was forgotten"
         );
     }

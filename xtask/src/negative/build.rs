@@ -25,8 +25,9 @@ pub(super) fn all() -> Result<Vec<Binary>> {
     let mut plain = build("cascade-shm", &["--features", "planted"]);
     plain.args(["arena", "conformance", "fork", "hostile"].iter().flat_map(|name| ["--test", name]));
     found.extend(binaries("plain", &mut plain)?);
-    let files = ["--features", "planted,testing", "--test", "tier", "--test", "faults", "--test", "engine"];
-    found.extend(binaries("files", &mut build("cascade-pfs", &files))?);
+    let mut files = build("cascade-pfs", &["--features", "planted,testing"]);
+    files.args(["tier", "faults", "engine", "scrub"].iter().flat_map(|name| ["--test", name]));
+    found.extend(binaries("files", &mut files)?);
     // A build of its own: with kill points times are shorter, which other lanes notice.
     let mut kill = build("cascade-shm", &["--features", "planted,kill-points", "--test", "kill"]);
     found.extend(binaries("kill", &mut kill)?);

@@ -51,6 +51,7 @@ pub(super) const CONTROLS: &[Control] = &[
     files("swallowed-sync", "tier", "flush_makes_durable_and_tells_when_it_could_not"),
     files("skip-digest", "faults", "every_flipped_zeroed_swapped_or_replayed_range_is_noticed"),
     files("early-answer", "engine", "memory_that_is_lent_is_not_answered_for_while_it_may_be_written"),
+    files("unseen-padding", "scrub", "every_changed_range_of_a_segment_is_found"),
     Control {
         bug: "entry-before-slot",
         binary: ("kill", "kill"),
