@@ -14,11 +14,15 @@ def main() -> int:
     options = [option.encode() for option in sys.argv[2:]]
     program = ctypes.c_void_p()
     code = source.read_bytes()
-    if nvrtc.nvrtcCreateProgram(ctypes.byref(program), code, source.name.encode(), 0, None, None):
+    if nvrtc.nvrtcCreateProgram(
+        ctypes.byref(program), code, source.name.encode(), 0, None, None
+    ):
         return 1
     array = (ctypes.c_char_p * len(options))(*options)
     failed = nvrtc.nvrtcCompileProgram(program, len(options), array)
-    sys.stderr.write(text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program))
+    sys.stderr.write(
+        text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program)
+    )
     if failed:
         return 1
     sys.stdout.write(text(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program))
