@@ -102,6 +102,9 @@ pub struct Row {
     /// Requests replayed.
     #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
     pub replay: Option<Replay>,
+    /// Bytes that the requests moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<crate::trace::Moved>,
 }
 
 impl Row {
@@ -130,6 +133,7 @@ impl Row {
             files: None,
             opening: None,
             replay: None,
+            moved: None,
         }
     }
 

@@ -15,7 +15,8 @@ or documents with questions (input, qa_pairs: LooGLE), which get arrival times b
 Examples:
   cascade-bench --suite trace --trace mooncake_conversation_trace.jsonl
   cascade-bench --suite trace --trace FILE --policy default,lru --capacity 1e3,5e4 --minutes 20-60 --json new.json --plot new.svg
-  cascade-bench --suite trace --synthetic chat --seed 1,2,3";
+  cascade-bench --suite trace --synthetic chat --seed 1,2,3
+  cascade-bench --suite trace --trace FILE --real --block 64KiB --capacity 1e4 --files /scratch/me";
 
 /// Suites that can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -57,6 +58,18 @@ pub struct Arguments {
     /// The last request first.
     #[arg(long)]
     pub reversed: bool,
+    /// Send the requests through a store as well, with bytes: an arena of --capacity blocks, and files below it with --files.
+    #[arg(long)]
+    pub real: bool,
+    /// Bytes of a block with --real: a 512-token block of a large model has some 100 MiB, so this is scaled down.
+    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = crate::units::parse_size)]
+    pub block: u64,
+    /// Where shared memory is.
+    #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
+    pub dir: PathBuf,
+    /// Where files are to be, with --real.
+    #[arg(long, value_name = "DIR", requires = "real")]
+    pub files: Option<PathBuf>,
     /// Write the results as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

@@ -10,10 +10,12 @@ use super::cli::Arguments;
 use super::format::Workload;
 use super::optimum::{infinite, optimum};
 use super::policies::Policy;
+use super::real::{self, Plan, Replayed, replay};
 use super::simulate::{Outcome, simulate};
 use crate::plot;
 use crate::report::{Replay, Report, Row};
-use crate::stats::Spread;
+use crate::stats::{Latency, Spread};
+use crate::tiers::{Scratch, check_room};
 
 /// Hit rates of one policy at one capacity, one for each seed.
 struct Cell {
@@ -38,7 +40,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         for capacity in &arguments.capacity {
             for policy in &policies {
                 bar.set_message(format!("{}: {policy} at {capacity}", workload.name));
-                let outcome = replay(workload, *policy, *capacity, *seed);
+                let outcome = simulated(workload, *policy, *capacity, *seed);
                 let of = |cell: &&mut Cell| (cell.policy, cell.capacity) == (*policy, *capacity);
                 match cells.iter_mut().find(of) {
                     Some(cell) => {
@@ -56,16 +58,103 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     bar.finish_and_clear();
     print!("{}", describe(&workloads));
-    let rows: Vec<Row> = cells.iter().filter_map(|cell| row(cell, &cells, &workloads)).collect();
+    let mut rows: Vec<Row> = cells.iter().filter_map(|cell| row(cell, &cells, &workloads)).collect();
     print!("{}", table(&rows, &policies, &arguments.capacity));
+    if arguments.real {
+        let real = real_rows(arguments, &workloads[0])?;
+        print!("{}", real_table(&real));
+        rows.extend(real);
+    }
     if let Some(path) = &arguments.plot {
         plot::hit_rates(path, &format!("Hits of {}", workloads[0].name), &rows)?;
     }
     if let Some(path) = &arguments.json {
-        let simulated = "simulated: blocks are counted, no bytes are moved".to_owned();
-        Report::here(rows, vec![simulated]).save(path)?;
+        let simulated = "tier simulated: blocks are counted, no bytes are moved".to_owned();
+        Report::here(rows.clone(), vec![simulated]).save(path)?;
     }
-    Ok(())
+    let wrong = rows.iter().filter(|row| row.verified == Some(false)).count();
+    if wrong == 0 {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::System, format!("{wrong} replays gave bytes that were not those put")))
+}
+
+/// The requests through a store at each capacity.
+fn real_rows(arguments: &Arguments, workload: &Workload) -> Result<Vec<Row>> {
+    let scratch = Scratch::new(&arguments.dir)?;
+    let files = arguments.files.as_deref().map(Scratch::new).transpose()?;
+    let block_bytes = usize::try_from(arguments.block).unwrap_or(usize::MAX);
+    let mut rows = Vec::new();
+    for capacity in &arguments.capacity {
+        check_room(&arguments.dir, real::needed_bytes(*capacity, block_bytes), 1 << 30)?;
+        let plan = Plan {
+            memory: real::folder(scratch.path(), *capacity),
+            files: files.as_ref().map(|files| real::folder(files.path(), *capacity)),
+            block_bytes,
+            blocks: *capacity,
+        };
+        let bar = progress_bar(workload.requests.len() as u64);
+        bar.set_message(format!("{} through a store of {capacity} blocks", workload.name));
+        let replayed = replay(workload, &plan, &mut |done| bar.set_position(done as u64))?;
+        bar.finish_and_clear();
+        for folder in [Some(&plan.memory), plan.files.as_ref()].into_iter().flatten() {
+            // What stays here goes with the scratch folder.
+            drop(std::fs::remove_dir_all(folder));
+        }
+        rows.push(real_row(workload, &replayed, plan.files.is_some()));
+    }
+    Ok(rows)
+}
+
+fn real_row(workload: &Workload, replayed: &Replayed, has_files: bool) -> Row {
+    let Replayed { capacity, outcome, moved } = replayed;
+    let at = |policy| simulated(workload, policy, *capacity, 1).hit_rate();
+    let (rate, lru, best) = (outcome.hit_rate(), at(Policy::Lru), at(Policy::Belady));
+    let mut row = Row::new("store", "replay", "requests", moved.block_bytes);
+    row.n = 1;
+    row.verified = Some(moved.wrong == 0);
+    row.replay = Some(Replay {
+        workload: workload.name.clone(),
+        policy: if has_files { "store (arena, files)" } else { "store (arena)" }.to_owned(),
+        capacity_blocks: *capacity as u64,
+        hit_rate: rate,
+        hit_rates: Spread { min: rate, median: rate, max: rate },
+        gap_closed: (best > lru).then(|| (rate - lru) / (best - lru)),
+        references: outcome.references,
+        orphans: outcome.orphans,
+        puts: outcome.puts,
+        evictions: outcome.evictions,
+    });
+    row.moved = Some(moved.clone());
+    row
+}
+
+/// Capacities are those that the arena has: whole regions.
+fn real_table(rows: &[Row]) -> String {
+    let mut text = "\nthrough a store, a request at a time (us: p50, p99 of a request)\n".to_owned();
+    let head =
+        "  blocks  hits %  gap %      look-up          get              put        GB out   GB in  refused";
+    let _ = writeln!(text, "{head}  from files");
+    for (replay, moved) in rows.iter().filter_map(|row| Some((row.replay.as_ref()?, row.moved.as_ref()?))) {
+        let times = |of: &Option<Latency>| {
+            of.map_or_else(|| "-".to_owned(), |of| format!("{:.0}, {:.0}", of.p50, of.p99))
+        };
+        let gap = replay.gap_closed.map_or_else(|| "-".to_owned(), |gap| format!("{:.0}", gap * 100.0));
+        let _ = writeln!(
+            text,
+            "{:>8} {:>7.2} {gap:>6} {:>13} {:>16} {:>16} {:>8.2} {:>7.2} {:>8} {:>11}",
+            replay.capacity_blocks,
+            replay.hit_rate * 100.0,
+            times(&moved.lookup_us),
+            times(&moved.get_us),
+            times(&moved.put_us),
+            moved.bytes_out as f64 / 1e9,
+            moved.bytes_in as f64 / 1e9,
+            moved.refused,
+            moved.from_files,
+        );
+    }
+    text
 }
 
 /// One for each seed.
@@ -95,7 +184,7 @@ fn workloads(arguments: &Arguments) -> Result<Vec<Workload>> {
     Ok(workloads)
 }
 
-fn replay(workload: &Workload, policy: Policy, capacity: usize, seed: u64) -> Outcome {
+fn simulated(workload: &Workload, policy: Policy, capacity: usize, seed: u64) -> Outcome {
     match (policy.build(capacity, seed), policy) {
         (Some(mut policy), _) => simulate(workload, capacity, policy.as_mut()),
         (None, Policy::Infinite) => infinite(workload),

@@ -151,3 +151,21 @@ fn a_run_writes_what_it_found() {
     let nothing = format!("{base} --minutes 900-901").replace("--minutes 0-2 ", "");
     assert!(run(&Arguments::try_parse_from(nothing.split_whitespace()).unwrap()).is_err());
 }
+
+#[test]
+fn a_store_serves_the_same_requests_with_their_bytes() {
+    let folder = tempfile::Builder::new().prefix("cascade-test-").tempdir_in("/dev/shm").unwrap();
+    let workload = Family::Documents.workload(2).minutes(0.0, 0.5);
+    let plan = |name: &str, blocks, files| Plan {
+        memory: folder.path().join(name),
+        files,
+        block_bytes: 4096,
+        blocks,
+    };
+    let enough = replay(&workload, &plan("enough", 16_384, None), &mut |_| ()).unwrap();
+    assert_eq!((enough.moved.wrong, enough.moved.refused, enough.outcome.evictions), (0, 0, 0));
+    assert_eq!(enough.outcome.hits, infinite(&workload).hits, "what fits is never lost");
+    assert_eq!(enough.moved.from_arena, enough.outcome.hits);
+    let parts = enough.outcome.hits + enough.outcome.puts + enough.outcome.orphans;
+    assert_eq!(parts, workload.references());
+}
