@@ -251,8 +251,7 @@ impl Store {
         let Some(files) = self.tiers.files() else { return self.tiers.arena.flush(deadline) };
         if files.demote != Demote::Off {
             let (ticket, completer) = ticket(1);
-            drop(files.sink.push([Request::All(completer)]));
-            files.sink.ring();
+            files.sink.push_waited(Request::All(completer));
             let outcome = ticket.wait(deadline);
             check_flush(outcome.and_then(|outcomes| outcomes.first().copied()), files)?;
         }

@@ -7,8 +7,24 @@ use cascade_store::StoreConfig;
 
 use crate::Input;
 
-const NAMES: [&str; 8] =
-    ["shm_path", "shm_capacity", "shm_slots", "shm_region", "shm_owners", "shm_leases", "node", "no_such"];
+const NAMES: [&str; 16] = [
+    "shm_path",
+    "shm_capacity",
+    "shm_slots",
+    "shm_region",
+    "shm_owners",
+    "shm_leases",
+    "node",
+    "no_such",
+    "pfs_path",
+    "pfs_capacity",
+    "pfs_segment",
+    "pfs_durability",
+    "pfs_direct",
+    "pfs_io_engine",
+    "pfs_stripe_size",
+    "demote",
+];
 
 fn folder() -> &'static PathBuf {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
@@ -36,6 +52,11 @@ pub fn resolve(data: &[u8]) {
     let file = folder().join("cascade.toml");
     std::fs::write(&file, input.0).expect("/dev/shm");
     let Ok(config) = builder.file(&file).resolve() else { return };
+    if let Some(Ok(pfs)) = config.files().map(cascade_store::FilesConfig::pfs) {
+        // Free space decides where no capacity is given, so only one that is may be relied on.
+        let _ = (pfs.check(), pfs.target_bytes());
+        assert!(pfs.dir.is_absolute(), "{pfs:?}");
+    }
     let mut arena = config.arena();
     assert!(arena.dir.is_absolute(), "{arena:?}");
     let name = arena.node_name();
@@ -53,6 +74,7 @@ pub fn resolve(data: &[u8]) {
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
     let files = [
+        "\0pfs_path = \"/tmp/blocks\"\npfs_capacity = \"1GiB\"\npfs_segment = 65536\ndemote = \"back\"\n",
         "\0shm_path = \"/dev/shm/cascade\"\nshm_capacity = \"1GiB\"\nshm_slots = 4096\n",
         "\0shm_region = \"64MiB\"\nshm_owners = 255\nshm_leases = 1024\nnode = \"nid001\"\n",
         "\0shm_capacity = 1073741824\n[table]\nx = 1\n",

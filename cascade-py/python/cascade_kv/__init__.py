@@ -1,4 +1,4 @@
-"""Cascade: a store for the KV cache of large language models, in the node's shared memory.
+"""Cascade: a store for the KV cache of large language models, in the node's shared memory and in files below it.
 
 The native API is :class:`Store`, :class:`BlockId`, :class:`KeySpace` and :class:`Lease`. The API of the C++ prototype
 is here by its own names too (:class:`CascadeConfig`, :class:`CascadeStore`, :func:`compute_block_id`): its scripts run

@@ -9,7 +9,6 @@ use parking_lot::{Condvar, Mutex};
 struct State<T> {
     waiting: VecDeque<T>,
     is_closed: bool,
-    is_rung: bool,
 }
 
 /// Requests for one thread.
@@ -23,7 +22,7 @@ pub(crate) struct Queue<T> {
 impl<T> Queue<T> {
     /// At most `most` requests wait.
     pub(crate) fn new(most: usize) -> Self {
-        let state = State { waiting: VecDeque::new(), is_closed: false, is_rung: false };
+        let state = State { waiting: VecDeque::new(), is_closed: false };
         Self { state: Mutex::new(state), changed: Condvar::new(), most }
     }
 
@@ -42,9 +41,12 @@ impl<T> Queue<T> {
         refused
     }
 
-    /// Wakes the thread.
-    pub(crate) fn ring(&self) {
-        self.state.lock().is_rung = true;
+    /// Hands over a request that somebody waits for, however many wait already. One that comes too late is dropped.
+    pub(crate) fn push_waited(&self, request: T) {
+        let mut state = self.state.lock();
+        if !state.is_closed {
+            state.waiting.push_back(request);
+        }
         self.changed.notify_one();
     }
 
@@ -58,14 +60,13 @@ impl<T> Queue<T> {
         self.state.lock().is_closed
     }
 
-    /// Up to `most` requests, as soon as there is one, the bell rings, or `patience` is over. `None` when the queue is closed and
+    /// Up to `most` requests, as soon as there is one, or `patience` is over. `None` when the queue is closed and
     /// empty.
     pub(crate) fn take(&self, most: usize, patience: Duration) -> Option<Vec<T>> {
         let mut state = self.state.lock();
-        if state.waiting.is_empty() && !state.is_closed && !state.is_rung && !patience.is_zero() {
+        if state.waiting.is_empty() && !state.is_closed && !patience.is_zero() {
             self.changed.wait_for(&mut state, patience);
         }
-        state.is_rung = false;
         let count = most.min(state.waiting.len());
         (count > 0 || !state.is_closed).then(|| state.waiting.drain(..count).collect())
     }
