@@ -10,7 +10,7 @@ use crate::run::{Pass, Stored};
 use crate::units::{parse_size, parse_sizes};
 
 const EXAMPLES: &str = "\
-Operations: put (fresh ids), get, lookup, lease and release (ids given). States: hot (every page touched, old blocks evicted as
+Operations: put (fresh ids), get, lookup, lease and release (ids given). States: hot (every page touched, huge pages made, old blocks evicted as
 needed), first_touch (an arena made a moment ago) and index_only (below). Paths: single (one thread in all), callers (N
 threads, each with blocks of its own), pool (one caller, its copies shared by N threads: from 8 MiB on), batch1000 (1,000 ids
 in one call). The ceiling is the best plain copy without digests (memcpy, rep movsb, streaming stores) by as many threads
@@ -25,8 +25,8 @@ Kinds of rows (--rows):
               are log-normal: median 64 KiB, sigma 1.5, those outside of 4 KiB to 64 MiB (at most a 16th of the arena)
               drawn again. used: share of the data area that blocks occupy, rounding to units included; payload: without
               it; both sampled 40 times. private, fds and left over (slots in odd states, retired blocks, ledger entries,
-              units on which tables and slots disagree) stand before > after the churn: nothing may grow, but private by a
-              megabyte or two of the measurement's own lists.
+              units on which tables and slots disagree) stand before > after the churn: nothing may grow. Private drifts by a
+              megabyte or two all the same, why is not known; tests/leaks.rs counts the library's own heap: no byte more.
   contention  lease and release by 8 processes of one thread (each with a handle of its own) and by one process of 16 threads,
               for 0.5 s at once, beside one process of one thread, in turns; on one block that all lease (hot), and on 100,000
               blocks by Zipf's law (s = 0.99). M/s: million leases a second, of all together and of each member; of one: of

@@ -21,6 +21,9 @@ use crate::units::format_size;
 
 /// Data that the blocks of an arena share when its index alone counts.
 const INDEX_ONLY_BYTES: u64 = 64 << 20;
+/// How long huge pages are waited for in all, and how long after the last one.
+const HUGE_PATIENCE: Duration = Duration::from_secs(20);
+const HUGE_QUIET: Duration = Duration::from_secs(1);
 static ARENAS: AtomicU64 = AtomicU64::new(0);
 /// Slowest touching of pages that is waited for.
 const LEAST_TOUCH_BYTES_PER_SECOND: u64 = 50 << 20;
@@ -82,7 +85,24 @@ pub(crate) fn make(parent: &Path, wanted: &Wanted) -> Result<Temporary> {
         );
         return Err(Error::new(ErrorKind::Deadline, what));
     }
+    if wanted.touched {
+        settle(&arena.arena);
+    }
     Ok(arena)
+}
+
+/// Waits until the janitor puts no more pages together into huge ones: a warm arena has that behind it.
+fn settle(arena: &Arena) {
+    let until = Instant::now() + HUGE_PATIENCE;
+    let mut seen = arena.growth().huge_pages;
+    let mut since = Instant::now();
+    while seen.bytes < arena.ready_bytes() && since.elapsed() < HUGE_QUIET && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = arena.growth().huge_pages;
+        if now.bytes != seen.bytes {
+            (seen, since) = (now, Instant::now());
+        }
+    }
 }
 
 /// An arena and its folder.

@@ -25,3 +25,12 @@ pub trait Access: Send + Sync + Debug {
     /// The digest of each 64 KiB chunk of `block`; `None` when the device failed.
     fn digests(&self, block: &Piece) -> Option<Vec<u64>>;
 }
+
+/// A device and the way to its blocks.
+#[derive(Debug)]
+pub struct DeviceAccess {
+    /// Number of the CUDA device.
+    pub ordinal: u32,
+    /// How its blocks are copied.
+    pub access: Box<dyn Access>,
+}

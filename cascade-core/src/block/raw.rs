@@ -2,7 +2,7 @@
 
 use std::ptr::NonNull;
 
-use super::{Access, chunks};
+use super::{DeviceAccess, chunks};
 use crate::copy::{self, ChunkHasher, Direction};
 use crate::memory::{Piece, SgList, Space};
 
@@ -11,8 +11,8 @@ use crate::memory::{Piece, SgList, Space};
 pub struct BlockMemory {
     ptr: NonNull<u8>,
     len: usize,
-    /// Device and way to it; `None` for memory that the CPU reads and writes.
-    device: Option<(u32, &'static dyn Access)>,
+    /// The way to it; `None` for memory that the CPU reads and writes. A thin pointer: a lease is made by the thousand.
+    device: Option<&'static DeviceAccess>,
 }
 
 // SAFETY: an address with its constructor's promise; whoever holds it may use it from any thread.
@@ -31,19 +31,19 @@ impl BlockMemory {
         Self { ptr, len, device: None }
     }
 
-    /// The block at the address `ptr` of CUDA device `device`, which only `access` reads and writes.
+    /// The block at the address `ptr` of a device, which only `device` reads and writes.
     ///
     /// # Safety
     /// As for [`BlockMemory::new`], for the device's copy engines in place of the CPU.
     #[must_use]
-    pub unsafe fn on_device(ptr: NonNull<u8>, len: usize, device: u32, access: &'static dyn Access) -> Self {
-        Self { ptr, len, device: Some((device, access)) }
+    pub unsafe fn on_device(ptr: NonNull<u8>, len: usize, device: &'static DeviceAccess) -> Self {
+        Self { ptr, len, device: Some(device) }
     }
 
     /// Where the block is.
     #[must_use]
     pub fn space(&self) -> Space {
-        self.device.map_or(Space::Host, |(device, _)| Space::Device(device))
+        self.device.map_or(Space::Host, |device| Space::Device(device.ordinal))
     }
 
     /// First byte. Not for the CPU to touch unless [`BlockMemory::space`] is the host.
@@ -114,8 +114,8 @@ impl BlockMemory {
     /// The digest of each 64 KiB chunk; `None` when the block's device failed.
     #[must_use]
     pub fn try_digests(&self) -> Option<Vec<u64>> {
-        if let Some((_, access)) = self.device {
-            return access.digests(&self.part(0, self.len)?);
+        if let Some(device) = self.device {
+            return device.access.digests(&self.part(0, self.len)?);
         }
         Some(self.digests())
     }
@@ -190,17 +190,17 @@ impl BlockMemory {
 
     /// `len` bytes from `offset` on, as a piece of device memory; `None` for host memory.
     fn part(&self, offset: usize, len: usize) -> Option<Piece> {
-        let (device, _) = self.device?;
+        let device = self.device?.ordinal;
         // SAFETY: valid for `self.len` bytes by the constructor's contract; the piece lives within a call on this block.
         unsafe { Piece::device(device, self.ptr, self.len) }.part(offset, len)
     }
 
     fn through(&self, offset: usize, len: usize, list: &SgList, direction: Direction) -> bool {
-        let Some((_, access)) = self.device else { return false };
+        let Some(device) = self.device else { return false };
         if len == 0 {
             return true;
         }
-        self.part(offset, len).is_some_and(|part| access.copy(&part, list, direction))
+        self.part(offset, len).is_some_and(|part| device.access.copy(&part, list, direction))
     }
 
     fn holds(&self, offset: usize, len: usize) -> bool {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use cascade_core::batch::{Outcome, Refusal};
-use cascade_core::block::{Access, BlockMemory};
+use cascade_core::block::{Access, BlockMemory, DeviceAccess};
 use cascade_core::clock::Clock;
 use cascade_core::copy::Direction;
 use cascade_core::id::BlockId;
@@ -66,7 +66,7 @@ pub(crate) struct Pool {
     pub(crate) budget_bytes: u64,
     state: Mutex<State>,
     clock: Arc<dyn Clock>,
-    reach: &'static Reach,
+    reach: &'static DeviceAccess,
 }
 
 impl Pool {
@@ -79,7 +79,8 @@ impl Pool {
         let slabs = Slabs::new(engine.device(), budget_bytes, slab_bytes);
         let budget_bytes = slabs.budget_bytes();
         let state = Mutex::new(State::new(slabs, QUARANTINE_GRACE));
-        let reach = Box::leak(Box::new(Reach { engine: Arc::downgrade(&engine) }));
+        let access = Box::new(Reach { engine: Arc::downgrade(&engine) });
+        let reach = Box::leak(Box::new(DeviceAccess { ordinal: engine.device().info().ordinal, access }));
         Arc::new(Self { engine, budget_bytes, state, clock, reach })
     }
 

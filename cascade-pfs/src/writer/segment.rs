@@ -7,16 +7,13 @@ use cascade_core::planted::{self, Bug};
 
 use crate::buffer::Buffer;
 use crate::config::Durability;
-use crate::core::{Core, is_invalid};
+use crate::core::{Core, is_full, is_invalid};
 use crate::fs::{File, Way};
 use crate::io as whole;
 use crate::layout::{LogEvent, PAGE_BYTES, Page, Record, SegmentHeader, footer_bytes, write_footer};
 use crate::names::{Name, SegmentId};
 
 use super::Writer;
-
-/// Room is set aside in steps: enough for many calls, and no great loss when the writer dies before it cuts the file to length.
-const ASIDE_BYTES: u64 = 64 << 20;
 
 #[derive(Debug)]
 pub(super) struct Open {
@@ -43,14 +40,23 @@ impl Open {
         !self.poisoned && self.end.saturating_add(bytes).saturating_add(footer) <= self.limit
     }
 
-    /// Has room set aside for what is written up to `end`, and some more. Best effort: without it, writes wait for each other.
+    /// Has room set aside for the whole segment, before anything is written behind its header: later, the file system would
+    /// first wait for every write under way. Best effort: without it, writes wait for each other.
     pub(super) fn set_aside(&mut self, core: &Core) {
-        if self.end <= self.aside || !self.file.is_direct() {
+        if self.aside > 0 || !self.file.is_direct() {
             return;
         }
-        let aside = self.end.next_multiple_of(ASIDE_BYTES).min(self.limit).max(self.end);
         core.counters.metadata.add(1);
-        self.aside = self.file.set_aside(aside).map_or(u64::MAX, |()| aside);
+        self.aside = match self.file.set_aside(self.limit) {
+            Ok(()) => self.limit,
+            Err(error) => {
+                if is_full(&error) {
+                    // What it got before there was no more is needed elsewhere.
+                    let _ = self.file.truncate(PAGE_BYTES as u64);
+                }
+                u64::MAX
+            }
+        };
     }
 
     pub(super) fn committed(&mut self, records: impl Iterator<Item = Record>) {

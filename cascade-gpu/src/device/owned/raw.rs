@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use cascade_core::block::{Access, BlockMemory};
+use cascade_core::block::{BlockMemory, DeviceAccess};
 use cascade_core::copy::{Direction, copy_plain};
 use cascade_core::memory::{Piece, SgList};
 
@@ -62,15 +62,13 @@ impl Hbm {
         &self,
         offset: usize,
         len: usize,
-        access: &'static dyn Access,
+        access: &'static DeviceAccess,
     ) -> Option<BlockMemory> {
         if offset.checked_add(len)? > self.len {
             return None;
         }
         // SAFETY: within the allocation, which the pool keeps for as long as a lease or reservation stands.
-        Some(unsafe {
-            BlockMemory::on_device(self.address.add(offset), len, self.device.info().ordinal, access)
-        })
+        Some(unsafe { BlockMemory::on_device(self.address.add(offset), len, access) })
     }
 }
 
