@@ -1,5 +1,9 @@
 //! Names and values of what is counted, the same in every tier.
 
+mod histogram;
+
+pub use histogram::{BUCKETS, Distribution, Histogram};
+
 /// Counters since a handle was opened and gauges of now. All byte figures count payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TierStats {
