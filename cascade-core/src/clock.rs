@@ -8,6 +8,11 @@ use std::time::{Duration, Instant};
 pub trait Clock: Send + Sync + Debug {
     /// Time since an arbitrary origin of this clock.
     fn now(&self) -> Duration;
+
+    /// Lets `time` pass for the caller.
+    fn sleep(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
 }
 
 /// The system's monotonic clock.
@@ -45,6 +50,10 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Duration {
         Duration::from_nanos(self.now_ns.load(Ordering::Relaxed))
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.advance(time);
     }
 }
 

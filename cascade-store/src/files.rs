@@ -10,7 +10,7 @@ use cascade_core::batch::{Batch, Op, Outcome, Ticket};
 use cascade_core::id::BlockId;
 use cascade_core::metrics::TierStats;
 use cascade_core::tier::{BlockMeta, Capability, Lookup, MissReason, Tier};
-use cascade_pfs::{PfsConfig, PfsTier};
+use cascade_pfs::PfsConfig;
 use parking_lot::Mutex;
 
 use crate::config::Demote;
@@ -20,6 +20,7 @@ use crate::moves::queue::Queue;
 use crate::moves::rise::Wanted;
 use crate::moves::seen::Seen;
 use crate::raw;
+use crate::seam::BottomTier;
 
 /// Requests that wait for a background thread, at most.
 const WAITING: usize = 1 << 16;
@@ -46,7 +47,7 @@ impl Hidden {
 /// The tier of files, and what the store keeps about it.
 #[derive(Debug)]
 pub(crate) struct Files {
-    pub(crate) tier: PfsTier,
+    pub(crate) tier: BottomTier,
     pub(crate) config: PfsConfig,
     pub(crate) demote: Demote,
     pub(crate) flights: Arc<Flights>,
@@ -61,7 +62,7 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    pub(crate) fn new(tier: PfsTier, config: PfsConfig, demote: Demote) -> Self {
+    pub(crate) fn new(tier: BottomTier, config: PfsConfig, demote: Demote) -> Self {
         Self {
             tier,
             config,

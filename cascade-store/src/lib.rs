@@ -28,6 +28,7 @@ mod moves;
 mod put;
 mod raw;
 mod reserve;
+mod seam;
 mod stats;
 mod store;
 mod tiers;

@@ -190,14 +190,14 @@ impl Tiers {
     /// Stores a block in files that the arena refused with `refusal`, and waits for it. The caller holds the flight of a block
     /// that replaces.
     fn spill(&self, files: &Files, block: &Block, refusal: Outcome) -> Outcome {
-        let until = Instant::now() + SPILL_PATIENCE;
+        let until = self.clock.now() + SPILL_PATIENCE;
         let outcome = loop {
             let outcome = raw::single(raw::run(files, vec![store_op(block)]));
             let is_busy = outcome == Outcome::Refused(Refusal::Throttled);
-            if !is_busy || Instant::now() >= until {
+            if !is_busy || self.clock.now() >= until {
                 break outcome;
             }
-            std::thread::sleep(NAP);
+            self.clock.sleep(NAP);
         };
         let (id, from, _) = block;
         match outcome {

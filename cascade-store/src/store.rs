@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use cascade_core::batch::{Outcome, Refusal, Ticket, ticket};
+use cascade_core::clock::SystemClock;
 use cascade_core::id::BlockId;
 use cascade_core::lease::Lease;
 use cascade_core::reservation::Reserve;
@@ -22,6 +23,7 @@ use crate::moves::rise::Wanted;
 use crate::moves::riser;
 use crate::put::Put;
 use crate::raw;
+use crate::seam::{BottomTier, TopTier};
 use crate::stats::StoreStats;
 use crate::tiers::Tiers;
 
@@ -29,6 +31,8 @@ use crate::tiers::Tiers;
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(crate) tiers: Arc<Tiers>,
+    arena: Arena,
+    pfs: Option<PfsTier>,
     config: StoreConfig,
     _background: Arc<Background>,
 }
@@ -94,36 +98,38 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_on(config: &StoreConfig, fs: Arc<dyn Fs>) -> Result<Self> {
         // Files first: what is wrong with them is said before an arena is made.
-        let files = match config.files() {
-            None => None,
+        let (pfs, files) = match config.files() {
+            None => (None, None),
             Some(wanted) => {
-                let pfs = wanted.pfs()?;
-                let tier = PfsTier::open_on(pfs.clone(), fs)?;
-                Some(Arc::new(Files::new(tier, pfs, wanted.demote)))
+                let settings = wanted.pfs()?;
+                let tier = PfsTier::open_on(settings.clone(), fs)?;
+                let files = Files::new(BottomTier::new(tier.clone()), settings, wanted.demote);
+                (Some(tier), Some(Arc::new(files)))
             }
         };
         let arena = Arena::open(&config.arena())?;
-        let tiers = Arc::new(Tiers::new(arena, files));
+        let clock = Arc::new(SystemClock::default());
+        let tiers = Arc::new(Tiers::new(TopTier::new(arena.clone()), files, clock));
         let background = Background::start(&tiers)?;
-        Ok(Self { tiers, config: config.clone(), _background: Arc::new(background) })
+        Ok(Self { tiers, arena, pfs, config: config.clone(), _background: Arc::new(background) })
     }
 
     /// What is in force: every setting, its value and where it came from, as TOML.
     #[must_use]
     pub fn in_force(&self) -> String {
-        self.config.in_force(&self.tiers.arena, self.tiers.files().map(|files| &files.config))
+        self.config.in_force(&self.arena, self.tiers.files().map(|files| &files.config))
     }
 
     /// The arena, for what only tier 2 can do.
     #[must_use]
     pub fn arena(&self) -> &Arena {
-        &self.tiers.arena
+        &self.arena
     }
 
     /// The tier of files, for what only tier 4 can do; `None` where there is none, and in a forked child.
     #[must_use]
     pub fn files(&self) -> Option<&PfsTier> {
-        self.tiers.files().map(|files| &files.tier)
+        self.tiers.files().and(self.pfs.as_ref())
     }
 
     /// Stores `bytes`: `Stored`, `Exists`, or `Refused` with the reason.

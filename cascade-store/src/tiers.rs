@@ -1,14 +1,14 @@
 //! The tiers of one store, and what goes through all of them: fetch, lease, delete.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cascade_core::batch::{Op, Outcome, Refusal};
+use cascade_core::clock::Clock;
 use cascade_core::id::BlockId;
 use cascade_core::lease::Lease;
 use cascade_core::memory::SgList;
 use cascade_core::tier::{Addressable, BlockMeta, Lookup, MissReason, Tier};
-use cascade_shm::Arena;
 use parking_lot::Mutex;
 
 use crate::chain::{Chain, Level, Rung};
@@ -16,6 +16,7 @@ use crate::files::Files;
 use crate::moves::count::{Count, add};
 use crate::moves::flights::Kind;
 use crate::raw;
+use crate::seam::TopTier;
 
 /// A fetch promotes while less than this share of the arena, in percent, is in use.
 const ROOMY_PERCENT: u64 = 90;
@@ -24,24 +25,26 @@ const FILL_AGE: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 pub(crate) struct Tiers {
-    pub(crate) arena: Arena,
+    pub(crate) arena: TopTier,
     pub(crate) chain: Chain,
     pub(crate) count: Count,
+    pub(crate) clock: Arc<dyn Clock>,
     files: Option<Arc<Files>>,
     /// Whether there was room in the arena, and when that was asked.
-    roomy: Mutex<Option<(Instant, bool)>>,
+    roomy: Mutex<Option<(Duration, bool)>>,
 }
 
 /// What a fetch or lease gives.
 pub(crate) type Answer<T> = Result<T, MissReason>;
 
 impl Tiers {
-    pub(crate) fn new(arena: Arena, files: Option<Arc<Files>>) -> Self {
+    pub(crate) fn new(arena: TopTier, files: Option<Arc<Files>>, clock: Arc<dyn Clock>) -> Self {
         let mut rungs = vec![Rung { level: Level::Arena, tier: Arc::new(arena.clone()) }];
         if let Some(files) = &files {
             rungs.push(Rung { level: Level::Files, tier: Arc::clone(files) as Arc<dyn Tier> });
         }
-        Self { arena, chain: Chain::new(rungs), count: Count::default(), files, roomy: Mutex::new(None) }
+        let (chain, count) = (Chain::new(rungs), Count::default());
+        Self { arena, chain, count, clock, files, roomy: Mutex::new(None) }
     }
 
     /// The tier of files; none in a forked child.
@@ -123,15 +126,15 @@ impl Tiers {
     }
 
     fn is_roomy(&self) -> bool {
-        let mut roomy = self.roomy.lock();
+        let (mut roomy, now) = (self.roomy.lock(), self.clock.now());
         if let Some((at, is_roomy)) = *roomy
-            && at.elapsed() < FILL_AGE
+            && now.saturating_sub(at) < FILL_AGE
         {
             return is_roomy;
         }
         let fill = self.arena.fill();
         let is_roomy = fill.used_bytes < fill.capacity_bytes / 100 * ROOMY_PERCENT;
-        *roomy = Some((Instant::now(), is_roomy));
+        *roomy = Some((now, is_roomy));
         is_roomy
     }
 

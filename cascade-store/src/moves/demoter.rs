@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cascade_core::batch::{Completer, Outcome, Refusal};
 use cascade_core::id::BlockId;
@@ -53,19 +53,19 @@ pub(crate) struct Demoter {
     limit: u64,
     /// What the last sweep found, which others may be about to copy.
     found: HashSet<BlockId>,
-    swept: Instant,
-    looked: Instant,
+    swept: Duration,
+    looked: Duration,
     /// Not before then are the files asked again.
-    rests_until: Option<Instant>,
+    rests_until: Option<Duration>,
     refused: Option<Refusal>,
-    closing: Option<Instant>,
+    closing: Option<Duration>,
 }
 
 impl Demoter {
     pub(crate) fn new(tiers: Arc<Tiers>, files: Arc<Files>) -> Self {
         let role = Role::new(tiers.arena.path());
-        let limit = IN_FLIGHT.min(tiers.arena.growth().data_bytes / 8).min(files.config.in_flight_bytes / 2);
-        let now = Instant::now();
+        let limit = IN_FLIGHT.min(tiers.arena.data_bytes() / 8).min(files.config.in_flight_bytes / 2);
+        let now = tiers.clock.now();
         Self {
             tiers,
             files,
@@ -87,22 +87,35 @@ impl Demoter {
         self.check_notes();
         loop {
             let patience = if self.waves.is_empty() { LOOK_EVERY } else { Duration::ZERO };
-            let Some(requests) = self.files.sink.take(TOGETHER, patience) else { break };
-            let is_idle = requests.is_empty();
-            self.serve(requests);
-            if self.is_over() {
+            if !self.turn(patience) || self.is_over() {
                 break;
-            }
-            if is_idle && !self.finish_one() {
-                self.look();
             }
         }
         while self.finish_one() {}
     }
 
+    /// Serves what is asked for within `patience`, or does what else there is to do; `false` when the queue is closed and empty.
+    pub(crate) fn turn(&mut self, patience: Duration) -> bool {
+        let Some(requests) = self.files.sink.take(TOGETHER, patience) else { return false };
+        let is_idle = requests.is_empty();
+        self.serve(requests);
+        if is_idle && !self.finish_one() {
+            self.look();
+        }
+        true
+    }
+
+    fn now(&self) -> Duration {
+        self.tiers.clock.now()
+    }
+
+    fn since(&self, then: Duration) -> Duration {
+        self.now().saturating_sub(then)
+    }
+
     /// Takes back what the arena notes of copies that these files do not have: other files may have been below it before, or
     /// somebody removed them.
-    fn check_notes(&self) {
+    pub(crate) fn check_notes(&self) {
         for (id, digest) in self.tiers.arena.kept() {
             if self.files.meta(&id).is_none_or(|meta| meta.digest != digest) {
                 self.tiers.arena.note_below(&id, digest, Below::Absent);
@@ -115,7 +128,8 @@ impl Demoter {
         if !self.files.sink.is_closed() {
             return false;
         }
-        self.closing.get_or_insert_with(Instant::now).elapsed() > CLOSE_WITHIN
+        let now = self.now();
+        now.saturating_sub(*self.closing.get_or_insert(now)) > CLOSE_WITHIN
     }
 
     fn serve(&mut self, requests: Vec<Request>) {
@@ -157,18 +171,18 @@ impl Demoter {
     }
 
     /// Waits for the oldest wave; `false` when there is none.
-    fn finish_one(&mut self) -> bool {
+    pub(crate) fn finish_one(&mut self) -> bool {
         let Some(wave) = self.waves.pop_front() else { return false };
         self.bytes -= wave.bytes;
         if let Some(why) = self.tiers.finish_sink(&self.files, wave).refused {
             self.refused = Some(why);
-            self.rests_until = Some(Instant::now() + REST);
+            self.rests_until = Some(self.now() + REST);
         }
         true
     }
 
     fn rests(&self) -> bool {
-        self.rests_until.is_some_and(|until| Instant::now() < until)
+        self.rests_until.is_some_and(|until| self.now() < until)
     }
 
     /// Copies every block of the arena that the files lack; why some are left.
@@ -190,15 +204,15 @@ impl Demoter {
         self.files.forget_hidden();
         match self.files.demote {
             Demote::Off => {}
-            Demote::Through if self.swept.elapsed() >= SWEEP_EVERY => self.sweep(),
-            Demote::Back if self.looked.elapsed() >= LOOK_EVERY => self.relieve(),
+            Demote::Through if self.since(self.swept) >= SWEEP_EVERY => self.sweep(),
+            Demote::Back if self.since(self.looked) >= LOOK_EVERY => self.relieve(),
             Demote::Through | Demote::Back => {}
         }
     }
 
     /// Copies what two sweeps found: what was put by a process that died, or was refused before.
     fn sweep(&mut self) {
-        self.swept = Instant::now();
+        self.swept = self.now();
         if !self.role.tend() {
             return;
         }
@@ -212,7 +226,7 @@ impl Demoter {
 
     /// Copies the coldest blocks while the arena is full of blocks that would be lost.
     fn relieve(&mut self) {
-        self.looked = Instant::now();
+        self.looked = self.now();
         let fill = self.tiers.arena.fill();
         let share = |percent: u64| fill.capacity_bytes / 100 * percent;
         if fill.used_bytes <= share(HIGH_PERCENT) || !self.role.tend() {

@@ -1,7 +1,7 @@
 //! From files up: a block is read straight into its final place in the arena, verified, sealed, and leased.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cascade_core::batch::{Batch, Completer, Op, Outcome, Refusal, Ticket};
 use cascade_core::id::BlockId;
@@ -59,7 +59,7 @@ impl Tiers {
         wanted: &[(BlockId, BlockMeta)],
         mut done: impl FnMut(usize, Risen),
     ) {
-        let ahead = AHEAD.min(self.arena.growth().data_bytes / 8);
+        let ahead = AHEAD.min(self.arena.data_bytes() / 8);
         let (mut reading, mut bytes) = (VecDeque::<Box<Rising>>::new(), 0_u64);
         let mut elsewhere = Vec::new();
         for (at, (id, meta)) in wanted.iter().enumerate() {
@@ -146,7 +146,7 @@ impl Tiers {
 
     /// The lease on a block that another thread or process has in hand.
     fn await_other(&self, files: &Files, id: &BlockId, meta: BlockMeta) -> Risen {
-        let until = Instant::now() + PATIENCE;
+        let until = self.clock.now() + PATIENCE;
         loop {
             let rose = files.flights.wait(id);
             if let Ok(lease) = self.arena.lease(id) {
@@ -162,10 +162,10 @@ impl Tiers {
                     Begun::Elsewhere => Err(MissReason::Throttled),
                 };
             }
-            if Instant::now() >= until {
+            if self.clock.now() >= until {
                 return Err(MissReason::Throttled);
             }
-            std::thread::sleep(NAP);
+            self.clock.sleep(NAP);
         }
     }
 }
