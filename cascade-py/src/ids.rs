@@ -3,6 +3,7 @@
 use cascade_core::{id, keyspace, units};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::buffers::Buffer;
@@ -176,6 +177,11 @@ impl KeySpace {
     /// An engine's own block hash as an id of this key space.
     fn foreign(&self, hash: &[u8]) -> BlockId {
         BlockId(id::BlockId::foreign(&self.root, hash))
+    }
+
+    /// Many of them.
+    fn foreign_batch(&self, hashes: Vec<PyBackedBytes>) -> Vec<BlockId> {
+        hashes.iter().map(|hash| BlockId(id::BlockId::foreign(&self.root, hash))).collect()
     }
 
     fn __repr__(&self) -> String {

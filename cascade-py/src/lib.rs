@@ -4,6 +4,7 @@ mod buffers;
 mod command;
 mod ids;
 mod lease;
+mod pages;
 mod raw;
 mod store;
 
@@ -36,6 +37,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<ids::BlockId>()?;
     module.add_class::<ids::KeySpace>()?;
     module.add_class::<lease::Lease>()?;
+    module.add_class::<pages::Fill>()?;
+    module.add_class::<pages::Pages>()?;
     module.add_class::<store::Store>()?;
     module.add_function(wrap_pyfunction!(ids::parse_size, module)?)?;
     module.add_function(wrap_pyfunction!(command::run_command, module)?)?;

@@ -14,6 +14,7 @@ use pyo3::types::PyDict;
 use crate::buffers::Buffer;
 use crate::ids::{to_id, to_ids};
 use crate::lease::Lease;
+use crate::pages::{Fill, Pages};
 use crate::raise;
 
 /// A store embedded in this process.
@@ -171,6 +172,44 @@ impl Store {
         let (store, ids) = (self.open()?, to_ids(ids)?);
         let leases = py.detach(|| store.lease_batch(&ids));
         Ok(leases.into_iter().map(|lease| lease.ok().map(Lease::new)).collect())
+    }
+
+    /// Stores a block from each row of the pages.
+    #[pyo3(signature = (ids, pages, rows, prefix=false))]
+    fn put_pages(
+        &self,
+        py: Python<'_>,
+        ids: &Bound<'_, PyAny>,
+        pages: &Bound<'_, Pages>,
+        rows: Vec<usize>,
+        prefix: bool,
+    ) -> PyResult<Vec<&'static str>> {
+        let outcomes = pages.get().put(py, &self.open()?, &to_ids(ids)?, &rows, prefix)?;
+        Ok(outcomes.into_iter().map(outcome_name).collect())
+    }
+
+    /// Loads a block into each row of the pages; for each whether it was loaded.
+    fn get_pages(
+        &self,
+        py: Python<'_>,
+        ids: &Bound<'_, PyAny>,
+        pages: &Bound<'_, Pages>,
+        rows: Vec<usize>,
+    ) -> PyResult<Vec<bool>> {
+        pages.get().get(py, &self.open()?, &to_ids(ids)?, &rows)
+    }
+
+    /// Room for blocks that are filled from the pages part by part.
+    #[pyo3(signature = (ids, pages, rows, prefix=false))]
+    fn fill_pages(
+        &self,
+        py: Python<'_>,
+        ids: &Bound<'_, PyAny>,
+        pages: Py<Pages>,
+        rows: Vec<usize>,
+        prefix: bool,
+    ) -> PyResult<Fill> {
+        Fill::new(py, &self.open()?, &to_ids(ids)?, pages, rows, prefix)
     }
 
     fn longest_prefix(&self, ids: &Bound<'_, PyAny>) -> PyResult<usize> {

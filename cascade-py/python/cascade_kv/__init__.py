@@ -6,15 +6,19 @@ after ``import cascade_kv as cascade_cpp``.
 """
 
 from ._native import BlockId, KeySpace, Store, __version__, parse_size
+from ._native import Fill as Fill
 from ._native import Lease as Lease
+from ._native import Pages as Pages
 from ._prototype import CascadeConfig, CascadeStore, compute_block_id
 
 __all__ = [
     "BlockId",
     "CascadeConfig",
     "CascadeStore",
+    "Fill",
     "KeySpace",
     "Lease",
+    "Pages",
     "Store",
     "__version__",
     "compute_block_id",

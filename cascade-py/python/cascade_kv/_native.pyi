@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from typing_extensions import Buffer
 
-__all__ = ["__version__", "BlockId", "KeySpace", "Lease", "Store", "parse_size", "run_command"]
+__all__ = ["__version__", "BlockId", "Fill", "KeySpace", "Lease", "Pages", "Store", "parse_size", "run_command"]
 
 __version__: str
 
@@ -87,6 +87,8 @@ class KeySpace:
         `extra` holds one value for each whole block (hashes of images, cache salts). ValueError when it does not."""
     def foreign(self, hash: bytes) -> BlockId:
         """An engine's own block hash as an id of this key space."""
+    def foreign_batch(self, hashes: Sequence[bytes]) -> list[BlockId]:
+        """:meth:`foreign` for many."""
 
 @final
 class Lease:
@@ -106,6 +108,34 @@ class Lease:
         """Gives the pin back; BufferError while arrays made from the lease exist."""
     def __enter__(self) -> Self: ...
     def __exit__(self, *_exception: type[BaseException] | BaseException | TracebackType | None) -> None: ...
+
+@final
+class Pages:
+    """Memory of an engine's pages: writable arrays of as many rows each. Row r of all of them, in order, is one block.
+
+    The arrays stay exported as long as this lives. Each has two dimensions or more, and rows that are contiguous; the rows
+    may lie apart. ValueError says what is wrong with one."""
+
+    def __new__(cls, arrays: Iterable[Buffer]) -> Self: ...
+    @property
+    def rows(self) -> int:
+        """Rows of each array."""
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a block: a row of every array."""
+    def __len__(self) -> int:
+        """Number of arrays: parts of a block."""
+    def scatter(self, leases: Sequence[Lease | None], rows: Sequence[int], part: int) -> list[bool]:
+        """Copies one part of leased blocks to its rows; for each whether it was copied. ValueError for a wrong row or part."""
+
+@final
+class Fill:
+    """Blocks that are filled part by part, from :meth:`Store.fill_pages`. Without :meth:`seal` they were never there."""
+
+    def part(self, part: int) -> None:
+        """Copies one part of every row into its block."""
+    def seal(self) -> list[_PutResult]:
+        """Makes the blocks visible, once: a result for each."""
 
 @final
 class Store:
@@ -155,6 +185,16 @@ class Store:
         """Copies many blocks; a length, or None (also for an array that is too short), for each."""
     def lease_batch(self, ids: Iterable[BlockId | str]) -> list[Lease | None]:
         """Pins many blocks; what only the files have is read several at once."""
+    def put_pages(
+        self, ids: Iterable[BlockId | str], pages: Pages, rows: Sequence[int], prefix: bool = False
+    ) -> list[_PutResult]:
+        """Stores a block from each row of `pages`; a result for each. ValueError for a wrong row, or one named twice."""
+    def get_pages(self, ids: Iterable[BlockId | str], pages: Pages, rows: Sequence[int]) -> list[bool]:
+        """Loads a block into each row of `pages`; for each whether it was loaded. What a row holds after a failure is unknown.
+
+        A block of another length than a row is a failure. ValueError for a wrong row, or one named twice."""
+    def fill_pages(self, ids: Iterable[BlockId | str], pages: Pages, rows: Sequence[int], prefix: bool = False) -> Fill:
+        """Room for blocks that are filled from the rows part by part, as layers are computed."""
     def longest_prefix(self, ids: Iterable[BlockId | str]) -> int:
         """How many leading ids are stored, in any tier."""
     def lookup(self, ids: Iterable[BlockId | str]) -> list[int | None]:

@@ -22,6 +22,11 @@ impl Lease {
     pub(crate) fn new(inner: lease::Lease) -> Self {
         Self { len: inner.len(), inner: Mutex::new(Some(inner)), exports: AtomicUsize::new(0) }
     }
+
+    /// What `copy` says of the pinned block; `false` when it is pinned no more. The pin is held meanwhile.
+    pub(crate) fn with(&self, copy: impl FnOnce(&lease::Lease) -> bool) -> bool {
+        self.inner.lock().as_ref().filter(|lease| lease.is_valid()).is_some_and(copy)
+    }
 }
 
 #[pymethods]
