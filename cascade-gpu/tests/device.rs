@@ -181,7 +181,9 @@ fn digests(bytes: &[u8]) -> Vec<u64> {
 fn scattered_pages_go_both_ways_by_every_way() {
     let device: Arc<dyn Device> = SimDevice::new(256 << 20);
     let engine = CopyEngine::new(&device, engine_options()).unwrap();
-    for way in [None, Some(Way::Dma), Some(Way::Batch), Some(Way::Kernel { ctas: 4 })] {
+    for way in
+        [None, Some(Way::Dma), Some(Way::Batch), Some(Way::Kernel { ctas: 4 }), Some(Way::Move { ctas: 4 })]
+    {
         engine.force(way);
         // Pages of Llama at TP 1 and 8, of an MLA model, and of an odd length that no digest kernel walks.
         for (page_bytes, count) in [(32_768, 130), (4096, 1025), (18_432, 122), (520, 1000), (1001, 500)] {
@@ -198,6 +200,145 @@ fn scattered_pages_go_both_ways_by_every_way() {
             assert!(buffer.bytes_mut().unwrap() == &*bytes, "{page_bytes} x {count} by {way:?}");
         }
     }
+}
+
+/// Registered host memory with these bytes.
+fn registered(engine: &CopyEngine, bytes: &[u8]) -> (HostBuffer, Piece) {
+    let mut buffer = HostBuffer::zeroed(bytes.len());
+    buffer.bytes_mut().unwrap().copy_from_slice(bytes);
+    let piece = buffer.piece();
+    assert!(engine.registry().add_in_background(&piece, Arc::new(buffer.clone())));
+    engine.registry().finish().unwrap();
+    (buffer, piece)
+}
+
+/// The part of a registered buffer that begins at a multiple of 16, and `len` bytes of it.
+fn aligned(piece: &Piece, len: usize) -> Piece {
+    piece.part((piece.as_ptr() as usize).wrapping_neg() % 16, len).unwrap()
+}
+
+#[test]
+fn pages_of_registered_memory_go_both_ways_in_one_pass() {
+    let sim = SimDevice::new(256 << 20);
+    let device: Arc<dyn Device> = sim.clone();
+    let engine = CopyEngine::new(&device, engine_options()).unwrap();
+    engine.force(Some(Way::Move { ctas: 4 }));
+    // Few pages are one launch, many are several; the last chunk is short, the last page may be.
+    for (page_bytes, count, less) in
+        [(32_768, 130, 0), (4096, 3001, 0), (18_432, 122, 16), (512, 5000, 496), (70_000, 1, 0), (528, 33, 0)]
+    {
+        let len = page_bytes * count - less;
+        let hbm = Arc::new(Hbm::new(&device, page_bytes * count).unwrap());
+        let bytes = content(page_bytes as u64, 1, len);
+        let (_from, host) = registered(&engine, &[&bytes[..], &[0; 16]].concat());
+        let before = aligned(&host, len);
+        let in_place = {
+            let mut filled = vec![0; len];
+            // The buffer need not begin at a multiple of 16: what is copied is read back as it lies.
+            let shift = before.as_ptr() as usize - host.as_ptr() as usize;
+            filled.copy_from_slice(&[&bytes[..], &[0; 16]].concat()[shift..shift + len]);
+            filled
+        };
+        let got = engine.copy(pages(&hbm, page_bytes, count), before.into(), len, Digested::Destination);
+        assert_eq!(got.unwrap().unwrap(), digests(&in_place), "{page_bytes} x {count} in");
+        let mut buffer = HostBuffer::zeroed(len + 16);
+        let fresh = CopyEngine::new(&device, engine_options()).unwrap();
+        fresh.force(Some(Way::Move { ctas: 4 }));
+        let piece = buffer.piece();
+        assert!(fresh.registry().add_in_background(&piece, Arc::new(())));
+        fresh.registry().finish().unwrap();
+        let into = aligned(&piece, len);
+        let shift = into.as_ptr() as usize - piece.as_ptr() as usize;
+        let got = fresh.copy(into.into(), pages(&hbm, page_bytes, count), len, Digested::Source);
+        assert_eq!(got.unwrap().unwrap(), digests(&in_place), "{page_bytes} x {count} out");
+        drop((fresh, piece));
+        assert!(buffer.bytes_mut().unwrap()[shift..shift + len] == in_place, "{page_bytes} x {count}");
+    }
+}
+
+#[test]
+fn a_page_of_another_length_far_down_the_list_changes_the_way() {
+    let sim = SimDevice::new(64 << 20);
+    let device: Arc<dyn Device> = sim.clone();
+    let engine = CopyEngine::new(&device, engine_options()).unwrap();
+    engine.force(Some(Way::Move { ctas: 4 }));
+    let (page, count) = (4096, 2500);
+    let len = page * count;
+    let hbm = Arc::new(Hbm::new(&device, len + page).unwrap());
+    let bytes = content(9, 1, len);
+    let (_keep, host) = registered(&engine, &bytes);
+    let mut list = SgList::new();
+    (0..count - 1).for_each(|index| list.push(hbm.piece((index + 1) * page, page).unwrap()));
+    // Two halves in place of the last page but the one: no table of pages says that.
+    list.push(hbm.piece(0, page / 2).unwrap());
+    list.push(hbm.piece(count * page, page / 2).unwrap());
+    assert_eq!(engine.copy(list.clone(), host.into(), len, Digested::Destination).unwrap(), None);
+    let mut buffer = HostBuffer::zeroed(len);
+    engine.copy(buffer.piece().into(), list, len, Digested::Nothing).unwrap();
+    assert!(buffer.bytes_mut().unwrap() == &*bytes);
+}
+
+#[test]
+fn an_engine_measures_its_ways() {
+    let device: Arc<dyn Device> = SimDevice::new(64 << 20);
+    let engine = CopyEngine::new(&device, engine::Options::default()).unwrap();
+    println!("{}", engine.ways());
+    assert!(!engine.is_lost());
+}
+
+#[test]
+fn a_transfer_that_gets_no_event_is_waited_for() {
+    let sim = SimDevice::new(64 << 20);
+    let device: Arc<dyn Device> = sim.clone();
+    let engine = CopyEngine::new(&device, engine_options()).unwrap();
+    let hbm = Arc::new(Hbm::new(&device, MIB).unwrap());
+    let (mut buffer, host) = registered(&engine, &content(1, 1, MIB));
+    engine.copy(hbm.piece(0, MIB).unwrap().into(), host.clone().into(), MIB, Digested::Nothing).unwrap();
+    let (_other, into) = registered(&engine, &vec![0; MIB]);
+    sim.refuse_events(1);
+    sim.pause();
+    std::thread::scope(|scope| {
+        let copy = scope.spawn(|| {
+            engine.start(into.clone().into(), hbm.piece(0, MIB).unwrap().into(), MIB, Digested::Nothing, None)
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        // The copy is queued, and nobody knows its end: who asked for it must not get its memory back yet.
+        assert!(!copy.is_finished());
+        sim.resume();
+        assert!(copy.join().unwrap().is_err());
+    });
+    drop((host, engine));
+    assert!(buffer.bytes_mut().is_some());
+}
+
+#[test]
+fn a_lease_without_an_event_and_a_tier_that_ends_wait_for_the_stream() {
+    let sim = SimDevice::new(64 << 20);
+    let tier = tier_on(std::slice::from_ref(&sim), MIB as u64);
+    put(&tier, 1, MIB);
+    let stream = sim.stream().unwrap();
+    let (first, second) = (tier.get_gpu_ptr(&id(1)).unwrap(), tier.get_gpu_ptr(&id(1)).unwrap());
+    let record = |sim: &SimDevice| sim.record(stream).unwrap();
+    sim.pause();
+    let _work = record(&sim);
+    sim.refuse_events(1);
+    std::thread::scope(|scope| {
+        let released = scope.spawn(move || first.release_after(stream));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!released.is_finished(), "the stream may still read");
+        sim.resume();
+        released.join().unwrap();
+    });
+    sim.pause();
+    second.release_after(stream);
+    std::thread::scope(|scope| {
+        let ended = scope.spawn(move || drop(tier));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!ended.is_finished(), "the stream may still read");
+        sim.resume();
+        ended.join().unwrap();
+    });
+    assert_eq!(sim.held(), 0);
 }
 
 #[test]

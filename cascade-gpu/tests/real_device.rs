@@ -98,11 +98,40 @@ fn digests_of_the_device_are_those_of_the_cpu() {
 
 #[test]
 #[ignore = "needs a GPU"]
+fn digests_on_the_way_are_those_of_the_cpu() {
+    let device = device();
+    let engine = CopyEngine::new(&device, options(0, 0).engine).unwrap();
+    engine.force(Some(Way::Move { ctas: 32 }));
+    let hbm = Arc::new(Hbm::new(&device, 64 * MIB).unwrap());
+    let bytes = content(6, 1, 64 * MIB);
+    let (_keep, whole) = registered(&engine, &bytes);
+    let mut back = HostBuffer::zeroed(64 * MIB);
+    let into = back.piece();
+    assert!(engine.registry().add_in_background(&into, Arc::new(back.clone())));
+    engine.registry().finish().unwrap();
+    for len in [16, 32, 496, 512, 528, 4096, 4112, 65_520, 65_536, 65_552, MIB + 48, 64 * MIB] {
+        let expected = digests(&bytes[..len]);
+        let part = |whole: &Piece| SgList::from(whole.part(0, len).unwrap());
+        let there = || SgList::from(hbm.piece(0, len).unwrap());
+        let got = engine.copy(there(), part(&whole), len, Digested::Destination).unwrap();
+        assert_eq!(got.as_ref(), Some(&expected), "{len} bytes in");
+        let lying = engine.digests(&hbm.piece(0, len).unwrap()).unwrap();
+        assert_eq!(lying.as_ref(), Some(&expected), "{len} bytes as they lie");
+        let got = engine.copy(part(&into), there(), len, Digested::Source).unwrap();
+        assert_eq!(got.as_ref(), Some(&expected), "{len} bytes out");
+    }
+    drop((engine, into));
+    assert!(back.bytes_mut().unwrap() == &*bytes);
+}
+
+#[test]
+#[ignore = "needs a GPU"]
 fn scattered_pages_go_both_ways_by_every_way() {
     let device = device();
     let engine = CopyEngine::new(&device, engine::Options::default()).unwrap();
     println!("calibrated: {}", engine.ways());
     let mut ways = vec![None, Some(Way::Dma), Some(Way::Kernel { ctas: 1 }), Some(Way::Kernel { ctas: 32 })];
+    ways.extend([Some(Way::Move { ctas: 1 }), Some(Way::Move { ctas: 32 })]);
     ways.extend(device.info().has_batched_copies.then_some(Some(Way::Batch)));
     for way in ways {
         for (page_bytes, count) in

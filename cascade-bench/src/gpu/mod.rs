@@ -56,6 +56,7 @@ pub fn measure(options: &Options, progress: Progress<'_>) -> Result<Results> {
     for model in MODELS {
         step(model.name);
         results.rows.extend(pages::model(&rig, model)?);
+        results.notes.push(pages::handing_over(&rig, model)?);
     }
     step("digests");
     results.rows.push(whole::digests(&rig)?);

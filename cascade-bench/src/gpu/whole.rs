@@ -8,6 +8,7 @@ use cascade_core::id::BlockId;
 use cascade_core::memory::{Piece, SgList};
 use cascade_core::tier::PutMeta;
 use cascade_core::{Error, ErrorKind};
+use cascade_gpu::engine::Way;
 
 use super::rig::{Rig, failed};
 use crate::memory::Region;
@@ -24,6 +25,7 @@ fn parts(whole: &Piece, bytes: usize, count: usize) -> Vec<Piece> {
 }
 
 /// Host memory from which and to which blocks go.
+#[derive(Clone, Copy)]
 struct Hosts<'a> {
     path: &'a str,
     from: &'a Arc<Region>,
@@ -37,6 +39,14 @@ pub(super) fn registered(rig: &Rig, block: u64) -> Result<Vec<Row>> {
     if Rig::laps(block) > 1 {
         rows.push(batch(rig, block, true)?);
         rows.push(batch(rig, block, false)?);
+    }
+    // What calibration chose from.
+    for way in [Way::Dma, Way::Move { ctas: 32 }] {
+        rig.engine.force(Some(way));
+        let path = format!("registered {way}");
+        let measured = one_way(rig, block, &Hosts { path: &path, ..hosts });
+        rig.engine.force(None);
+        rows.extend(measured?);
     }
     Ok(rows)
 }

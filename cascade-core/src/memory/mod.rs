@@ -2,6 +2,9 @@
 
 mod raw;
 
+use std::any::Any;
+use std::sync::Arc;
+
 pub use raw::{HostBuffer, Piece};
 
 /// Where a piece lives.
@@ -39,6 +42,19 @@ impl SgList {
     #[must_use]
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
+    }
+
+    /// What keeps the pieces' memory alive, one for neighbours that share it: all that an operation must hold once the list has
+    /// been read. A list of pages has one owner, and a hundred thousand references to it.
+    #[must_use]
+    pub fn into_owners(self) -> Vec<Arc<dyn Any + Send + Sync>> {
+        let mut owners: Vec<Arc<dyn Any + Send + Sync>> = Vec::new();
+        for owner in self.pieces.into_iter().filter_map(Piece::into_owner) {
+            if owners.last().is_none_or(|last| !Arc::ptr_eq(last, &owner)) {
+                owners.push(owner);
+            }
+        }
+        owners
     }
 
     /// Sum of the pieces' lengths in bytes.

@@ -123,6 +123,12 @@ impl Piece {
         self.private
     }
 
+    /// What keeps the memory alive, without the piece; `None` where the caller promised it.
+    #[must_use]
+    pub fn into_owner(self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.keep
+    }
+
     /// Whether operations may write here.
     #[must_use]
     pub fn is_writable(&self) -> bool {

@@ -7,7 +7,10 @@ pub(super) const COPY: &str = include_str!("../../kernels/copy.ptx");
 /// PTX of `kernels/digest.cu`.
 pub(super) const DIGEST: &str = include_str!("../../kernels/digest.ptx");
 
-/// Threads of a block of the copy kernel.
+/// PTX of `kernels/move.cu`.
+pub(super) const MOVE: &str = include_str!("../../kernels/move.ptx");
+
+/// Threads of a block of the copy kernel, and of the one that copies by pages.
 pub(super) const COPY_THREADS: u32 = 512;
 /// Threads of a block of the digest kernel, `THREADS` there.
 pub(super) const DIGEST_THREADS: u32 = 256;
@@ -25,6 +28,26 @@ pub(super) fn digest_tables() -> Vec<u64> {
     }
     words.extend((0..threads).map(|thread| combine(ONE, 0, 8 * (threads - thread))));
     words.extend((0..256u64).map(|value| combine(value, 0, 1)));
+    words.push(POLYNOMIAL);
+    words
+}
+
+/// Bytes between the words that one thread of the kernel that copies by pages folds, `ROW` there.
+const ROW_BYTES: u64 = 512;
+/// Words of a chunk.
+const CHUNK_WORDS: u64 = 8192;
+
+/// `struct Tables` of the kernel that copies by pages, as words.
+pub(super) fn move_tables() -> Vec<u64> {
+    let mut words = Vec::with_capacity(8 * 256 + 8193 + 1);
+    for byte in 0..8 {
+        words.extend((0..256u64).map(|value| combine(value << (8 * byte), 0, ROW_BYTES)));
+    }
+    words.push(ONE);
+    for _ in 0..CHUNK_WORDS {
+        let last = words.last().copied().unwrap_or(ONE);
+        words.push(combine(last, 0, 8));
+    }
     words.push(POLYNOMIAL);
     words
 }
@@ -81,12 +104,50 @@ mod tests {
         }
     }
 
+    /// What the kernel that copies by pages does, word for word.
+    fn by_warps(tables: &[u64], bytes: &[u8]) -> u64 {
+        let (row, power, polynomial) = (&tables[..2048], &tables[2048..2048 + 8193], tables[2048 + 8193]);
+        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+        let fold = |sum: u64, next: u64| {
+            let bytes = sum.to_le_bytes().into_iter().enumerate();
+            bytes.fold(next, |next, (b, v)| next ^ row[256 * b + v as usize])
+        };
+        let mut state = 0;
+        for thread in 0..COPY_THREADS as usize {
+            let base = thread / 32 * 8 * 512 + thread % 32 * 16;
+            if base >= bytes.len() {
+                continue;
+            }
+            let (mut even, mut odd, mut last) = (word(base), word(base + 8), base);
+            if base == 0 {
+                even = !even;
+            }
+            for at in (1..8).map(|j| base + j * 512).take_while(|at| *at < bytes.len()) {
+                (even, odd, last) = (fold(even, word(at)), fold(odd, word(at + 8)), at);
+            }
+            let left = (bytes.len() - last) / 8;
+            state ^= times(power[left], even, polynomial) ^ times(power[left - 1], odd, polynomial);
+        }
+        !state
+    }
+
+    #[test]
+    fn warps_add_up_to_the_digest() {
+        let tables = move_tables();
+        assert_eq!(tables.len(), 2048 + 8193 + 1);
+        let bytes: Vec<u8> = (0..65_536u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+        for len in [16, 32, 496, 512, 528, 4096, 4112, 10_000, 32_768, 65_520, 65_536] {
+            assert_eq!(by_warps(&tables, &bytes[..len]), crc64(&bytes[..len]), "{len} bytes");
+        }
+    }
+
     /// The first line of each PTX names the sources and the text that it was made of: `cargo xtask kernels` writes it.
     #[test]
     fn the_ptx_is_of_these_sources() {
         let all = [
             (COPY, &include_bytes!("../../kernels/copy.cu")[..]),
             (DIGEST, &include_bytes!("../../kernels/digest.cu")[..]),
+            (MOVE, &include_bytes!("../../kernels/move.cu")[..]),
         ];
         for (ptx, source) in all {
             let (head, text) = ptx.split_once('\n').unwrap();

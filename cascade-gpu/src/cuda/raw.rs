@@ -9,7 +9,7 @@ use cudarc::driver::sys::{
 };
 
 use super::kernels;
-use crate::device::{Device, DigestJob, Event, Fault, Info, Run, Stream};
+use crate::device::{Device, DigestJob, Event, Fault, Info, MoveJob, Run, Stream};
 use crate::driver;
 
 /// Of `cuMemHostAlloc` and `cuMemHostRegister`: good for every context, and at an address of the device.
@@ -37,10 +37,12 @@ pub(super) struct CudaDevice {
     info: Info,
     device: i32,
     context: CUcontext,
-    modules: [CUmodule; 2],
+    modules: [CUmodule; 3],
     copy: CUfunction,
     digest: CUfunction,
-    tables: u64,
+    mover: CUfunction,
+    /// Tables of the kernels that digest: `digest`'s and `mover`'s.
+    tables: [u64; 2],
 }
 
 // SAFETY: handles of the driver, which any thread may use.
@@ -88,10 +90,11 @@ impl CudaDevice {
             info,
             device,
             context,
-            modules: [null_mut(); 2],
+            modules: [null_mut(); 3],
             copy: null_mut(),
             digest: null_mut(),
-            tables: 0,
+            mover: null_mut(),
+            tables: [0; 2],
         };
         opened.load()?;
         Ok(opened)
@@ -101,13 +104,16 @@ impl CudaDevice {
         let _current = self.enter()?;
         (self.modules[0], self.copy) = function(kernels::COPY, c"cascade_copy")?;
         (self.modules[1], self.digest) = function(kernels::DIGEST, c"cascade_digest")?;
-        let words = kernels::digest_tables();
-        let bytes = size_of_val(words.as_slice());
-        // SAFETY: a place for the result; the copy reads a vector of that size and is over when the call returns.
-        unsafe {
-            check("cuMemAlloc", sys::cuMemAlloc_v2(&raw mut self.tables, bytes))?;
-            check("cuMemcpyHtoD", sys::cuMemcpyHtoD_v2(self.tables, words.as_ptr().cast(), bytes))
+        (self.modules[2], self.mover) = function(kernels::MOVE, c"cascade_move")?;
+        for (table, words) in self.tables.iter_mut().zip([kernels::digest_tables(), kernels::move_tables()]) {
+            let bytes = size_of_val(words.as_slice());
+            // SAFETY: a place for the result; the copy reads a vector of that size and is over when the call returns.
+            unsafe {
+                check("cuMemAlloc", sys::cuMemAlloc_v2(table, bytes))?;
+                check("cuMemcpyHtoD", sys::cuMemcpyHtoD_v2(*table, words.as_ptr().cast(), bytes))?;
+            }
         }
+        Ok(())
     }
 
     fn enter(&self) -> Result<Current, Fault> {
@@ -284,6 +290,12 @@ impl Device for CudaDevice {
         }
     }
 
+    fn finish(&self, stream: Stream) -> Result<(), Fault> {
+        let _current = self.enter()?;
+        // SAFETY: the stream lives through the call.
+        check("cuStreamSynchronize", unsafe { sys::cuStreamSynchronize(stream.0 as CUstream) })
+    }
+
     fn end_event(&self, event: Event) {
         if let Ok(_current) = self.enter() {
             // SAFETY: an event of `record`, ended once; the driver keeps what is still needed of it.
@@ -366,11 +378,30 @@ impl Device for CudaDevice {
         unsafe { launch(self.copy, stream, ctas.max(1), kernels::COPY_THREADS, &mut arguments) }
     }
 
+    unsafe fn move_pages(&self, stream: Stream, job: &MoveJob) -> Result<(), Fault> {
+        let _current = self.enter()?;
+        let blocks = u32::try_from(job.chunks).unwrap_or(u32::MAX).min(job.ctas).max(1);
+        let (mut tables, mut dst, mut src) = (self.tables[1], job.dst, job.src);
+        let (mut len, mut chunk, mut chunks, mut out) = (job.len, job.chunk, job.chunks, job.out);
+        let mut arguments = [
+            argument(&mut tables),
+            argument(&mut dst),
+            argument(&mut src),
+            argument(&mut len),
+            argument(&mut chunk),
+            argument(&mut chunks),
+            argument(&mut out),
+        ];
+        // SAFETY: the kernel's parameters are these seven, the sides as `Side` lays them out; it touches what the job says, by
+        // the caller's contract.
+        unsafe { launch(self.mover, stream, blocks, kernels::COPY_THREADS, &mut arguments) }
+    }
+
     unsafe fn digest(&self, stream: Stream, job: &DigestJob) -> Result<(), Fault> {
         let _current = self.enter()?;
         let chunks = job.len.div_ceil(cascade_core::digest::CHUNK_BYTES as u64);
         let blocks = u32::try_from(chunks).unwrap_or(u32::MAX).min(job.ctas).max(1);
-        let (mut tables, mut base, mut pages) = (self.tables, job.base, job.pages);
+        let (mut tables, mut base, mut pages) = (self.tables[0], job.base, job.pages);
         let (mut page_bytes, mut len, mut out) = (job.page_bytes, job.len, job.out);
         let mut arguments = [
             argument(&mut tables),
@@ -390,7 +421,9 @@ impl Drop for CudaDevice {
         if let Ok(_current) = self.enter() {
             // SAFETY: made by `load` or null, which the driver refuses; whoever used the device has dropped what it owned.
             unsafe {
-                sys::cuMemFree_v2(self.tables);
+                for table in self.tables {
+                    sys::cuMemFree_v2(table);
+                }
                 for module in self.modules {
                     sys::cuModuleUnload(module);
                 }

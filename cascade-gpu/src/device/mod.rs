@@ -9,7 +9,7 @@ use std::fmt;
 
 pub use owned::{Hbm, Pinned};
 pub(crate) use raw::issue;
-pub use raw::{Device, DigestJob, Stream};
+pub use raw::{Device, DigestJob, MoveJob, Stream};
 pub(crate) use registry::Ranges;
 pub use registry::Registry;
 
@@ -24,6 +24,19 @@ pub struct Run {
     pub src: u64,
     /// Bytes to copy.
     pub len: u64,
+}
+
+/// One side of a copy by pages: at `base`, or in pages of one length whose addresses a table in pinned memory holds. The layout
+/// is the one that the kernel reads.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Side {
+    /// Address of the first byte; used when `pages` is 0.
+    pub base: u64,
+    /// Address of the table of page addresses, 0 when all lies in one piece.
+    pub pages: u64,
+    /// Bytes of a page, a multiple of 16.
+    pub page_bytes: u64,
 }
 
 /// A moment on a stream. Made and destroyed by its device.

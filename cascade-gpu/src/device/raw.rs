@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::ptr::NonNull;
 
-use super::{Event, Fault, Info, Run};
+use super::{Event, Fault, Info, Run, Side};
 
 /// A queue of work of a device, in order. A stream of the tier, or of the caller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,25 @@ pub struct DigestJob {
     /// Bytes in all.
     pub len: u64,
     /// Address in pinned memory of one u64 for each 64 KiB.
+    pub out: u64,
+    /// The most thread blocks to use.
+    pub ctas: u32,
+}
+
+/// What to copy by pages, with digests in the same pass: chunks of 64 KiB of two sides of one length.
+#[derive(Clone, Copy, Debug)]
+pub struct MoveJob {
+    /// To where.
+    pub dst: Side,
+    /// From where.
+    pub src: Side,
+    /// Bytes of each side in all, a multiple of 16.
+    pub len: u64,
+    /// The first chunk to copy.
+    pub chunk: u64,
+    /// How many.
+    pub chunks: u64,
+    /// Address in pinned memory of one u64 for each chunk of the whole; 0: no digests.
     pub out: u64,
     /// The most thread blocks to use.
     pub ctas: u32,
@@ -105,6 +124,12 @@ pub trait Device: Send + Sync + Debug {
     /// The driver's refusal.
     fn record(&self, stream: Stream) -> Result<Event, Fault>;
 
+    /// Waits until all work of `stream` is over.
+    ///
+    /// # Errors
+    /// The failure of the device: then nothing runs any more.
+    fn finish(&self, stream: Stream) -> Result<(), Fault>;
+
     /// Destroys an event.
     fn end_event(&self, event: Event);
 
@@ -149,6 +174,17 @@ pub trait Device: Send + Sync + Debug {
     unsafe fn copy_by_kernel(&self, stream: Stream, runs: &[Run], table: u64, ctas: u32)
     -> Result<(), Fault>;
 
+    /// Queues a copy by pages, by a kernel; only where [`Info::kernels_reach_host`] for host sides. Tables must hold the pages
+    /// of the job's chunks.
+    ///
+    /// # Safety
+    /// Both sides stay valid, the source unwritten and the destination untouched, and so do the tables and `out`, until an
+    /// event recorded behind has come.
+    ///
+    /// # Errors
+    /// As for [`Device::copy`].
+    unsafe fn move_pages(&self, stream: Stream, job: &MoveJob) -> Result<(), Fault>;
+
     /// Queues the digests of device memory.
     ///
     /// # Safety
@@ -161,7 +197,7 @@ pub trait Device: Send + Sync + Debug {
 
 /// The calls that [`crate::engine`] makes.
 pub(crate) mod issue {
-    use super::{Device, DigestJob, Fault, Run, Stream};
+    use super::{Device, DigestJob, Fault, MoveJob, Run, Stream};
     use crate::engine::Way;
 
     /// Queues `runs`, which come from the lists of a transfer, by `way`.
@@ -184,9 +220,15 @@ pub(crate) mod issue {
             match way {
                 Way::Dma => device.copy(stream, runs),
                 Way::Batch => device.copy_batch(stream, runs),
-                Way::Kernel { ctas } => device.copy_by_kernel(stream, runs, table, ctas),
+                Way::Kernel { ctas } | Way::Move { ctas } => device.copy_by_kernel(stream, runs, table, ctas),
             }
         }
+    }
+
+    /// Queues a copy by pages between the lists of a transfer, whose tables lie in its lane.
+    pub(crate) fn move_pages(device: &dyn Device, stream: Stream, job: &MoveJob) -> Result<(), Fault> {
+        // SAFETY: as above; the engine has looked that host memory is registered.
+        unsafe { device.move_pages(stream, job) }
     }
 
     /// Queues digests of pages that a transfer owns, into its lane.

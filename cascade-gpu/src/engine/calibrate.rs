@@ -9,8 +9,12 @@ use super::ways::{CLASSES, Path, Way, Ways, class_bytes};
 use super::{CopyEngine, Digested};
 use crate::device::{Fault, Hbm, Pinned};
 
-/// Bytes of each measured transfer.
+type Lists<'a> = &'a dyn Fn() -> Option<(SgList, SgList)>;
+
+/// Bytes of each measured transfer, and of the longest one run that is measured.
 const BYTES: usize = 16 << 20;
+/// Least runs of a transfer of many.
+const LEAST_RUNS: usize = 4;
 /// Transfers of each way; the fastest counts, the first warms up.
 const REPETITIONS: usize = 4;
 /// A call for each run is hopeless below.
@@ -30,29 +34,63 @@ pub(super) fn measure(engine: &Arc<CopyEngine>) -> Result<Ways, Fault> {
         for class in 0..CLASSES {
             let run_bytes = class_bytes(class);
             let lists = || pages(&hbm, run_bytes).zip(pinned.piece(0, BYTES).map(SgList::from));
-            let mut best: Option<(Duration, Way)> = None;
-            for way in candidates(engine, run_bytes) {
-                engine.force(Some(way));
-                let time = time(engine, path, &lists);
-                engine.force(None);
-                let time = time?;
-                if best.is_none_or(|(least, _)| time < least) {
-                    best = Some((time, way));
-                }
+            if run_bytes * LEAST_RUNS <= BYTES
+                && let Some(way) = fastest(engine, path, &candidates(engine, run_bytes), &lists)?
+            {
+                ways.set(path, class, way, false);
             }
-            if let Some((_, way)) = best {
-                ways.set(path, class, way);
+            let one = || {
+                hbm.piece(0, run_bytes).map(SgList::from).zip(pinned.piece(0, run_bytes).map(SgList::from))
+            };
+            if run_bytes <= BYTES
+                && let Some(way) = fastest(engine, path, &of_one_run(engine), &one)?
+            {
+                ways.set(path, class, way, true);
             }
         }
     }
     Ok(ways)
 }
 
+/// The candidate that took the least time.
+fn fastest(
+    engine: &Arc<CopyEngine>,
+    path: Path,
+    candidates: &[Way],
+    lists: Lists<'_>,
+) -> Result<Option<Way>, Fault> {
+    let mut best: Option<(Duration, Way)> = None;
+    for way in candidates {
+        engine.force(Some(*way));
+        let time = time(engine, path, lists);
+        engine.force(None);
+        let time = time?;
+        if best.is_none_or(|(least, _)| time < least) {
+            best = Some((time, *way));
+        }
+    }
+    Ok(best.map(|(_, way)| way))
+}
+
+/// The ways for one run.
+fn of_one_run(engine: &CopyEngine) -> Vec<Way> {
+    let mut ways = vec![Way::Dma];
+    if engine.device.info().kernels_reach_host {
+        ways.push(Way::Move { ctas: engine.options.copy_ctas });
+    }
+    ways
+}
+
 fn candidates(engine: &CopyEngine, run_bytes: usize) -> Vec<Way> {
     let info = engine.device.info();
     let mut ways = Vec::new();
     if info.kernels_reach_host {
-        ways.push(Way::Kernel { ctas: engine.options.copy_ctas });
+        let most = engine.options.copy_ctas;
+        ways.extend([
+            Way::Move { ctas: most },
+            Way::Move { ctas: most.div_ceil(2) },
+            Way::Kernel { ctas: most },
+        ]);
     }
     if info.has_batched_copies && run_bytes >= LEAST_DMA_BYTES / 4 {
         ways.push(Way::Batch);
@@ -75,15 +113,19 @@ fn pages(hbm: &Arc<Hbm>, run_bytes: usize) -> Option<SgList> {
     Some(list)
 }
 
-type Lists<'a> = &'a dyn Fn() -> Option<(SgList, SgList)>;
-
 fn time(engine: &Arc<CopyEngine>, path: Path, lists: Lists<'_>) -> Result<Duration, Fault> {
     let mut least = Duration::MAX;
     for _ in 0..REPETITIONS {
         let (device, host) = lists().ok_or(Fault::OutOfMemory)?;
-        let (dst, src) = if path == Path::In { (device, host) } else { (host, device) };
+        let len = device.len().min(host.len());
+        // As the tier does it: digests of what lies, or is to lie, in the device's memory.
+        let (dst, src, digested) = if path == Path::In {
+            (device, host, Digested::Destination)
+        } else {
+            (host, device, Digested::Source)
+        };
         let start = Instant::now();
-        engine.copy(dst, src, BYTES, Digested::Nothing)?;
+        engine.copy(dst, src, len, digested)?;
         least = least.min(start.elapsed());
     }
     Ok(least)

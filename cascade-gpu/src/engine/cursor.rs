@@ -48,11 +48,14 @@ impl Bounds<'_> {
 
     /// Whether copies can reach the whole list without staging.
     pub(super) fn cover(&self, list: &SgList) -> bool {
-        list.pieces().iter().all(|piece| {
-            piece.space() != Space::Host
-                || self.ranges.cover(piece)
-                || self.device.pinned_from(piece.as_ptr() as usize) >= piece.len()
-        })
+        list.pieces().iter().all(|piece| self.reaches(piece))
+    }
+
+    /// Whether copies can reach the whole piece.
+    pub(super) fn reaches(&self, piece: &Piece) -> bool {
+        piece.space() != Space::Host
+            || self.ranges.cover(piece)
+            || self.device.pinned_from(piece.as_ptr() as usize) >= piece.len()
     }
 }
 

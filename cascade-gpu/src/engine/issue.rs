@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use cascade_core::block::chunks;
+use cascade_core::digest::CHUNK_BYTES;
 use cascade_core::memory::{SgList, Space};
 
 use super::cursor::{Bounds, Cursor};
 use super::lane::Lane;
 use super::pages::Pages;
 use super::transfer::Transfer;
+use super::walk::{VECTOR, Walk};
 use super::ways::{Path, Way};
 use super::{CopyEngine, Digested};
-use crate::device::{Event, Fault, Ranges, Run, Stream, issue};
+use crate::device::{Event, Fault, MoveJob, Ranges, Run, Stream, issue};
 
 /// Runs of a kernel are cut to this many bytes: enough for a warp to keep busy, short enough to share the work.
 const KERNEL_RUN_BYTES: usize = 16 << 10;
@@ -27,6 +29,8 @@ const PART_SHARE: usize = 8;
 /// host still cuts the rest.
 const FIRST_LOT_BYTES: usize = 2 << 20;
 const LOT_GROWTH: usize = 4;
+/// So many pages are handed over together, however long: looking at them takes less than another launch.
+const FEW_PAGES: usize = 1024;
 /// Up to this many bytes, digests and copy share a stream: a second one costs more than it gains.
 const ONE_STREAM_BYTES: usize = 256 << 10;
 
@@ -59,13 +63,7 @@ impl Issue {
             (false, true) => Path::Out,
             (false, false) => Path::Within,
         };
-        let pages = match digested {
-            Digested::Nothing => None,
-            Digested::Source => Pages::of(&src, len),
-            Digested::Destination => Pages::of(&dst, len),
-        };
         let mut lane = engine.take_lane()?;
-        let table = pages.as_ref().map_or(&[][..], |pages| &pages.addresses);
         // The longest list of runs: one for each piece of either side, and for each cut.
         let pieces = dst.pieces().len() + src.pieces().len();
         let runs = pieces
@@ -73,10 +71,7 @@ impl Issue {
             + 2 * (len / FIRST_LOT_BYTES)
             + engine.registry.ranges().count()
             + 64;
-        lane.fit(runs, table.len(), chunks(len as u64))?;
-        if table.len() > 1 {
-            lane.pages.write_words(0, table);
-        }
+        lane.fit(runs, pieces, chunks(len as u64))?;
         let mut events = Vec::new();
         if let Some(stream) = after {
             let before = engine.device.record(stream)?;
@@ -84,14 +79,15 @@ impl Issue {
             engine.device.wait_for(lane.copies, before)?;
             engine.device.wait_for(lane.digests, before)?;
         }
-        let digested_len = pages.is_some().then_some(len);
         let transfer = Transfer {
             engine: Arc::clone(engine),
             lane: Some(lane),
             lists: (dst, src),
+            owners: Vec::new(),
             events,
             ends: Vec::new(),
-            digested: digested_len,
+            digested: None,
+            is_closed: false,
         };
         let ranges = engine.registry.ranges();
         Ok(Self {
@@ -99,7 +95,7 @@ impl Issue {
             len,
             path,
             digested,
-            pages,
+            pages: None,
             ranges,
             runs_in_table: 0,
             lot_bytes: FIRST_LOT_BYTES,
@@ -110,20 +106,23 @@ impl Issue {
         let result = self.queue();
         // Whatever was queued has an end that the transfer waits for, also when the rest failed.
         self.close()?;
+        // While the device copies: giving up a reference for each of many pages takes time.
+        let lists = std::mem::take(&mut self.transfer.lists);
+        self.transfer.owners = lists.0.into_owners();
+        self.transfer.owners.append(&mut lists.1.into_owners());
         result.map(|()| self.transfer)
     }
 
     /// The digests of the source, without a copy.
     pub(super) fn run_digest(mut self) -> Result<Transfer, Fault> {
+        let source = self.transfer.lists.1.clone();
+        self.find_pages(&source);
         let result = self.digest_part(0, self.len);
         self.close()?;
         result.map(|()| self.transfer)
     }
 
     fn queue(&mut self) -> Result<(), Fault> {
-        if self.digested == Digested::Source {
-            self.digest_part(0, self.len)?;
-        }
         let lists = std::mem::take(&mut self.transfer.lists);
         let result = self.queue_lists(&lists.0, &lists.1);
         self.transfer.lists = lists;
@@ -134,19 +133,94 @@ impl Issue {
         let engine = Arc::clone(&self.transfer.engine);
         let ranges = self.ranges.clone();
         let bounds = || Bounds { ranges: &ranges, device: engine.device.as_ref() };
+        let pieces = dst.pieces().len().max(src.pieces().len());
+        let way = self.way(pieces);
+        if let Way::Move { ctas } = way
+            && self.move_all(dst, src, &bounds(), ctas)?
+        {
+            return Ok(());
+        }
+        match self.digested {
+            Digested::Nothing => {}
+            Digested::Destination => self.find_pages(dst),
+            Digested::Source => {
+                self.find_pages(src);
+                self.digest_part(0, self.len)?;
+            }
+        }
         if !bounds().cover(dst) || !bounds().cover(src) {
             return super::staging::run(self, dst, src);
         }
         let mut cursor = Cursor::new(dst, src, bounds());
-        let way = self.way(dst.pieces().len().max(src.pieces().len()));
         let mut from = 0;
         while from < self.len {
             let to = from + self.next_part(from);
-            self.copy_part(&mut cursor, to - from, way)?;
+            self.copy_part(&mut cursor, to - from, way.by_runs(pieces))?;
             self.arrived(from, to)?;
             from = to;
         }
         Ok(())
+    }
+
+    /// What the digest kernel walks of `list`, if it can.
+    fn find_pages(&mut self, list: &SgList) {
+        let Some(lane) = &mut self.transfer.lane else { return };
+        self.pages = Pages::of(list, self.len)
+            .filter(|pages| pages.addresses.len() == 1 || lane.pages.write_words(0, &pages.addresses));
+        self.transfer.digested = self.pages.is_some().then_some(self.len);
+    }
+
+    /// Queues everything by the kernel that copies by pages, in lots; `false` when it cannot walk the lists, and nothing is under
+    /// way then.
+    fn move_all(
+        &mut self,
+        dst: &SgList,
+        src: &SgList,
+        bounds: &Bounds<'_>,
+        ctas: u32,
+    ) -> Result<bool, Fault> {
+        let engine = Arc::clone(&self.transfer.engine);
+        let second = dst.pieces().len();
+        let reaches_host = engine.device.info().kernels_reach_host || self.path == Path::Within;
+        let walks = Walk::new(dst, self.len, 0, bounds).zip(Walk::new(src, self.len, second, bounds));
+        let Some((mut to, mut from)) = walks.filter(|_| reaches_host && self.len.is_multiple_of(VECTOR))
+        else {
+            return Ok(false);
+        };
+        let total = chunks(self.len as u64);
+        let is_short = second.max(src.pieces().len()) <= FEW_PAGES;
+        let (mut chunk, mut lot) = (0, FIRST_LOT_BYTES / CHUNK_BYTES);
+        while chunk < total {
+            let end = if is_short { total } else { (chunk + lot).min(total) };
+            let upto = (end * CHUNK_BYTES).min(self.len);
+            let Some(lane) = &mut self.transfer.lane else { return Err(Fault::OutOfMemory) };
+            for walk in [&mut to, &mut from] {
+                let mut words = Vec::new();
+                let Some(at) = walk.take(upto, bounds, &mut words) else {
+                    // The same again by another way: what is queued must not come after it.
+                    let end = self.mark()?;
+                    super::staging::wait(self, end)?;
+                    return Ok(false);
+                };
+                if !lane.pages.write_words(at, &words) {
+                    return Err(Fault::OutOfMemory);
+                }
+            }
+            let table = lane.pages.address();
+            let job = MoveJob {
+                dst: to.side(table),
+                src: from.side(table),
+                len: self.len as u64,
+                chunk: chunk as u64,
+                chunks: (end - chunk) as u64,
+                out: if self.digested == Digested::Nothing { 0 } else { lane.out.address() },
+                ctas,
+            };
+            issue::move_pages(engine.device.as_ref(), lane.copies, &job)?;
+            (chunk, lot) = (end, lot.saturating_mul(LOT_GROWTH));
+        }
+        self.transfer.digested = (self.digested != Digested::Nothing).then_some(self.len);
+        Ok(true)
     }
 
     /// Queues the next `bytes` bytes of the lists.
@@ -223,6 +297,7 @@ impl Issue {
             self.transfer.events.push(end);
             self.transfer.ends.push(end);
         }
+        self.transfer.is_closed = true;
         Ok(())
     }
 

@@ -11,6 +11,7 @@ mod lane;
 mod pages;
 mod staging;
 mod transfer;
+mod walk;
 mod ways;
 
 use std::sync::Arc;

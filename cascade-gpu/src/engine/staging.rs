@@ -117,11 +117,11 @@ fn copy(issue: &mut Issue, dst: &SgList, src: &SgList, len: usize) -> Result<(),
     let ranges = issue.ranges();
     let bounds = issue.bounds(&ranges, &engine);
     let pieces = dst.pieces().len().max(src.pieces().len());
-    let way = engine.ways.read().choose(issue.path, pieces, len / pieces.max(1));
+    let way = engine.ways.read().choose(issue.path, pieces, len / pieces.max(1)).by_runs(pieces);
     issue.copy_part(&mut Cursor::new(dst, src, bounds), len, way)
 }
 
-fn wait(issue: &Issue, event: Event) -> Result<(), Fault> {
+pub(super) fn wait(issue: &Issue, event: Event) -> Result<(), Fault> {
     while !issue.transfer.engine.device.is_done(event)? {
         std::thread::yield_now();
     }

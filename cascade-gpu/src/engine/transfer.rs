@@ -1,5 +1,6 @@
 //! A transfer under way, and its end.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,15 +16,19 @@ const SPIN: Duration = Duration::from_millis(2);
 /// Then it is looked at so often.
 const NAP: Duration = Duration::from_micros(50);
 
-/// A copy that the device has queued. It keeps the lists; dropping it waits for its end.
+/// A copy that the device has queued. It keeps the memory of its lists; dropping it waits for its end.
 #[derive(Debug)]
 pub struct Transfer {
     pub(super) engine: Arc<CopyEngine>,
     pub(super) lane: Option<Lane>,
     pub(super) lists: (SgList, SgList),
+    /// What keeps the memory of the lists, once they were read.
+    pub(super) owners: Vec<Arc<dyn Any + Send + Sync>>,
     /// Events to destroy; the last ones of both streams are the end.
     pub(super) events: Vec<Event>,
     pub(super) ends: Vec<Event>,
+    /// Whether the ends are behind everything that was queued.
+    pub(super) is_closed: bool,
     /// Bytes that were digested; `None`: no digests.
     pub(super) digested: Option<usize>,
 }
@@ -61,6 +66,16 @@ impl Transfer {
         Ok(digests.map(|(len, lane)| lane.out.words(chunks(len as u64))))
     }
 
+    /// Waits for the lane's streams: for a transfer that could not be ended by events.
+    fn finish(&self) -> Result<(), Fault> {
+        let Some(lane) = &self.lane else { return Ok(()) };
+        let device = &self.engine.device;
+        let finish = |stream| device.finish(stream).inspect_err(|fault| self.engine.note(fault));
+        // Both, also when the first fails.
+        let (copies, digests) = (finish(lane.copies), finish(lane.digests));
+        copies.and(digests)
+    }
+
     fn settle(&self) -> Result<(), Fault> {
         let start = Instant::now();
         while !self.is_done()? {
@@ -73,7 +88,7 @@ impl Transfer {
 impl Drop for Transfer {
     fn drop(&mut self) {
         // The lists belong to the caller again after this: with a device that works, nothing touches them any more.
-        let settled = self.settle();
+        let settled = if self.is_closed { self.settle() } else { self.finish() };
         for event in &self.events {
             self.engine.device.end_event(*event);
         }

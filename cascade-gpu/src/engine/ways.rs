@@ -14,6 +14,23 @@ pub enum Way {
         /// Thread blocks.
         ctas: u32,
     },
+    /// A kernel that copies by pages and digests in the same pass. Lists that it cannot walk go by the other kernel, or, in one
+    /// run, by the copy engine.
+    Move {
+        /// Thread blocks.
+        ctas: u32,
+    },
+}
+
+impl Way {
+    /// The way for lists of `pieces` that the kernel by pages cannot walk.
+    pub(super) fn by_runs(self, pieces: usize) -> Self {
+        match self {
+            Self::Move { .. } if pieces <= 1 => Self::Dma,
+            Self::Move { ctas } => Self::Kernel { ctas },
+            other => other,
+        }
+    }
 }
 
 impl fmt::Display for Way {
@@ -22,6 +39,7 @@ impl fmt::Display for Way {
             Self::Dma => f.write_str("dma"),
             Self::Batch => f.write_str("batch"),
             Self::Kernel { ctas } => write!(f, "kernel{ctas}"),
+            Self::Move { ctas } => write!(f, "move{ctas}"),
         }
     }
 }
@@ -50,7 +68,7 @@ impl Path {
 }
 
 /// Classes of run lengths: below 8 KiB, below 16 KiB, and so on; the last has no bound.
-pub(super) const CLASSES: usize = 12;
+pub(super) const CLASSES: usize = 15;
 
 /// Shortest runs of the first class that is told apart from the ones below.
 pub(super) const SHORTEST: usize = 4096;
@@ -58,33 +76,34 @@ pub(super) const SHORTEST: usize = 4096;
 /// A way for each path and each length of runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ways {
+    /// Of many runs, by their length.
     table: [[Way; CLASSES]; 3],
+    /// Of one run, by its length.
+    single: [[Way; CLASSES]; 3],
     forced: Option<Way>,
 }
 
 impl Ways {
-    /// What an H200 does best: its copy engine from 2 MiB on, a kernel below.
+    /// What an H200 does best: its copy engine for one run, and from 2 MiB on for many; a kernel below.
     pub(super) fn new(ctas: u32) -> Self {
-        let way = |class| if class_bytes(class) >= 2 << 20 { Way::Dma } else { Way::Kernel { ctas } };
-        Self { table: [std::array::from_fn(way); 3], forced: None }
+        let way = |class| if class_bytes(class) >= 2 << 20 { Way::Dma } else { Way::Move { ctas } };
+        Self { table: [std::array::from_fn(way); 3], single: [[Way::Dma; CLASSES]; 3], forced: None }
     }
 
-    /// The way of runs of `run_bytes` on average. One run always goes to the copy engine.
+    /// The way of `runs` runs of `run_bytes` on average.
     #[must_use]
     pub fn choose(&self, path: Path, runs: usize, run_bytes: usize) -> Way {
-        match self.forced {
-            Some(way) => way,
-            None if runs <= 1 => Way::Dma,
-            None => self.table[path.index()][class_of(run_bytes)],
-        }
+        let table = if runs <= 1 { &self.single } else { &self.table };
+        self.forced.unwrap_or(table[path.index()][class_of(run_bytes)])
     }
 
     pub(super) fn force(&mut self, way: Option<Way>) {
         self.forced = way;
     }
 
-    pub(super) fn set(&mut self, path: Path, class: usize, way: Way) {
-        if let Some(entry) = self.table[path.index()].get_mut(class) {
+    pub(super) fn set(&mut self, path: Path, class: usize, way: Way, is_single: bool) {
+        let table = if is_single { &mut self.single } else { &mut self.table };
+        if let Some(entry) = table[path.index()].get_mut(class) {
             *entry = way;
         }
     }
@@ -104,11 +123,13 @@ pub(super) fn class_bytes(class: usize) -> usize {
 impl fmt::Display for Ways {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for path in Path::ALL {
-            write!(f, "{path:?}:")?;
-            for (class, way) in self.table[path.index()].iter().enumerate() {
-                write!(f, " {}K={way}", class_bytes(class) >> 10)?;
+            for (name, table) in [("", &self.table), (" in one run", &self.single)] {
+                write!(f, "{path:?}{name}:")?;
+                for (class, way) in table[path.index()].iter().enumerate() {
+                    write!(f, " {}K={way}", class_bytes(class) >> 10)?;
+                }
+                f.write_str("; ")?;
             }
-            f.write_str("; ")?;
         }
         Ok(())
     }
@@ -121,10 +142,10 @@ mod tests {
     #[test]
     fn lengths_fall_into_their_classes() {
         let all = [1, 4096, 8191, 8192, 1 << 20, 8 << 20, 1 << 30];
-        assert_eq!(all.map(class_of), [0, 0, 0, 1, 8, 11, 11]);
+        assert_eq!(all.map(class_of), [0, 0, 0, 1, 8, 11, 14]);
         let ways = Ways::new(16);
         assert_eq!(ways.choose(Path::In, 1, 4096), Way::Dma);
-        assert_eq!(ways.choose(Path::In, 9, 4096), Way::Kernel { ctas: 16 });
+        assert_eq!(ways.choose(Path::In, 9, 4096), Way::Move { ctas: 16 });
         assert_eq!(ways.choose(Path::Out, 9, 4 << 20), Way::Dma);
     }
 }

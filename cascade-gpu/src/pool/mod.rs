@@ -27,6 +27,9 @@ pub(crate) use state::{NoReservation, Token};
 /// How long memory stays out of use when a transfer to it was abandoned: hardware may still write there.
 const QUARANTINE_GRACE: Duration = Duration::from_secs(30);
 
+/// How often the end of a caller's work is looked for when the pool is dropped.
+const NAP: Duration = Duration::from_micros(100);
+
 /// A block where it lies, and what it takes to give it back.
 #[derive(Debug)]
 pub(crate) struct Placed {
@@ -100,7 +103,11 @@ impl Pool {
         self.reap(&mut state);
         let (token, place) = state.reserve(id, len, meta, self.clock.now())?;
         let blank = BlockMeta { len, digest: 0, class: meta.class, tenant: meta.tenant };
-        self.placed(&state, token, &place, blank).ok_or(NoReservation::Refused(Refusal::Unavailable))
+        let placed = self.placed(&state, token, &place, blank);
+        placed.ok_or_else(|| {
+            state.abandon(token);
+            state.refuse(Refusal::Unavailable)
+        })
     }
 
     pub(crate) fn lease(&self, id: &BlockId) -> Result<Placed, MissReason> {
@@ -109,7 +116,11 @@ impl Pool {
             return Err(MissReason::Unavailable);
         }
         let (token, place, meta) = state.lease(id)?;
-        self.placed(&state, token, &place, meta).ok_or(MissReason::Unavailable)
+        let placed = self.placed(&state, token, &place, meta);
+        placed.ok_or_else(|| {
+            state.release(token);
+            MissReason::Unavailable
+        })
     }
 
     fn placed(&self, state: &State, token: Token, place: &slabs::Extent, meta: BlockMeta) -> Option<Placed> {
@@ -123,11 +134,16 @@ impl Pool {
         self.state.lock().release(token);
     }
 
-    /// Releases when all that `stream` has queued now is over; at once when that cannot be known any more.
+    /// Releases when all that `stream` has queued now is over. Where no event is to be had it waits for that here; a device that
+    /// failed runs nothing any more.
     pub(crate) fn release_after(&self, token: Token, stream: Stream) {
-        match self.engine.device().record(stream) {
+        let device = self.engine.device();
+        match device.record(stream) {
             Ok(event) => self.state.lock().releasing.push((event, token)),
-            Err(_) => self.release(token),
+            Err(_) => {
+                drop(device.finish(stream));
+                self.release(token);
+            }
         }
     }
 
@@ -179,6 +195,19 @@ impl Pool {
             }
         }
         state.releasing = left;
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // Streams of the caller's may still read what was released behind their work.
+        let device = self.engine.device();
+        for (event, _) in std::mem::take(&mut self.state.get_mut().releasing) {
+            while device.is_done(event) == Ok(false) {
+                std::thread::sleep(NAP);
+            }
+            device.end_event(event);
+        }
     }
 }
 

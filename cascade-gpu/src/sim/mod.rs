@@ -70,6 +70,11 @@ impl SimDevice {
         self.queues.damage(count);
     }
 
+    /// The next `count` events are refused, as when the driver has no memory left.
+    pub fn refuse_events(&self, count: u64) {
+        self.queues.refuse_events(count);
+    }
+
     /// Work stops until [`SimDevice::resume`]; what is queued stays queued.
     pub fn pause(&self) {
         self.queues.pause(true);

@@ -16,6 +16,8 @@ const LOST: Fault = Fault::Failed { function: "simulated device", code: 46 };
 pub(super) enum Work {
     Copy(Vec<Run>),
     Digest(DigestJob),
+    /// Copies, and the digests of what was read to this address, unless it is 0.
+    Move(Vec<Run>, u64),
     Record(u64),
     Wait(u64),
 }
@@ -28,6 +30,7 @@ struct State {
     next: u64,
     turn: u64,
     damage: u64,
+    refused_events: u64,
     lost: bool,
     busy: bool,
     paused: bool,
@@ -65,10 +68,11 @@ impl Queues {
                 self.changed.wait(&mut state);
                 continue;
             };
-            let damaged = matches!(work, Work::Copy(_)) && state.damage > 0;
+            let damaged = matches!(work, Work::Copy(_) | Work::Move(..)) && state.damage > 0;
             state.damage -= u64::from(damaged);
             if let Work::Record(event) = work {
                 state.waiting.remove(&event);
+                self.changed.notify_all();
                 continue;
             }
             state.busy = true;
@@ -77,9 +81,10 @@ impl Queues {
             match &work {
                 Work::Copy(runs) => runs.iter().for_each(|run| node.copy(run)),
                 Work::Digest(job) => node.digest(job),
+                Work::Move(runs, out) => node.move_runs(runs, *out),
                 Work::Record(_) | Work::Wait(_) => {}
             }
-            if let (true, Work::Copy(runs)) = (damaged, &work) {
+            if let (true, Work::Copy(runs) | Work::Move(runs, _)) = (damaged, &work) {
                 runs.first().into_iter().for_each(|run| node.flip(run.dst));
             }
             state = self.state.lock();
@@ -124,6 +129,10 @@ impl Queues {
 
     pub(super) fn record(&self, stream: u64) -> Result<u64, Fault> {
         let mut state = self.alive()?;
+        if state.refused_events > 0 {
+            state.refused_events -= 1;
+            return Err(Fault::OutOfMemory);
+        }
         state.next += 1;
         let event = state.next;
         state.waiting.insert(event);
@@ -134,6 +143,16 @@ impl Queues {
 
     pub(super) fn is_done(&self, event: u64) -> Result<bool, Fault> {
         Ok(!self.alive()?.waiting.contains(&event))
+    }
+
+    /// Waits until a stream has no work left.
+    pub(super) fn finish(&self, stream: u64) -> Result<(), Fault> {
+        let mut state = self.alive()?;
+        let has_work = |state: &State| state.streams.get(&stream).is_some_and(|queue| !queue.is_empty());
+        while !state.lost && (has_work(&state) || state.busy) {
+            self.changed.wait(&mut state);
+        }
+        if state.lost { Err(LOST) } else { Ok(()) }
     }
 
     pub(super) fn lose(&self) {
@@ -148,6 +167,10 @@ impl Queues {
 
     pub(super) fn damage(&self, count: u64) {
         self.state.lock().damage = count;
+    }
+
+    pub(super) fn refuse_events(&self, count: u64) {
+        self.state.lock().refused_events = count;
     }
 
     pub(super) fn pause(&self, paused: bool) {

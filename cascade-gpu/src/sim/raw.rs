@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 
 use super::SimDevice;
 use super::queue::Work;
-use crate::device::{Device, DigestJob, Event, Fault, Info, Run, Stream};
+use crate::device::{Device, DigestJob, Event, Fault, Info, MoveJob, Run, Side, Stream};
 
 const PAGE: usize = 4096;
 
@@ -89,6 +89,57 @@ impl Node {
                 unsafe { out.cast::<u64>().as_ptr().write_volatile(crc64(&chunk)) };
             }
         }
+    }
+
+    /// Copies, and digests what was read, from a multiple of 64 KiB on.
+    pub(super) fn move_runs(&self, runs: &[Run], out: u64) {
+        let mut bytes = Vec::new();
+        for run in runs {
+            let at = bytes.len();
+            bytes.resize(at + run.len as usize, 0);
+            self.read(run.src, &mut bytes[at..]);
+            self.copy(run);
+        }
+        for (index, chunk) in bytes.chunks(CHUNK_BYTES).enumerate().filter(|_| out != 0) {
+            if let Some(to) = self.find(out + 8 * index as u64, 8) {
+                // SAFETY: pinned memory of the job, aligned to 8 by its layout.
+                unsafe { to.cast::<u64>().as_ptr().write_volatile(crc64(chunk)) };
+            }
+        }
+    }
+
+    /// Address of byte `at` of a side, and bytes left in its page.
+    fn place(&self, side: &Side, at: u64) -> (u64, u64) {
+        if side.pages == 0 {
+            return (side.base + at, u64::MAX);
+        }
+        let (page, offset) = (at / side.page_bytes, at % side.page_bytes);
+        let mut base = [0; 8];
+        self.read(side.pages + 8 * page, &mut base);
+        (u64::from_le_bytes(base) + offset, side.page_bytes - offset)
+    }
+
+    /// Bytes from `address` on that lie in one allocation or registration.
+    fn left(&self, address: u64) -> u64 {
+        let memory = self.memory.read();
+        let found = memory.range(..=address as usize).next_back();
+        found.map_or(0, |(first, found)| ((first + found.len) as u64).saturating_sub(address))
+    }
+
+    /// The runs of a copy by pages, which a kernel takes across the bounds of registrations; `None` when it cannot reach all.
+    fn runs_of(&self, job: &MoveJob) -> Option<Vec<Run>> {
+        let end = job.len.min((job.chunk + job.chunks) * CHUNK_BYTES as u64);
+        let (mut at, mut runs) = (job.chunk * CHUNK_BYTES as u64, Vec::new());
+        while at < end {
+            let ((dst, a), (src, b)) = (self.place(&job.dst, at), self.place(&job.src, at));
+            let len = a.min(b).min(end - at).min(self.left(dst)).min(self.left(src));
+            if len == 0 || !(dst | src | len).is_multiple_of(16) {
+                return None;
+            }
+            runs.push(Run { dst, src, len });
+            at += len;
+        }
+        Some(runs)
     }
 
     fn add(&self, first: usize, memory: Memory) {
@@ -217,6 +268,10 @@ impl Device for SimDevice {
         self.queues.record(stream.0).map(Event)
     }
 
+    fn finish(&self, stream: Stream) -> Result<(), Fault> {
+        self.queues.finish(stream.0)
+    }
+
     fn end_event(&self, _event: Event) {
         // An event that has come, or whose device is lost, takes no room.
     }
@@ -258,6 +313,12 @@ impl Device for SimDevice {
             return Err(Fault::NotRegistered);
         }
         self.queues.push(stream.0, Work::Copy(read))
+    }
+
+    unsafe fn move_pages(&self, stream: Stream, job: &MoveJob) -> Result<(), Fault> {
+        let runs = self.node.runs_of(job).ok_or(Fault::NotRegistered)?;
+        let out = if job.out == 0 { 0 } else { job.out + 8 * job.chunk };
+        self.queues.push(stream.0, Work::Move(runs, out))
     }
 
     unsafe fn digest(&self, stream: Stream, job: &DigestJob) -> Result<(), Fault> {
