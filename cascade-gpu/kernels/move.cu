@@ -90,7 +90,8 @@ cascade_move(const Tables *tables, Side dst, Side src, u64 len, u64 chunk, u64 c
         for (u32 i = t; i < 8 * 256; i += THREADS) ((u64 *)row)[i] = ((const u64 *)tables->row)[i];
     const u64 polynomial = tables->by_x;
     const u64 end = chunk + chunks;
-    const Side &mine = t < THREADS / 2 ? dst : src;
+    const bool is_dst = t < THREADS / 2;
+    const Side mine = {0, is_dst ? dst.pages : src.pages, is_dst ? dst.page_bytes : src.page_bytes};
     const u32 index = t % (THREADS / 2);
     // The addresses of the next chunk are read while this one is copied: they lie across the bus too.
     u64 ahead = page_of(mine, chunk + blockIdx.x, len, index);
@@ -101,7 +102,7 @@ cascade_move(const Tables *tables, Side dst, Side src, u64 len, u64 chunk, u64 c
         if (dst.pages) first_page(dst, first, &skip_to);
         if (src.pages) first_page(src, first, &skip_from);
         __syncthreads();
-        if (index < MOST_PAGES) (t < THREADS / 2 ? to : from)[index] = ahead;
+        if (index < MOST_PAGES) (is_dst ? to : from)[index] = ahead;
         __syncthreads();
         ahead = page_of(mine, chunk + gridDim.x, len, index);
         const u32 base = warp * (ROWS * ROW) + lane * 16;
