@@ -1,5 +1,6 @@
 //! Batches of operations and the tickets that they complete.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -109,10 +110,21 @@ pub enum Outcome {
     Cancelled,
 }
 
+/// What somebody wants done when a ticket has ended.
+struct Watcher(Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watcher")
+    }
+}
+
 #[derive(Debug)]
 struct State {
     outcomes: Vec<Option<Outcome>>,
     left: usize,
+    /// Empty once nothing is left.
+    watchers: Vec<Watcher>,
 }
 
 /// The standard library's locks: parking_lot's waits go through one table for the whole process, which another thread may
@@ -129,10 +141,18 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Tells everybody that the ticket has ended; without the lock, because watchers may ask the ticket.
+    fn end(&self, mut state: MutexGuard<'_, State>) {
+        let watchers = std::mem::take(&mut state.watchers);
+        self.done.notify_all();
+        drop(state);
+        watchers.into_iter().for_each(|watcher| (watcher.0)());
+    }
 }
 
-/// The client's side of a batch under way.
-#[derive(Debug)]
+/// The client's side of a batch under way. Clones are the same ticket; one that is dropped changes nothing for the operations.
+#[derive(Clone, Debug)]
 pub struct Ticket {
     shared: Arc<Shared>,
 }
@@ -147,7 +167,7 @@ pub struct Completer {
 #[must_use]
 pub fn ticket(ops: usize) -> (Ticket, Completer) {
     let shared = Arc::new(Shared {
-        state: Mutex::new(State { outcomes: vec![None; ops], left: ops }),
+        state: Mutex::new(State { outcomes: vec![None; ops], left: ops, watchers: Vec::new() }),
         done: Condvar::new(),
         cancelled: AtomicBool::new(false),
     });
@@ -158,7 +178,8 @@ impl Ticket {
     /// A ticket that is complete from the start.
     #[must_use]
     pub fn ready(outcomes: Vec<Outcome>) -> Self {
-        let state = State { outcomes: outcomes.into_iter().map(Some).collect(), left: 0 };
+        let state =
+            State { outcomes: outcomes.into_iter().map(Some).collect(), left: 0, watchers: Vec::new() };
         Self {
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
@@ -188,6 +209,18 @@ impl Ticket {
         Some(state.outcomes.iter().flatten().copied().collect())
     }
 
+    /// Calls `watcher` when every operation has its outcome: at once if that is so now, else on the thread that brings the last
+    /// one, which must not be kept waiting.
+    pub fn on_end(&self, watcher: impl FnOnce() + Send + 'static) {
+        let mut state = self.shared.lock();
+        if state.left > 0 {
+            state.watchers.push(Watcher(Box::new(watcher)));
+            return;
+        }
+        drop(state);
+        watcher();
+    }
+
     /// Asks that operations which have not started are given up; those under way complete.
     pub fn cancel(&self) {
         self.shared.cancelled.store(true, Ordering::Relaxed);
@@ -211,7 +244,7 @@ impl Completer {
         *slot = Some(outcome);
         state.left -= 1;
         if state.left == 0 {
-            self.shared.done.notify_all();
+            self.shared.end(state);
         }
     }
 }
@@ -223,7 +256,7 @@ impl Drop for Completer {
             slot.get_or_insert(Outcome::Miss(MissReason::Unavailable));
         }
         state.left = 0;
-        self.shared.done.notify_all();
+        self.shared.end(state);
     }
 }
 
@@ -253,6 +286,26 @@ mod tests {
             let outcomes = ticket.wait(Instant::now() + Duration::from_secs(5));
             assert_eq!(outcomes, Some(vec![Outcome::Miss(MissReason::Unavailable)]));
         });
+    }
+
+    #[test]
+    fn watchers_are_called_once_when_the_last_outcome_is_there() {
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let watch = |ticket: &Ticket, name: &'static str| {
+            let (calls, asked) = (Arc::clone(&calls), ticket.clone());
+            ticket.on_end(move || calls.lock().unwrap().push((name, asked.poll())));
+        };
+        let (completed, completer) = ticket(2);
+        watch(&completed, "first");
+        completer.complete(0, Outcome::Stored);
+        assert!(calls.lock().unwrap().is_empty());
+        completer.complete(1, Outcome::Stored);
+        drop(completer);
+        watch(&completed, "late");
+        let (lost, completer) = ticket(1);
+        watch(&lost, "lost");
+        drop(completer);
+        assert_eq!(*calls.lock().unwrap(), [("first", true), ("late", true), ("lost", true)]);
     }
 
     #[test]

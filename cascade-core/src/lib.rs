@@ -17,6 +17,7 @@
 
 pub mod batch;
 pub mod block;
+pub mod budget;
 pub mod chain;
 pub mod clock;
 pub mod copy;

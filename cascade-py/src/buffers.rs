@@ -43,3 +43,22 @@ impl Buffer {
         self.inner.buf_ptr().cast()
     }
 }
+
+/// As many ids as buffers.
+pub(crate) fn check_lengths(ids: usize, buffers: usize) -> PyResult<()> {
+    if ids == buffers {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(format!("{ids} ids and {buffers} arrays: there must be as many of each")))
+}
+
+/// Two outputs that overlap would be written by two copies at once.
+pub(crate) fn check_apart(buffers: &[Buffer]) -> PyResult<()> {
+    let mut ranges: Vec<(usize, usize)> =
+        buffers.iter().filter(|one| one.len() > 0).map(|one| (one.as_ptr() as usize, one.len())).collect();
+    ranges.sort_unstable();
+    if ranges.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0) {
+        return Ok(());
+    }
+    Err(PyValueError::new_err("two of the output arrays overlap"))
+}

@@ -3,10 +3,13 @@
 mod buffers;
 mod command;
 mod ids;
+mod kept;
 mod lease;
 mod pages;
 mod raw;
 mod store;
+mod submit;
+mod ticket;
 
 use pyo3::exceptions::{
     PyFileNotFoundError, PyMemoryError, PyOSError, PyPermissionError, PyTimeoutError, PyValueError,
@@ -40,6 +43,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<pages::Fill>()?;
     module.add_class::<pages::Pages>()?;
     module.add_class::<store::Store>()?;
+    module.add_class::<ticket::Ticket>()?;
+    module.add_class::<ticket::CompletionQueue>()?;
     module.add_function(wrap_pyfunction!(ids::parse_size, module)?)?;
     module.add_function(wrap_pyfunction!(command::run_command, module)?)?;
     Ok(())

@@ -8,6 +8,8 @@ use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use cascade_core::memory::{Piece, SgList};
+
 use crate::buffers::Buffer;
 
 impl Buffer {
@@ -28,6 +30,18 @@ impl Buffer {
         }
         // SAFETY: as above, and writable (`Buffer::to_write`).
         unsafe { std::slice::from_raw_parts_mut(self.as_ptr(), self.len()) }
+    }
+
+    /// The bytes, to be read by an operation that keeps the buffer.
+    pub(crate) fn to_take(&self) -> SgList {
+        // SAFETY: exported and contiguous as long as the buffer is kept, which `Kept::lists` sees to: the piece holds it.
+        unsafe { Piece::host_read(self.as_ptr(), self.len()) }.into()
+    }
+
+    /// The bytes, to be written by an operation that keeps the buffer. Each buffer is used by one call at a time.
+    pub(crate) fn to_fill(&self) -> SgList {
+        // SAFETY: as above, and writable (`Buffer::to_write`).
+        unsafe { Piece::host_write(self.as_ptr(), self.len()) }.into()
     }
 }
 

@@ -11,11 +11,13 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::buffers::Buffer;
+use crate::buffers::{Buffer, check_apart, check_lengths};
 use crate::ids::{to_id, to_ids};
 use crate::lease::Lease;
 use crate::pages::{Fill, Pages};
 use crate::raise;
+use crate::submit;
+use crate::ticket::Ticket;
 
 /// A store embedded in this process.
 #[pyclass(frozen, module = "cascade_kv")]
@@ -23,7 +25,7 @@ pub(crate) struct Store {
     inner: RwLock<Option<cascade_store::Store>>,
 }
 
-fn put_meta(prefix: bool, wait: &str) -> PyResult<Put> {
+pub(crate) fn put_meta(prefix: bool, wait: &str) -> PyResult<Put> {
     let reach = match wait {
         "found" => Reach::Found,
         "files" => Reach::Files,
@@ -37,14 +39,14 @@ fn put_meta(prefix: bool, wait: &str) -> PyResult<Put> {
     Ok(put.until(reach))
 }
 
-fn timeout(seconds: f64) -> PyResult<Instant> {
+pub(crate) fn timeout(seconds: f64) -> PyResult<Instant> {
     let wrong = || PyValueError::new_err(format!("a timeout is a number of seconds, not {seconds}"));
     let length = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
     Instant::now().checked_add(length).ok_or_else(wrong)
 }
 
 impl Store {
-    fn open(&self) -> PyResult<cascade_store::Store> {
+    pub(crate) fn open(&self) -> PyResult<cascade_store::Store> {
         self.inner.read().clone().ok_or_else(|| PyValueError::new_err("the store is closed"))
     }
 }
@@ -166,6 +168,38 @@ impl Store {
             ids.into_iter().zip(buffers.iter_mut().map(Buffer::bytes_mut)).collect();
         let answers = py.detach(|| store.get_batch(&mut wanted));
         Ok(answers.into_iter().map(|answer| answer.ok().map(|meta| meta.len)).collect())
+    }
+
+    /// Begins to copy blocks into arrays, which must be left alone until the ticket has ended.
+    #[pyo3(signature = (ids, outs, *, timeout_s=None))]
+    fn submit_get(
+        &self,
+        py: Python<'_>,
+        ids: &Bound<'_, PyAny>,
+        outs: &Bound<'_, PyAny>,
+        timeout_s: Option<f64>,
+    ) -> PyResult<Ticket> {
+        submit::get(py, &self.open()?, to_ids(ids)?, outs, timeout_s)
+    }
+
+    /// Begins to store blocks.
+    #[pyo3(signature = (ids, data, prefix=false, wait="found", *, timeout_s=None))]
+    fn submit_put(
+        &self,
+        py: Python<'_>,
+        ids: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+        prefix: bool,
+        wait: &str,
+        timeout_s: Option<f64>,
+    ) -> PyResult<Ticket> {
+        submit::put(py, &self.open()?, to_ids(ids)?, data, put_meta(prefix, wait)?, timeout_s)
+    }
+
+    /// Begins to bring blocks up into the arena.
+    fn submit_prefetch(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Ticket> {
+        let (store, ids) = (self.open()?, to_ids(ids)?);
+        Ok(Ticket::new(py.detach(|| store.prefetch(&ids)), None))
     }
 
     fn lease_batch(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Vec<Option<Lease>>> {
@@ -324,22 +358,4 @@ fn dict<'py>(py: Python<'py>, fields: &[(&str, u64)]) -> PyResult<Bound<'py, PyD
     let dict = PyDict::new(py);
     fields.iter().try_for_each(|(name, value)| dict.set_item(name, value))?;
     Ok(dict)
-}
-
-fn check_lengths(ids: usize, buffers: usize) -> PyResult<()> {
-    if ids == buffers {
-        return Ok(());
-    }
-    Err(PyValueError::new_err(format!("{ids} ids and {buffers} arrays: there must be as many of each")))
-}
-
-/// Two outputs that overlap would be written by two copies at once.
-fn check_apart(buffers: &[Buffer]) -> PyResult<()> {
-    let mut ranges: Vec<(usize, usize)> =
-        buffers.iter().filter(|one| one.len() > 0).map(|one| (one.as_ptr() as usize, one.len())).collect();
-    ranges.sort_unstable();
-    if ranges.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0) {
-        return Ok(());
-    }
-    Err(PyValueError::new_err("two of the output arrays overlap"))
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use cascade_core::Result;
-use cascade_core::batch::{Batch, Op, Outcome, Refusal, Ticket};
+use cascade_core::batch::{Batch, Op, Outcome, Ticket};
 use cascade_core::id::BlockId;
 use cascade_core::lease::Lease;
 use cascade_core::metrics::TierStats;
@@ -11,7 +11,6 @@ use cascade_core::reservation::Reserve;
 use cascade_core::tier::{Addressable, Capability, Lookup, MissReason, PutMeta, Tier};
 
 use crate::put::Reach;
-use crate::raw;
 use crate::stats::StoreStats;
 use crate::store::Store;
 use crate::tiers::Tiers;
@@ -29,18 +28,29 @@ impl Tiers {
         StoreStats { tiers, files, moves, misses: self.count.misses() }
     }
 
-    fn one(&self, op: Op, is_late: bool) -> Outcome {
-        match op {
-            Op::Store { .. } if is_late => Outcome::Refused(Refusal::Deadline),
-            Op::Fetch { .. } | Op::Delete { .. } if is_late => Outcome::Miss(MissReason::Deadline),
-            Op::Fetch { id, into } => match self.fetch(vec![(id, into)]).pop() {
-                Some(Ok(meta)) => Outcome::Fetched(meta),
-                Some(Err(why)) => Outcome::Miss(why),
-                None => Outcome::Miss(MissReason::Unavailable),
-            },
-            Op::Store { id, from, meta } => raw::single(self.put(vec![(id, from, meta)], Reach::Found)),
-            Op::Delete { id } => raw::single(self.delete(&[id])),
+    /// Does operations of one kind, together; an outcome for each.
+    pub(crate) fn run(&self, ops: Vec<Op>, reach: Reach) -> Vec<Outcome> {
+        let (mut wanted, mut blocks, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        for op in ops {
+            match op {
+                Op::Fetch { id, into } => wanted.push((id, into)),
+                Op::Store { id, from, meta } => blocks.push((id, from, meta)),
+                Op::Delete { id } => gone.push(id),
+            }
         }
+        let fetched = |answer| match answer {
+            Ok(meta) => Outcome::Fetched(meta),
+            Err(why) => Outcome::Miss(why),
+        };
+        let mut outcomes = Vec::new();
+        if !wanted.is_empty() {
+            outcomes.extend(self.fetch(wanted).into_iter().map(fetched));
+        }
+        if !blocks.is_empty() {
+            outcomes.extend(self.put(blocks, reach));
+        }
+        outcomes.extend(self.delete(&gone));
+        outcomes
     }
 }
 
@@ -64,9 +74,7 @@ impl Tier for Store {
     }
 
     fn submit(&self, batch: Batch) -> Ticket {
-        let deadline = batch.deadline;
-        let is_late = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        Ticket::ready(batch.ops.into_iter().map(|op| self.tiers.one(op, is_late())).collect())
+        self.submits.submit(batch, Reach::Found)
     }
 
     fn flush(&self, deadline: Instant) -> Result<()> {

@@ -18,6 +18,8 @@ pub use files::{Demote, FilesConfig};
 
 /// The directory of the arena unless configured.
 const DEFAULT_SHM_PATH: &str = "/dev/shm/cascade";
+/// Bytes of submitted batches under way, unless configured.
+const DEFAULT_IN_FLIGHT: u64 = 1 << 30;
 /// The environment variable that names a configuration file.
 const FILE_VARIABLE: &str = "CASCADE_CONFIG";
 
@@ -46,7 +48,7 @@ impl Origin {
 }
 
 /// Every setting: its name in files and code, and its environment variable.
-const SETTINGS: [(&str, &str); 17] = [
+const SETTINGS: [(&str, &str); 18] = [
     ("shm_path", "CASCADE_SHM_PATH"),
     ("shm_capacity", "CASCADE_SHM_CAPACITY"),
     ("shm_slots", "CASCADE_SHM_SLOTS"),
@@ -64,6 +66,7 @@ const SETTINGS: [(&str, &str); 17] = [
     ("pfs_stripe_count", "CASCADE_PFS_STRIPE_COUNT"),
     ("pfs_stripe_size", "CASCADE_PFS_STRIPE_SIZE"),
     ("demote", "CASCADE_DEMOTE"),
+    ("in_flight", "CASCADE_IN_FLIGHT"),
 ];
 
 /// A configuration that was checked. Make one with [`StoreConfig::builder`].
@@ -71,6 +74,7 @@ const SETTINGS: [(&str, &str); 17] = [
 pub struct StoreConfig {
     arena: ArenaConfig,
     files: Option<FilesConfig>,
+    in_flight_bytes: u64,
     origins: BTreeMap<&'static str, Origin>,
 }
 
@@ -109,6 +113,12 @@ impl StoreConfig {
         self.files.as_ref()
     }
 
+    /// Bytes of submitted batches that may be under way at once.
+    #[must_use]
+    pub fn in_flight_bytes(&self) -> u64 {
+        self.in_flight_bytes
+    }
+
     /// Every setting with its value and origin, as TOML. What the configuration leaves open is shown as the tiers have it:
     /// `files` is what the tier of files was opened with.
     #[must_use]
@@ -129,6 +139,7 @@ impl StoreConfig {
             (Some(config), Some(open)) => shown.extend(config.shown(open)),
             _ => shown.push(("pfs_path", quoted(String::new()))),
         }
+        shown.push(("in_flight", quoted(exact_size(self.in_flight_bytes))));
         let line = |(name, value): (&str, String)| {
             let origin = self.origins.get(name).map_or("default", |origin| origin.name());
             format!("{name} = {value}  # {origin}\n")
@@ -263,5 +274,9 @@ fn check(values: &BTreeMap<&'static str, (String, Origin)>) -> Result<StoreConfi
         janitor: values.switch("janitor", true)?,
         ..ArenaConfig::new(values.path("shm_path", DEFAULT_SHM_PATH)?)
     };
-    Ok(StoreConfig { arena, files: FilesConfig::read(&values)?, origins })
+    let in_flight_bytes = values.size("in_flight")?.unwrap_or(DEFAULT_IN_FLIGHT);
+    if in_flight_bytes == 0 {
+        return Err(values.wrong("in_flight", "0", "at least one byte is needed"));
+    }
+    Ok(StoreConfig { arena, files: FilesConfig::read(&values)?, in_flight_bytes, origins })
 }

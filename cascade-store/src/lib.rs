@@ -22,6 +22,7 @@ mod as_tier;
 mod chain;
 #[cfg(feature = "cli")]
 pub mod cli;
+mod completion;
 mod config;
 mod files;
 mod moves;
@@ -31,9 +32,11 @@ mod reserve;
 mod seam;
 mod stats;
 mod store;
+mod submits;
 mod tiers;
 
 pub use chain::{Level, Located};
+pub use completion::{Completion, CompletionQueue};
 pub use config::{Demote, FilesConfig, Origin, StoreConfig, StoreConfigBuilder};
 pub use moves::count::MoveStats;
 pub use put::{Put, Reach};

@@ -58,8 +58,9 @@ impl Put {
         self
     }
 
-    /// What this says of the block `id` to a tier.
-    pub(crate) fn meta(self, id: &BlockId) -> PutMeta {
+    /// What this says of the block `id` to a tier: names are replaced, chain and content ids are kept.
+    #[must_use]
+    pub fn meta(self, id: &BlockId) -> PutMeta {
         let on_existing = if id.kind().replaceable() { OnExisting::Replace } else { OnExisting::Keep };
         PutMeta { class: self.class, on_existing, tenant: self.tenant }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use cascade_core::batch::{Outcome, Refusal, Ticket, ticket};
+use cascade_core::batch::{Batch, Outcome, Refusal, Ticket, ticket};
 use cascade_core::clock::SystemClock;
 use cascade_core::id::BlockId;
 use cascade_core::lease::Lease;
@@ -21,10 +21,11 @@ use crate::files::Files;
 use crate::moves::demoter::{Demoter, Request};
 use crate::moves::rise::Wanted;
 use crate::moves::riser;
-use crate::put::Put;
+use crate::put::{Put, Reach};
 use crate::raw;
 use crate::seam::{BottomTier, TopTier};
 use crate::stats::StoreStats;
+use crate::submits::Submits;
 use crate::tiers::Tiers;
 
 /// A store embedded in this process. Clones share it. A forked child has the arena, and no files.
@@ -34,6 +35,8 @@ pub struct Store {
     arena: Arena,
     pfs: Option<PfsTier>,
     config: StoreConfig,
+    /// Before what follows, because what was submitted is done while the files are there.
+    pub(crate) submits: Arc<Submits>,
     _background: Arc<Background>,
 }
 
@@ -111,7 +114,8 @@ impl Store {
         let clock = Arc::new(SystemClock::default());
         let tiers = Arc::new(Tiers::new(TopTier::new(arena.clone()), files, clock));
         let background = Background::start(&tiers)?;
-        Ok(Self { tiers, arena, pfs, config: config.clone(), _background: Arc::new(background) })
+        let submits = Arc::new(Submits::new(Arc::clone(&tiers), config.in_flight_bytes()));
+        Ok(Self { tiers, arena, pfs, config: config.clone(), submits, _background: Arc::new(background) })
     }
 
     /// What is in force: every setting, its value and where it came from, as TOML.
@@ -163,6 +167,17 @@ impl Store {
         wanted: &mut [(BlockId, &mut [u8])],
     ) -> Vec<std::result::Result<BlockMeta, MissReason>> {
         raw::fetch(wanted, |wanted| self.tiers.fetch(wanted))
+    }
+
+    /// Hands over fetches, puts and deletes, and returns at once: two threads of the store work through them, each tier at its own
+    /// speed. The ticket says of each what became of it; [`crate::CompletionQueue`] tells an event loop that it has ended.
+    ///
+    /// Neighbours of one kind are done together; a batch keeps their order, two batches may overtake each other. `reach` says when a
+    /// put is acknowledged. While more bytes than `in_flight` are under way, `Throttled` is the answer, at once. What is cancelled, or
+    /// has not begun at the batch's deadline, is not begun. Memory that is only lent stays in use until its operation has its outcome.
+    #[must_use]
+    pub fn submit_until(&self, batch: Batch, reach: Reach) -> Ticket {
+        self.submits.submit(batch, reach)
     }
 
     /// Pins a block in the arena and gives its address, without a copy. A block that only the files have is read into the arena.

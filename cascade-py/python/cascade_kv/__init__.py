@@ -1,25 +1,29 @@
 """Cascade: a store for the KV cache of large language models, in the node's shared memory and in files below it.
 
-The native API is :class:`Store`, :class:`BlockId`, :class:`KeySpace` and :class:`Lease`. The API of the C++ prototype
+The native API is :class:`Store`, :class:`BlockId`, :class:`KeySpace`, :class:`Lease`, :class:`Ticket` and
+:class:`CompletionQueue`. The API of the C++ prototype
 is here by its own names too (:class:`CascadeConfig`, :class:`CascadeStore`, :func:`compute_block_id`): its scripts run
 after ``import cascade_kv as cascade_cpp``.
 """
 
-from ._native import BlockId, KeySpace, Store, __version__, parse_size
+from ._native import BlockId, CompletionQueue, KeySpace, Store, __version__, parse_size
 from ._native import Fill as Fill
 from ._native import Lease as Lease
 from ._native import Pages as Pages
+from ._native import Ticket as Ticket
 from ._prototype import CascadeConfig, CascadeStore, compute_block_id
 
 __all__ = [
     "BlockId",
     "CascadeConfig",
     "CascadeStore",
+    "CompletionQueue",
     "Fill",
     "KeySpace",
     "Lease",
     "Pages",
     "Store",
+    "Ticket",
     "__version__",
     "compute_block_id",
     "parse_size",

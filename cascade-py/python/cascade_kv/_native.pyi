@@ -9,7 +9,19 @@ import numpy as np
 from numpy.typing import DTypeLike
 from typing_extensions import Buffer
 
-__all__ = ["__version__", "BlockId", "Fill", "KeySpace", "Lease", "Pages", "Store", "parse_size", "run_command"]
+__all__ = [
+    "__version__",
+    "BlockId",
+    "CompletionQueue",
+    "Fill",
+    "KeySpace",
+    "Lease",
+    "Pages",
+    "Store",
+    "Ticket",
+    "parse_size",
+    "run_command",
+]
 
 __version__: str
 
@@ -136,6 +148,47 @@ class Fill:
         """Copies one part of every row into its block."""
     def seal(self) -> list[_PutResult]:
         """Makes the blocks visible, once: a result for each."""
+class Ticket:
+    """A batch under way. One that is dropped changes nothing for its blocks."""
+
+    def poll(self) -> bool:
+        """Whether every block has its outcome."""
+    def result(self) -> list[str] | None:
+        """For each block what became of it, or None while some are under way; never waits.
+
+        ``"fetched"``, ``"stored"``, ``"exists"``, ``"cancelled"``, or the reason for a miss or refusal, such as ``"absent"``."""
+    def wait(self, timeout_s: float = 60.0) -> list[str] | None:
+        """The same, as soon as it is there; None when the time passed first (the work goes on, the ticket stays good)."""
+    def lengths(self) -> list[int | None] | None:
+        """For each block the length that was fetched, or None; None in all while some are under way."""
+    def cancel(self) -> None:
+        """Asks that blocks which have not begun are given up; those under way complete."""
+
+@final
+class CompletionQueue:
+    """Many tickets behind one descriptor: `loop.add_reader(queue.fileno(), ...)` hears of their ends, and drains them.
+
+    After a fork the child's copy raises OSError: it makes one of its own."""
+
+    def __new__(cls, capacity: int = 1024) -> Self:
+        """`capacity`: tickets that were added and are not drained, at most. ValueError for 0."""
+    def add(self, ticket: Ticket) -> bool:
+        """Has the end of a ticket told here; False when the queue is full or closed. The queue keeps the ticket until then."""
+    def fileno(self) -> int:
+        """The descriptor: readable while a ticket has ended and is not drained, and for ever once the queue is closed."""
+    def drain(self, most: int | None = None) -> list[Ticket]:
+        """The tickets that have ended, in that order; never waits."""
+    def wait(self, timeout_s: float = 60.0) -> list[Ticket]:
+        """The same, as soon as there is one; none when the time passed, or the queue was closed, first."""
+    def close(self) -> None:
+        """Takes no more tickets and wakes who waits. What is under way goes on, and can still be drained."""
+    @property
+    def closed(self) -> bool:
+        """Whether the queue is closed."""
+    def __len__(self) -> int: ...
+    def __bool__(self) -> bool: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_exception: type[BaseException] | BaseException | TracebackType | None) -> None: ...
 
 @final
 class Store:
@@ -145,7 +198,8 @@ class Store:
     `shm_region`, `shm_owners`, `shm_leases`, `node`, `janitor`. Files, which are there with `pfs_path`: `pfs_capacity`,
     `pfs_durability` (``"none"``, ``"segment"``, ``"block"``), `pfs_segment`, `pfs_direct`, `pfs_io_engine`,
     `pfs_stripe_count`, `pfs_stripe_size`, and `demote` (``"through"``: every block that is put is copied to files in the
-    background; ``"back"``: the coldest, when the arena fills; ``"off"``). Each has an environment variable
+    background; ``"back"``: the coldest, when the arena fills; ``"off"``). `in_flight` (``"1GiB"``) bounds the bytes of
+    `submit_get` and `submit_put` under way. Each has an environment variable
     (``CASCADE_SHM_PATH``, ...) and a key in the file named by `config_file` or ``CASCADE_CONFIG``. ValueError for a wrong
     one, or when the arena is there with another; MemoryError when there is no room; FileNotFoundError, PermissionError
     as they say."""
@@ -183,6 +237,25 @@ class Store:
         """Stores many blocks; a result for each."""
     def get_batch(self, ids: Iterable[BlockId | str], outs: Iterable[Buffer]) -> list[int | None]:
         """Copies many blocks; a length, or None (also for an array that is too short), for each."""
+    def submit_get(
+        self, ids: Iterable[BlockId | str], outs: Iterable[Buffer], *, timeout_s: float | None = None
+    ) -> Ticket:
+        """Begins to copy blocks into the fronts of arrays, and returns at once.
+
+        The arrays are kept in place, and are not to be read or written, until the ticket has ended. What has not begun after
+        `timeout_s` is given up as ``"deadline"``. Beyond the bytes of the setting `in_flight`: ``"throttled"``, at once."""
+    def submit_put(
+        self,
+        ids: Iterable[BlockId | str],
+        data: Iterable[Buffer],
+        prefix: bool = False,
+        wait: Literal["found", "files", "durable"] = "found",
+        *,
+        timeout_s: float | None = None,
+    ) -> Ticket:
+        """Begins to store blocks, and returns at once; the arrays are not to be written until the ticket has ended."""
+    def submit_prefetch(self, ids: Iterable[BlockId | str]) -> Ticket:
+        """Begins to bring blocks that only the files have up into the arena, and returns at once."""
     def lease_batch(self, ids: Iterable[BlockId | str]) -> list[Lease | None]:
         """Pins many blocks; what only the files have is read several at once."""
     def put_pages(

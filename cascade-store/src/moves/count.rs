@@ -79,6 +79,8 @@ counters! {
     spilled,
     /// Bytes of those.
     spilled_bytes,
+    /// Operations that were submitted while more bytes than `in_flight` were under way, and answered at once.
+    throttled,
     /// Fetches and leases that the arena served.
     arena_hits,
     /// Fetches and leases that had to be served from files.

@@ -11,7 +11,7 @@ struct State<T> {
     is_closed: bool,
 }
 
-/// Requests for one thread.
+/// Requests for a thread, or several.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
@@ -50,10 +50,10 @@ impl<T> Queue<T> {
         self.changed.notify_one();
     }
 
-    /// Tells the thread to end when nothing waits.
+    /// Tells every thread that serves the queue to end when nothing waits.
     pub(crate) fn close(&self) {
         self.state.lock().is_closed = true;
-        self.changed.notify_one();
+        self.changed.notify_all();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
