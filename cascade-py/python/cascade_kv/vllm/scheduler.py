@@ -1,0 +1,239 @@
+"""The scheduler's side of the connector: which blocks are stored, which to load, which to save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from vllm.distributed.kv_events import BlockStored
+from vllm.logger import init_logger
+from vllm.v1.core.kv_cache_utils import maybe_convert_block_hash
+from vllm.v1.metrics.cache_hit_source import CacheHitSource
+
+from cascade_kv.vllm.identity import Identity, adapter_fingerprint
+from cascade_kv.vllm.metrics import CascadeStats
+from cascade_kv.vllm.settings import Settings
+from cascade_kv.vllm.transfer import Done, Plan, Transfer
+
+if TYPE_CHECKING:
+    from cascade_kv import Store
+
+logger = init_logger(__name__)
+
+_SOURCES = {"arena": CacheHitSource.HOST, "files": CacheHitSource.DISK}
+
+
+@dataclass
+class Track:
+    """What is known of one request, from its first lookup until it has finished.
+
+    Attributes:
+        origins: for each of its blocks the tier that had it at the first lookup.
+        first: block at which the load begins that was offered last.
+        offered: blocks offered to be loaded from there.
+        next_save: blocks before this one need no saving.
+        pending_until: time until which it waits for blocks of files to come up, 0 before it waits.
+        in_flight: rows that are being loaded.
+        failed: a load of it has failed: it is computed from there, and not looked up again.
+        saves: whether anything of it was handed to be saved.
+        ignored: it is neither looked up nor saved, because what it was computed with cannot be named.
+    """
+
+    request: Any
+    adapter: str | None
+    origins: list[str | None] = field(default_factory=list)
+    first: int = 0
+    offered: int = 0
+    next_save: int = 0
+    pending_until: float = 0.0
+    in_flight: frozenset[int] = frozenset()
+    failed: bool = False
+    saves: bool = False
+    ignored: bool = False
+
+
+class SchedulerSide:
+    """State of all requests. Exceptions are the facade's to catch."""
+
+    def __init__(self, store: Store, identity: Identity, settings: Settings, events: bool) -> None:
+        self._stats = CascadeStats()
+        self._store = store
+        self._identity = identity
+        self._settings = settings
+        self._tracks: dict[str, Track] = {}
+        self._loads: list[Transfer] = []
+        self._step = 0
+        self._settled = 0
+        self._events: list[bytes] | None = [] if events else None
+
+    def count(self, name: str, amount: float = 1) -> None:
+        """Add to a counter of `metrics.COUNTERS`."""
+        self._stats.add(name, amount)
+
+    def take_stats(self) -> CascadeStats:
+        """The counters since the last call."""
+        stats, self._stats = self._stats, CascadeStats()
+        return stats
+
+    def match(self, request: Any, computed: int) -> tuple[int | None, bool]:
+        """Tokens that can be loaded beyond `computed`, or None while blocks come up; and whether they load between steps."""
+        tokens = self._identity.block_tokens
+        # One token at least is computed: the next logits come of it.
+        last = (request.num_tokens - 1) // tokens
+        first = computed // tokens
+        track = self._track(request)
+        track.offered = 0
+        if track.failed or track.ignored or first >= last:
+            return 0, False
+        levels = self._locate(track, list(request.block_hashes[:last]))
+        self._note_origins(track, levels)
+        found = 0
+        while first + found < len(levels) and levels[first + found] is not None:
+            found += 1
+        if self._waits(track, [at for at in range(first, first + found) if levels[at] == "files"]):
+            return None, False
+        track.first, track.offered = first, found
+        return found * tokens, self._settings.load_async and found > 0
+
+    def _track(self, request: Any) -> Track:
+        track = self._tracks.get(request.request_id)
+        if track is None:
+            track = self._tracks[request.request_id] = Track(request, None)
+            try:
+                track.adapter = adapter_fingerprint(request)
+            except (OSError, ValueError) as error:
+                logger.warning("Cascade: request %s is not cached: %s", request.request_id, error)
+                track.ignored = True
+        return track
+
+    def _locate(self, track: Track, hashes: list[bytes]) -> list[str | None]:
+        """For each block the lowest tier that a shard of it is in; None when a shard is nowhere. One batch for all."""
+        shards = self._identity.shards
+        ids = [self._identity.ids(hashes, shard, track.adapter) for shard in range(shards)]
+        found = self._store.locate([one for shard in ids for one in shard])
+        levels: list[str | None] = []
+        for at in range(len(hashes)):
+            places = [found[shard * len(hashes) + at] for shard in range(shards)]
+            names = {place[0] if place else None for place in places}
+            levels.append(None if None in names else "files" if "files" in names else "arena")
+        return levels
+
+    def _note_origins(self, track: Track, levels: list[str | None]) -> None:
+        # The first answer stands: a block that was brought up meanwhile was saved by the files.
+        known = track.origins
+        track.origins = [
+            known[at] if at < len(known) and known[at] is not None else level for at, level in enumerate(levels)
+        ]
+
+    def _waits(self, track: Track, below: list[int]) -> bool:
+        """Whether to ask again later: blocks of files come up into the arena, and there is time."""
+        if not below or self._settings.load_async or self._settings.pending_ms == 0:
+            return False
+        now = time.monotonic()
+        if track.pending_until == 0.0:
+            track.pending_until = now + self._settings.pending_ms / 1e3
+            hashes = [track.request.block_hashes[at] for at in below]
+            for shard in range(self._identity.shards):
+                self._store.prefetch(self._identity.ids(hashes, shard, track.adapter))
+        return now < track.pending_until
+
+    def allocated(self, request: Any, blocks: Any, external: int) -> None:
+        """vLLM has room for the request: what it takes of the offer is loaded in this step."""
+        track = self._track(request)
+        if external == 0:
+            return
+        # Where the load begins was said by `match`: vLLM has given the new blocks their hashes by now, so that they look
+        # as if they were computed here.
+        count = min(external // self._identity.block_tokens, track.offered)
+        span = slice(track.first, track.first + count)
+        rows = list(blocks.get_block_ids()[0][span])
+        track.in_flight = frozenset(rows)
+        origins = [origin or "arena" for origin in track.origins[span]]
+        hashes = list(request.block_hashes[span])
+        self._loads.append(Transfer(request.request_id, rows, hashes, track.adapter, origins))
+
+    def sources(self, request: Any, external: int) -> dict[CacheHitSource, int]:
+        """The tokens of a load by the tier that had them."""
+        track, tokens = self._track(request), self._identity.block_tokens
+        count: dict[CacheHitSource, int] = {}
+        for origin in track.origins[track.first : track.first + external // tokens]:
+            source = _SOURCES[origin or "arena"]
+            count[source] = count.get(source, 0) + tokens
+        return count
+
+    def refuse(self, request: Any, blocks: Any) -> None:
+        """Let the load that vLLM counts on fail, block by block, so that it is computed."""
+        self._loads.append(Transfer(request.request_id, list(blocks.get_block_ids()[0]), []))
+
+    def plan(self) -> Plan:
+        """The work of this step, without saves."""
+        self._step += 1
+        plan = Plan(self._step, self._settled, loads=self._loads)
+        self._loads = []
+        return plan
+
+    def add_saves(self, plan: Plan, output: Any) -> None:
+        """Add the blocks that this step completes."""
+        resolve = output.kv_connector_block_state.resolve_block_ids
+        seen = [(one.req_id, one.num_computed_tokens) for one in output.scheduled_new_reqs]
+        cached = output.scheduled_cached_reqs
+        seen += zip(cached.req_ids, cached.num_computed_tokens, strict=True)
+        for name, computed in seen:
+            track = self._tracks.get(name)
+            if track is not None and not track.ignored:
+                drafted = len(output.scheduled_spec_decode_tokens.get(name, ()))
+                upto = computed + output.num_scheduled_tokens[name] - drafted
+                plan.saves += self._saves(track, computed, upto, resolve)
+
+    def _saves(self, track: Track, computed: int, upto: int, resolve: Any) -> list[Transfer]:
+        tokens, request = self._identity.block_tokens, track.request
+        # Fewer are computed than before after a preemption and after a load that failed: those blocks are others now.
+        begin = min(track.next_save, computed // tokens)
+        whole = min(upto // tokens, len(request.block_hashes))
+        if not self._settings.save_decode:
+            whole = min(whole, request.num_prompt_tokens // tokens)
+        track.next_save = max(begin, whole)
+        had = track.origins if not track.failed else []
+        wanted = [at for at in range(begin, whole) if at >= len(had) or had[at] is None]
+        if not wanted:
+            return []
+        rows = resolve(request.request_id)[0]
+        wanted = [at for at in wanted if at < len(rows)]
+        track.saves = track.saves or bool(wanted)
+        hashes = [request.block_hashes[at] for at in wanted]
+        return [Transfer(request.request_id, [rows[at] for at in wanted], hashes, track.adapter)] if wanted else []
+
+    def reported(self, output: Any) -> None:
+        """The workers' report of a step."""
+        if output.invalid_block_ids:
+            for track in self._tracks.values():
+                # Asked again, the store might offer the same block again, and again.
+                track.failed = track.failed or not track.in_flight.isdisjoint(output.invalid_block_ids)
+        done = output.kv_connector_worker_meta
+        if isinstance(done, Done):
+            self._settled = max(self._settled, done.failed_step)
+            if self._events is not None:
+                # Found is what every shard has stored.
+                self._events += [one for one, count in done.stored.items() if count >= self._identity.shards]
+
+    def finished(self, request: Any) -> bool:
+        """Whether its blocks must stay until the workers have saved them."""
+        track = self._tracks.pop(request.request_id, None)
+        return track is not None and track.saves and self._settings.save_async and not self._settings.by_layer
+
+    def events(self) -> Iterable[BlockStored]:
+        """Blocks that can be found from now on."""
+        for one in self._events or ():
+            yield BlockStored(
+                block_hashes=[maybe_convert_block_hash(one)],
+                parent_block_hash=None,
+                token_ids=[],
+                lora_id=None,
+                block_size=self._identity.block_tokens,
+                medium="CPU",
+                lora_name=None,
+            )
+        if self._events is not None:
+            self._events = []

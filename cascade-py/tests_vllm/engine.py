@@ -1,0 +1,142 @@
+"""vLLM engines in a process of their own, one after the other: reads a list of jobs as JSON from its first argument, and writes a
+list of results to its second after each.
+
+A job is an engine: `model`, `passes` (lists of prompts, each a list of token ids; between passes vLLM's own prefix cache is forgotten, unless
+`keep`), and optionally `connector` (what `kv_transfer_config` takes), `transfer` (all of it instead), `options` of the engine, `batch`
+(prompts of a pass at once), `fault` (a name of `faults.py`), `faulty_passes`, `new_tokens`, `separate` (the engine in processes
+of its own, as `vllm serve` has it), `die` (SIGKILL of this process after the last pass).
+"""
+
+import gc
+import json
+import os
+import signal
+import sys
+import time
+
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    VLLM_NO_USAGE_STATS="1",
+    VLLM_CPU_OMP_THREADS_BIND="nobind",
+    OMP_NUM_THREADS="1",
+)
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+
+
+def options_of(job: dict) -> dict:
+    """Arguments of `LLM`."""
+    options = dict(
+        model=job["model"],
+        skip_tokenizer_init=True,
+        enforce_eager=True,
+        dtype="float32",
+        max_model_len=4096,
+        max_num_batched_tokens=4096,
+        max_num_seqs=4,
+        enable_prefix_caching=True,
+        seed=0,
+        disable_log_stats=False,
+    )
+    if not job.get("separate"):
+        options["distributed_executor_backend"] = "uni"
+    if "transfer" in job:
+        from vllm.config import KVTransferConfig
+
+        options["kv_transfer_config"] = KVTransferConfig(**job["transfer"])
+    elif "connector" in job:
+        from cascade_kv.vllm import kv_transfer_config
+
+        options["kv_transfer_config"] = kv_transfer_config(**job["connector"])
+    return options | job.get("options", {})
+
+
+def answers(llm, prompts: list, job: dict) -> list[dict]:
+    """Greedy answers with logprobs, to `batch` prompts at once."""
+    from vllm import SamplingParams
+
+    params = SamplingParams(
+        temperature=0.0, max_tokens=job.get("new_tokens", 8), ignore_eos=True, detokenize=False, logprobs=1
+    )
+    found, width = [], job.get("batch") or 1
+    for first in range(0, len(prompts), width):
+        batch = []
+        for prompt in prompts[first : first + width]:
+            one = {"prompt_token_ids": prompt["tokens"] if isinstance(prompt, dict) else prompt}
+            if isinstance(prompt, dict) and "salt" in prompt:
+                one["cache_salt"] = prompt["salt"]
+            batch.append(one)
+        start = time.perf_counter()
+        outputs = llm.generate(batch, params, use_tqdm=False)
+        seconds = time.perf_counter() - start
+        for out in outputs:
+            best = out.outputs[0]
+            tokens = list(best.token_ids)
+            found.append(
+                {
+                    "tokens": tokens,
+                    "logprobs": [step[token].logprob for step, token in zip(best.logprobs, tokens, strict=True)],
+                    "cached": out.num_cached_tokens,
+                    "finish": best.finish_reason,
+                    "seconds": seconds,
+                }
+            )
+    return found
+
+
+def metrics_of(llm) -> dict[str, float]:
+    """Counters by name, with the source where there is one."""
+    found: dict[str, float] = {}
+    for metric in llm.get_metrics():
+        if hasattr(metric, "value"):
+            name = metric.name + "".join(f":{metric.labels[label]}" for label in ("source",) if label in metric.labels)
+            found[name] = found.get(name, 0) + metric.value
+    return found
+
+
+def run(job: dict) -> dict:
+    """One engine, from its start to its end."""
+    import faults
+    from vllm import LLM
+
+    start = time.perf_counter()
+    fault = faults.Fault(job.get("fault"))
+    llm = LLM(**options_of(job))
+    result: dict = {"start_seconds": time.perf_counter() - start, "passes": []}
+    for number, prompts in enumerate(job["passes"]):
+        if number and not job.get("keep"):
+            llm.reset_prefix_cache()
+        fault.active = number in job.get("faulty_passes", range(len(job["passes"])))
+        result["passes"].append(answers(llm, prompts, job))
+        # What is saved aside is saved when the next pass looks for it.
+        time.sleep(job.get("rest", 0.2))
+    fault.active = False
+    # One more step, so that the counters of the last one are out.
+    answers(llm, [[3, 4, 5]], {"new_tokens": 2})
+    result["metrics"] = metrics_of(llm)
+    if not job.get("die"):
+        llm.llm_engine.engine_core.shutdown()
+        fault.undo()
+    return result
+
+
+def main(jobs: list[dict], result_path: str) -> None:
+    """Run the jobs."""
+    if not any(job.get("separate") for job in jobs):
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    results = []
+    for job in jobs:
+        results.append(run(job))
+        with open(result_path, "w") as file:
+            json.dump(results, file)
+        if job.get("die"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        gc.collect()
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1]) as source:
+        main(json.load(source), sys.argv[2])
+    sys.stdout.flush()
+    # Some of the engine's threads do not end by themselves.
+    os._exit(0)

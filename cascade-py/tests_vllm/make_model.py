@@ -1,0 +1,38 @@
+"""Writes the models of these tests: a small Llama with random weights, whose greedy output changes with any token of its prompt.
+
+usage: make_model.py FOLDER [plain|window|other]
+"""
+
+import sys
+
+import torch
+import transformers
+
+
+def write(folder: str, kind: str = "plain") -> None:
+    """A checkpoint of 11 MB: `other` has other weights, `window` layers with a sliding window beside full ones."""
+    torch.manual_seed(1 if kind == "other" else 0)
+    common = dict(
+        vocab_size=1000,
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=8192,
+        bos_token_id=1,
+        eos_token_id=2,
+        tie_word_embeddings=False,
+        initializer_range=0.08,
+    )
+    if kind == "window":
+        config = transformers.Gemma2Config(**common, sliding_window=256, query_pre_attn_scalar=64)
+        model = transformers.Gemma2ForCausalLM(config)
+    else:
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**common))
+    model.to(torch.float32).eval().save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    write(*sys.argv[1:])
