@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::config::Demote;
 use crate::moves::demoter::Request;
-use crate::moves::flights::Flights;
+use crate::moves::flights::{Flights, Kind};
 use crate::moves::queue::Queue;
 use crate::moves::rise::Wanted;
 use crate::moves::seen::Seen;
@@ -76,6 +76,11 @@ impl Files {
         }
     }
 
+    /// With moves that other stores, and other processes of the node, hear of.
+    pub(crate) fn moving_with(self, flights: Arc<Flights>) -> Self {
+        Self { flights, ..self }
+    }
+
     /// Whether this process was forked from the one that opened the store: it has the arena, and no files.
     pub(crate) fn is_forked(&self) -> bool {
         std::process::id() != self.pid
@@ -131,7 +136,7 @@ impl Files {
         }
         let ids: Vec<BlockId> = self.hidden.ids.lock().iter().copied().collect();
         for id in ids {
-            let _flight = self.flights.begin_after(&id, crate::moves::flights::Kind::Change);
+            let _flight = self.flights.begin_after(&id, Kind::Change);
             let still = self.hidden.has(&id);
             let outcome = still.then(|| raw::single(raw::run(&self.tier, vec![Op::Delete { id }])));
             if matches!(outcome, Some(Outcome::Deleted | Outcome::Miss(MissReason::Absent))) {

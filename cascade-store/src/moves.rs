@@ -3,9 +3,9 @@
 pub(crate) mod count;
 pub(crate) mod demoter;
 pub(crate) mod flights;
+pub(crate) mod node;
 pub(crate) mod queue;
 pub(crate) mod rise;
 pub(crate) mod riser;
-pub(crate) mod role;
 pub(crate) mod seen;
 pub(crate) mod sink;

@@ -76,6 +76,13 @@ fn store_op((id, from, meta): &Block) -> Op {
 impl Tiers {
     /// Stores blocks; an outcome for each.
     pub(crate) fn put(&self, blocks: Vec<Block>, reach: Reach) -> Vec<Outcome> {
+        let outcomes = self.put_uncounted(blocks, reach);
+        let there = outcomes.iter().filter(|outcome| **outcome == Outcome::Exists).count();
+        add(&self.count.exists, there as u64);
+        outcomes
+    }
+
+    fn put_uncounted(&self, blocks: Vec<Block>, reach: Reach) -> Vec<Outcome> {
         let Some(files) = self.files() else {
             if reach > Reach::Found {
                 return vec![Outcome::Refused(Refusal::Unavailable); blocks.len()];

@@ -76,6 +76,12 @@ impl ReservationHome for Home {
 impl Tiers {
     /// Final memory for a block. With `Keep` it is the arena's own reservation, and the next sweep copies the block down.
     pub(crate) fn reserve(self: &Arc<Self>, id: &BlockId, len: u64, meta: PutMeta) -> Reserve {
+        let reserve = self.reserve_uncounted(id, len, meta);
+        add(&self.count.exists, u64::from(matches!(reserve, Reserve::Exists(_))));
+        reserve
+    }
+
+    fn reserve_uncounted(self: &Arc<Self>, id: &BlockId, len: u64, meta: PutMeta) -> Reserve {
         let Some(files) = self.files() else { return self.arena.reserve(id, len, meta) };
         if meta.on_existing == OnExisting::Keep {
             return match files.meta(id) {

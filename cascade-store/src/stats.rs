@@ -85,7 +85,7 @@ impl StoreStats {
             used_bytes: sum(|tier| tier.used_bytes),
             blocks: sum(|tier| tier.blocks),
             puts: self.arena().puts + self.moves.spilled,
-            exists: sum(|tier| tier.exists),
+            exists: self.moves.exists,
             refused: sum(|tier| tier.refused),
             hits: self.moves.arena_hits + self.moves.file_hits,
             misses: self.misses.iter().map(|(_, count)| count).sum(),

@@ -19,6 +19,7 @@ use crate::chain::Located;
 use crate::config::{Demote, StoreConfig};
 use crate::files::Files;
 use crate::moves::demoter::{Demoter, Request};
+use crate::moves::node;
 use crate::moves::rise::Wanted;
 use crate::moves::riser;
 use crate::put::{Put, Reach};
@@ -107,12 +108,17 @@ impl Store {
                 let settings = wanted.pfs()?;
                 let tier = PfsTier::open_on(settings.clone(), fs)?;
                 let files = Files::new(BottomTier::new(tier.clone()), settings, wanted.demote);
-                (Some(tier), Some(Arc::new(files)))
+                (Some(tier), Some(files))
             }
         };
         let arena = Arena::open(&config.arena())?;
+        let top = TopTier::new(arena.clone());
+        let files = match files {
+            None => None,
+            Some(files) => Some(Arc::new(files.moving_with(node::flights_of(top.path())?))),
+        };
         let clock = Arc::new(SystemClock::default());
-        let tiers = Arc::new(Tiers::new(TopTier::new(arena.clone()), files, clock));
+        let tiers = Arc::new(Tiers::new(top, files, clock));
         let background = Background::start(&tiers)?;
         let submits = Arc::new(Submits::new(Arc::clone(&tiers), config.in_flight_bytes()));
         Ok(Self { tiers, arena, pfs, config: config.clone(), submits, _background: Arc::new(background) })

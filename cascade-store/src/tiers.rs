@@ -22,6 +22,8 @@ use crate::seam::TopTier;
 const ROOMY_PERCENT: u64 = 90;
 /// How old the answer to "is there room" may be.
 const FILL_AGE: Duration = Duration::from_millis(10);
+/// How often a block that is replaced meanwhile is tried to be taken out of the arena.
+const DEMOTE_ATTEMPTS: usize = 4;
 
 #[derive(Debug)]
 pub(crate) struct Tiers {
@@ -203,17 +205,34 @@ impl Tiers {
         let Some(files) = self.files() else {
             return vec![Outcome::Refused(Refusal::Unavailable); ids.len()];
         };
-        let leave = |(id, sunk): (&BlockId, Result<(), Refusal>)| {
-            if let Err(why) = sunk {
-                let is_known =
-                    self.chain.locate(std::slice::from_ref(id)).iter().any(|found| found.level.is_some());
-                return if is_known { Outcome::Refused(why) } else { Outcome::Miss(MissReason::Absent) };
+        let leave = |(id, mut sunk): (&BlockId, Result<(), Refusal>)| {
+            for _ in 0..DEMOTE_ATTEMPTS {
+                if let Some(outcome) = self.leave_arena(files, id, sunk) {
+                    return outcome;
+                }
+                // It was replaced in between: the new block goes down too.
+                sunk = self.sink_now(files, std::slice::from_ref(id)).pop().unwrap_or(Ok(()));
             }
-            let _flight = files.flights.begin_after(id, Kind::Change);
-            raw::run(&self.arena, vec![Op::Delete { id: *id }]);
-            Outcome::Stored
+            Outcome::Refused(Refusal::Pending)
         };
         ids.iter().zip(self.sink_now(files, ids)).map(leave).collect()
+    }
+
+    /// Takes a block out of the arena if the files have the very same; `None` when they have another, or none any more.
+    fn leave_arena(&self, files: &Files, id: &BlockId, sunk: Result<(), Refusal>) -> Option<Outcome> {
+        let _flight = files.flights.begin_after(id, Kind::Change);
+        let mut above = [Lookup::Pending];
+        self.arena.lookup(std::slice::from_ref(id), &mut above);
+        match (above[0], files.meta(id), sunk) {
+            (Lookup::Hit(above), Some(below), _) if above.digest == below.digest => {
+                raw::run(&self.arena, vec![Op::Delete { id: *id }]);
+                Some(Outcome::Stored)
+            }
+            (Lookup::Hit(_) | Lookup::Pending, _, Err(why)) => Some(Outcome::Refused(why)),
+            (Lookup::Hit(_) | Lookup::Pending, _, Ok(())) => None,
+            (Lookup::Miss(_), Some(_), _) => Some(Outcome::Stored),
+            (Lookup::Miss(_), None, _) => Some(Outcome::Miss(MissReason::Absent)),
+        }
     }
 
     /// Forgets every block that any tier has.

@@ -1,8 +1,9 @@
 //! Processes killed by SIGKILL while they put, replace, delete and read through arena and files; and arenas that are lost.
 //!
 //! Each worker owns some names, notes what it is about to do and what was acknowledged, and is killed at a random time. Its
-//! successor finds, for every name, what was acknowledged last, or what was under way. When the arena was lost, it may find
-//! nothing where the files were not promised to have it, and never an older block. `CASCADE_KILLS` sets the number of kills,
+//! successor finds, for every name, what was acknowledged last, or what was under way, or where something was under way
+//! nothing. When the arena was lost, it may find nothing where the files were not promised to have it, and never an older
+//! block. `CASCADE_KILLS` sets the number of kills,
 //! `CASCADE_SEED` the seed.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -81,7 +82,8 @@ impl Notes {
             let has = version(store, key);
             let known = self.acknowledged.get(&key).copied().unwrap_or_default();
             let begun = self.under_way.filter(|(at, _)| *at == key).map(|(_, version)| version);
-            let is_forgiven = has == 0 && is_lost && (!known.in_files || begun.is_some());
+            // What is being replaced is forgotten before what replaces it can be seen: between the two there is neither.
+            let is_forgiven = has == 0 && (begun.is_some() || is_lost && !known.in_files);
             assert!(
                 has == known.version || begun == Some(has) || is_forgiven,
                 "name {key}: found {has}, acknowledged {known:?}, under way {begun:?}, arena lost: {is_lost}"

@@ -75,6 +75,8 @@ counters! {
     prefetched,
     /// Reads of a file that were spared because another reader was bringing the block up.
     shared_reads,
+    /// Puts and reservations of what was there, in whichever tier.
+    exists,
     /// Puts that went to files because the arena had no room.
     spilled,
     /// Bytes of those.

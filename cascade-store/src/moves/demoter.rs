@@ -9,7 +9,7 @@ use cascade_core::id::BlockId;
 use cascade_shm::Below;
 
 use super::count::add;
-use super::role::Role;
+use super::node::Role;
 use super::sink::Wave;
 use crate::config::Demote;
 use crate::files::Files;
@@ -63,7 +63,7 @@ pub(crate) struct Demoter {
 
 impl Demoter {
     pub(crate) fn new(tiers: Arc<Tiers>, files: Arc<Files>) -> Self {
-        let role = Role::new(tiers.arena.path());
+        let role = Role::new(Arc::clone(&files.flights));
         let limit = IN_FLIGHT.min(tiers.arena.data_bytes() / 8).min(files.config.in_flight_bytes / 2);
         let now = tiers.clock.now();
         Self {

@@ -1,11 +1,13 @@
-//! Which blocks are on their way between tiers: one at a time for each id, so that a file is read once for many readers, and no
-//! old version comes back over a newer one.
+//! Which blocks are on their way between tiers: one move at a time for each id, so that a file is read once for many readers, and
+//! no old version comes back over a newer one. For names, whose blocks are replaced, this holds among all processes of the node.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use cascade_core::id::BlockId;
 use parking_lot::{Condvar, Mutex};
+
+use super::node::Locks;
 
 /// What is happening to a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,10 +20,12 @@ pub(crate) enum Kind {
     Change,
 }
 
+/// The moves of one arena.
 #[derive(Debug, Default)]
 pub(crate) struct Flights {
     busy: Mutex<HashMap<BlockId, Kind>>,
     ended: Condvar,
+    locks: Option<Locks>,
 }
 
 /// The right to move one block; given back when dropped.
@@ -32,24 +36,44 @@ pub(crate) struct Flight {
 }
 
 impl Flights {
+    /// Moves that other processes of the node hear of.
+    pub(crate) fn with_locks(locks: Locks) -> Self {
+        Self { locks: Some(locks), ..Self::default() }
+    }
+
+    pub(crate) fn locks(&self) -> Option<&Locks> {
+        self.locks.as_ref()
+    }
+
+    /// The locks, where other processes may not touch `id` meanwhile. What stands under other ids never changes.
+    fn locks_for(&self, id: &BlockId) -> Option<&Locks> {
+        self.locks().filter(|_| id.kind().replaceable())
+    }
+
     /// Begins, if nothing happens to the block.
     pub(crate) fn begin(self: &Arc<Self>, id: &BlockId, kind: Kind) -> Option<Flight> {
         let mut busy = self.busy.lock();
-        if busy.contains_key(id) {
+        if busy.contains_key(id) || self.locks_for(id).is_some_and(|locks| !locks.try_name(id)) {
             return None;
         }
         busy.insert(*id, kind);
         Some(Flight { id: *id, home: Arc::clone(self) })
     }
 
-    /// Begins once nothing else happens to the block. Who holds one flight must not wait for another.
+    /// Begins once nothing else happens to the block. Who holds one flight must not wait for another. A process that holds the
+    /// block for too long, since it is stopped, is not waited for: what it copies it looks at again.
     pub(crate) fn begin_after(self: &Arc<Self>, id: &BlockId, kind: Kind) -> Flight {
         let mut busy = self.busy.lock();
         while busy.contains_key(id) {
             self.ended.wait(&mut busy);
         }
         busy.insert(*id, kind);
-        Flight { id: *id, home: Arc::clone(self) }
+        drop(busy);
+        let flight = Flight { id: *id, home: Arc::clone(self) };
+        if let Some(locks) = self.locks_for(id) {
+            locks.name(id);
+        }
+        flight
     }
 
     /// Waits until nothing happens to the block; whether it rose meanwhile.
@@ -58,6 +82,10 @@ impl Flights {
         while let Some(kind) = busy.get(id) {
             rose |= *kind == Kind::Rise;
             self.ended.wait(&mut busy);
+        }
+        drop(busy);
+        if let Some(locks) = self.locks_for(id) {
+            locks.wait_name(id);
         }
         rose
     }
@@ -73,6 +101,10 @@ impl Flights {
 
 impl Drop for Flight {
     fn drop(&mut self) {
+        // Before another thread can begin: the lock is the process's.
+        if let Some(locks) = self.home.locks_for(&self.id) {
+            locks.release_name(&self.id);
+        }
         self.home.busy.lock().remove(&self.id);
         self.home.ended.notify_all();
     }

@@ -159,6 +159,11 @@ impl Tiers {
                 return match self.begin_rise(files, 0, id, meta) {
                     Begun::Reading(rising) => self.land(*rising),
                     Begun::Done(risen) => risen,
+                    // A process of the node that is about to change the name.
+                    Begun::Elsewhere if self.clock.now() < until => {
+                        self.clock.sleep(NAP);
+                        continue;
+                    }
                     Begun::Elsewhere => Err(MissReason::Throttled),
                 };
             }

@@ -1,9 +1,11 @@
 //! From the arena down: blocks are written to files straight from where they lie, under a lease.
 
+use std::collections::HashSet;
+
 use cascade_core::batch::{Batch, Op, Outcome, Refusal, Ticket};
 use cascade_core::id::BlockId;
 use cascade_core::lease::Lease;
-use cascade_core::tier::{MissReason, OnExisting, PutMeta, Tier};
+use cascade_core::tier::{Lookup, MissReason, OnExisting, PutMeta, Tier};
 use cascade_shm::{Below, Noted};
 
 use super::count::add;
@@ -16,6 +18,8 @@ use crate::tiers::Tiers;
 const MOST_BLOCKS: usize = 64;
 /// Bytes of one batch beyond which no further block is added.
 const MOST_BYTES: u64 = 8 << 20;
+/// How often a block is tried that others were moving.
+const ATTEMPTS: usize = 4;
 
 #[derive(Debug)]
 struct Block {
@@ -120,9 +124,8 @@ impl Tiers {
     /// A block is in files: it is noted where it lies, if it is still what the arena has, and forgotten below if it is not.
     fn settle(&self, files: &Files, block: &Block) {
         let (id, meta) = (&block.id, block.lease.meta());
-        let is_same = files.tier_meta(id).is_some_and(|found| found.digest == meta.digest);
-        if !is_same {
-            files.forget(id);
+        if files.tier_meta(id).is_none_or(|found| found.digest != meta.digest) {
+            // Forgotten meanwhile, or another node has put something newer.
             return;
         }
         files.stored(id);
@@ -132,30 +135,46 @@ impl Tiers {
                 add(&self.count.demoted_bytes, meta.len);
             }
             // Another process replaced or deleted it meanwhile, and knew nothing of this copy.
-            Noted::Another => {
-                files.forget(id);
-            }
+            Noted::Another => self.forget_copy(files, id),
             // It is looked at again by the next sweep.
             Noted::Unknown => {}
         }
     }
 
+    /// Takes a copy out of the files that is not what the arena has, and what was noted of it at what the arena has now.
+    fn forget_copy(&self, files: &Files, id: &BlockId) {
+        files.forget(id);
+        let mut above = [Lookup::Pending];
+        self.arena.lookup(std::slice::from_ref(id), &mut above);
+        if let Lookup::Hit(now) = above[0] {
+            self.arena.note_below(id, now.digest, Below::Absent);
+        }
+    }
+
     /// Copies blocks to the files and waits for them: for each, why the files do not have it.
     pub(crate) fn sink_now(&self, files: &Files, ids: &[BlockId]) -> Vec<Result<(), Refusal>> {
-        let (mut left, mut refused) = (ids, None);
-        while !left.is_empty() {
-            let (wave, rest) = self.start_sink(files, left, true);
-            if let Some(wave) = wave {
-                refused = self.finish_sink(files, wave).refused.or(refused);
+        let (mut lacking, mut refused) = (ids.to_vec(), None);
+        for _ in 0..ATTEMPTS {
+            let mut left = &lacking[..];
+            while !left.is_empty() {
+                let (wave, rest) = self.start_sink(files, left, true);
+                if let Some(wave) = wave {
+                    refused = self.finish_sink(files, wave).refused.or(refused);
+                }
+                left = rest;
             }
-            left = rest;
+            // What others were moving was left out, and what they did may have been something else.
+            lacking.retain(|id| {
+                files.flights.wait(id);
+                files.meta(id).is_none()
+            });
+            if lacking.is_empty() || refused.is_some() {
+                break;
+            }
         }
         let why = refused.unwrap_or(Refusal::Unavailable);
-        let there = |id: &BlockId| {
-            files.flights.wait(id);
-            files.meta(id).map(|_| ()).ok_or(why)
-        };
-        ids.iter().map(there).collect()
+        let lacking: HashSet<BlockId> = lacking.into_iter().collect();
+        ids.iter().map(|id| if lacking.contains(id) { Err(why) } else { Ok(()) }).collect()
     }
 }
 

@@ -7,4 +7,5 @@ mod failing;
 mod moving;
 mod naming;
 mod opening;
+mod racing;
 mod rig;

@@ -1,6 +1,6 @@
 //! A store over an arena in memory and files on a disk, and what the tests ask of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cascade_core::batch::Outcome;
@@ -8,16 +8,42 @@ use cascade_core::id::BlockId;
 use cascade_core::testing::bytes::content;
 use cascade_store::{Level, Put, Store, StoreConfig, StoreConfigBuilder};
 
+/// A folder that goes with the test, or another process's.
+pub(crate) enum Folder {
+    Own(tempfile::TempDir),
+    Given(PathBuf),
+}
+
+impl Folder {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Own(folder) => folder.path(),
+            Self::Given(path) => path,
+        }
+    }
+}
+
 /// Folders of one test.
 pub(crate) struct Rig {
-    pub(crate) arena: tempfile::TempDir,
-    pub(crate) files: tempfile::TempDir,
+    pub(crate) arena: Folder,
+    pub(crate) files: Folder,
 }
 
 impl Rig {
     pub(crate) fn new() -> Self {
         let arena = tempfile::Builder::new().prefix("cascade-test-").tempdir_in("/dev/shm").unwrap();
-        Self { arena, files: tempfile::tempdir().unwrap() }
+        Self { arena: Folder::Own(arena), files: Folder::Own(tempfile::tempdir().unwrap()) }
+    }
+
+    /// The folders of another process's test, which said where its arena is.
+    pub(crate) fn at(files: &Path) -> Self {
+        let arena = std::fs::read_link(files.join("memory")).unwrap();
+        Self { arena: Folder::Given(arena), files: Folder::Given(files.to_owned()) }
+    }
+
+    /// Says beside the files where the arena is.
+    pub(crate) fn link_arena(&self) {
+        std::os::unix::fs::symlink(self.arena.path(), self.files.path().join("memory")).unwrap();
     }
 
     pub(crate) fn pfs_path(&self) -> PathBuf {
