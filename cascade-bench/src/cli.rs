@@ -34,7 +34,7 @@ Kinds of rows (--rows):
 
 Needs of memory are checked before; what does not fit is not run, and noted with what it needs.
 
-The tier of files has options of its own: `cascade-bench --tier pfs --help`.
+The tier of files and the store have options of their own: `cascade-bench --tier pfs --help`, `cascade-bench --tier store --help`.
 
 Examples:
   cascade-bench --tier shm

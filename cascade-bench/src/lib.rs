@@ -22,6 +22,7 @@ pub mod run;
 pub mod shm;
 pub mod space;
 pub mod stats;
+pub mod store;
 pub mod tiers;
 pub mod trace;
 pub mod units;

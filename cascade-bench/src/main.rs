@@ -8,7 +8,7 @@ use cascade_bench::cli::{Arguments, Part, RowKind, TierName};
 use cascade_bench::report::{Report, compare, table};
 use cascade_bench::run::{LAP_BYTES, Options, Pass, Results, run};
 use cascade_bench::tiers::{Scratch, Wanted};
-use cascade_bench::{contention, files, gpu, plot, shm, space, trace};
+use cascade_bench::{contention, files, gpu, plot, shm, space, store, trace};
 use cascade_core::{Error, ErrorKind, Result};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -20,7 +20,9 @@ fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().skip(1).collect();
     let done = if trace::is_wanted(words.iter().map(AsRef::as_ref)) {
         trace::run(&trace::Arguments::parse()).map(|()| ExitCode::SUCCESS)
-    } else if is_of_files() {
+    } else if is_of("store") {
+        of_store(&store::cli::Arguments::parse())
+    } else if is_of("pfs") {
         of_files(&files::cli::Arguments::parse())
     } else {
         of_memory(&Arguments::parse())
@@ -31,11 +33,25 @@ fn main() -> ExitCode {
     })
 }
 
-/// Whether the tier of files is asked for, whose options are others.
-fn is_of_files() -> bool {
+/// Whether a tier is asked for whose options are its own.
+fn is_of(tier: &str) -> bool {
     let words: Vec<_> = std::env::args_os().collect();
-    words.windows(2).any(|pair| pair[0] == "--tier" && pair[1] == "pfs")
-        || words.iter().any(|word| word == "--tier=pfs")
+    words.windows(2).any(|pair| pair[0] == "--tier" && pair[1] == tier)
+        || words.iter().any(|word| word.to_str() == Some(&format!("--tier={tier}")))
+}
+
+/// A run of the store over its tiers, in this process.
+fn of_store(arguments: &store::cli::Arguments) -> Result<ExitCode> {
+    let older = arguments.against.as_deref().map(Report::load).transpose()?;
+    let mut report = Report::here(Vec::new(), Vec::new());
+    let host = &report.host;
+    eprintln!("{} x {}, Linux {}; {}", host.cores, host.cpu, host.kernel, host.copy_plan);
+    let bar = progress_bar();
+    let results = store::run(arguments, &mut shown(&bar))?;
+    bar.finish_and_clear();
+    (report.results, report.notes) = (results.rows, results.notes);
+    let outputs = Outputs { json: arguments.json.as_deref(), plot: None, older, title: String::new() };
+    tell(&report, &outputs, results.failures)
 }
 
 fn of_memory(arguments: &Arguments) -> Result<ExitCode> {

@@ -29,7 +29,7 @@ impl Tiers {
     }
 
     /// Does operations of one kind, together; an outcome for each.
-    pub(crate) fn run(&self, ops: Vec<Op>, reach: Reach) -> Vec<Outcome> {
+    pub(crate) fn run(&self, ops: Vec<Op>, reach: Reach, deadline: Option<Instant>) -> Vec<Outcome> {
         let (mut wanted, mut blocks, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         for op in ops {
             match op {
@@ -44,7 +44,7 @@ impl Tiers {
         };
         let mut outcomes = Vec::new();
         if !wanted.is_empty() {
-            outcomes.extend(self.fetch(wanted).into_iter().map(fetched));
+            outcomes.extend(self.fetch(&wanted, deadline).into_iter().map(fetched));
         }
         if !blocks.is_empty() {
             outcomes.extend(self.put(blocks, reach));

@@ -24,6 +24,7 @@ mod chain;
 pub mod cli;
 mod completion;
 mod config;
+mod fetch;
 mod files;
 mod moves;
 mod put;

@@ -172,7 +172,7 @@ impl Store {
         &self,
         wanted: &mut [(BlockId, &mut [u8])],
     ) -> Vec<std::result::Result<BlockMeta, MissReason>> {
-        raw::fetch(wanted, |wanted| self.tiers.fetch(wanted))
+        raw::fetch(wanted, |wanted| self.tiers.fetch(&wanted, None))
     }
 
     /// Hands over fetches, puts and deletes, and returns at once: two threads of the store work through them, each tier at its own
@@ -234,10 +234,16 @@ impl Store {
     /// is up now, `Exists` it was, or the reason for a miss. Nobody needs to wait for it.
     #[must_use]
     pub fn prefetch(&self, ids: &[BlockId]) -> Ticket {
+        self.prefetch_until(ids, None)
+    }
+
+    /// [`Store::prefetch`], which gives up what is not there at `deadline`, or when the ticket is cancelled, as `Miss(Deadline)`.
+    #[must_use]
+    pub fn prefetch_until(&self, ids: &[BlockId], deadline: Option<Instant>) -> Ticket {
         let (ticket, completer) = ticket(ids.len());
         if let Some(files) = self.tiers.files() {
             // What is refused answers `Unavailable` when its completer is dropped.
-            drop(files.rise.push([Wanted { ids: ids.to_vec(), completer }]));
+            drop(files.rise.push([Wanted { ids: ids.to_vec(), deadline, completer }]));
         } else {
             for (at, found) in self.locate(ids).into_iter().enumerate() {
                 let outcome = match found.answer {

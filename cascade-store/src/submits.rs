@@ -89,7 +89,7 @@ impl Job {
                 places.push(place);
                 group.push(op);
             }
-            let outcomes = tiers.run(group, reach);
+            let outcomes = tiers.run(group, reach, deadline);
             for (place, outcome) in places.into_iter().zip(outcomes) {
                 completer.complete(place, outcome);
             }

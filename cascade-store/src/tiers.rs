@@ -7,14 +7,14 @@ use cascade_core::batch::{Op, Outcome, Refusal};
 use cascade_core::clock::Clock;
 use cascade_core::id::BlockId;
 use cascade_core::lease::Lease;
-use cascade_core::memory::SgList;
-use cascade_core::tier::{Addressable, BlockMeta, Lookup, MissReason, Tier};
+use cascade_core::tier::{Addressable, Lookup, MissReason, Tier};
 use parking_lot::Mutex;
 
 use crate::chain::{Chain, Level, Rung};
 use crate::files::Files;
 use crate::moves::count::{Count, add};
 use crate::moves::flights::Kind;
+use crate::moves::rise::How;
 use crate::raw;
 use crate::seam::TopTier;
 
@@ -54,75 +54,8 @@ impl Tiers {
         self.files.as_ref().filter(|files| !files.is_forked())
     }
 
-    /// Copies blocks to lists, each from the highest tier that has it.
-    pub(crate) fn fetch(&self, wanted: Vec<(BlockId, SgList)>) -> Vec<Answer<BlockMeta>> {
-        let ops = wanted.iter().map(|(id, into)| Op::Fetch { id: *id, into: into.clone() });
-        let outcomes = raw::run(&self.arena, ops.collect());
-        let mut answers: Vec<Answer<BlockMeta>> = outcomes.into_iter().map(answer).collect();
-        let lacking =
-            |answer: &Answer<BlockMeta>| matches!(answer, Err(why) if *why != MissReason::Destination);
-        let hits =
-            |answers: &[Answer<BlockMeta>]| answers.iter().filter(|answer| answer.is_ok()).count() as u64;
-        let above = hits(&answers);
-        add(&self.count.arena_hits, above);
-        if let Some(files) = self.files()
-            && answers.iter().any(lacking)
-        {
-            let left: Vec<usize> = (0..wanted.len()).filter(|at| lacking(&answers[*at])).collect();
-            self.fetch_below(files, &wanted, &left, &mut answers);
-            add(&self.count.file_hits, hits(&answers) - above);
-        }
-        answers.iter().filter_map(|answer| answer.err()).for_each(|why| self.count.missed(why));
-        answers
-    }
-
-    /// Fetches from files what the arena lacks: by way of the arena what is worth a place there, else straight.
-    fn fetch_below(
-        &self,
-        files: &Files,
-        wanted: &[(BlockId, SgList)],
-        left: &[usize],
-        answers: &mut [Answer<BlockMeta>],
-    ) {
-        let ids: Vec<BlockId> = left.iter().map(|at| wanted[*at].0).collect();
-        let mut found = vec![Lookup::Pending; ids.len()];
-        files.lookup(&ids, &mut found);
-        let (mut rising, mut straight) = (Vec::new(), Vec::new());
-        let mut rising_at = Vec::new();
-        for (at, found) in left.iter().zip(found) {
-            let (id, into) = &wanted[*at];
-            match found {
-                Lookup::Hit(meta)
-                    if meta.len > into.len() as u64 || !into.is_host() || !into.is_writable() =>
-                {
-                    answers[*at] = Err(MissReason::Destination);
-                }
-                Lookup::Hit(meta) if self.is_worth_a_place(files, id) => {
-                    rising.push((*id, meta));
-                    rising_at.push(*at);
-                }
-                Lookup::Hit(_) => straight.push(*at),
-                Lookup::Miss(why) if answers[*at] == Err(MissReason::Absent) => answers[*at] = Err(why),
-                Lookup::Miss(_) | Lookup::Pending => {}
-            }
-        }
-        self.rise(files, &rising, |nth, risen| {
-            let at = rising_at[nth];
-            let (id, into) = &wanted[at];
-            match risen.ok().and_then(|lease| copied(id, &lease, into)) {
-                Some(meta) => answers[at] = Ok(meta),
-                None => straight.push(at),
-            }
-        });
-        let ops = straight.iter().map(|at| Op::Fetch { id: wanted[*at].0, into: wanted[*at].1.clone() });
-        let outcomes = if straight.is_empty() { Vec::new() } else { raw::run(files, ops.collect()) };
-        for (at, outcome) in straight.iter().zip(outcomes) {
-            answers[*at] = answer(outcome);
-        }
-    }
-
     /// Whether a block that is fetched from files goes up: there is room anyway, or it was fetched before.
-    fn is_worth_a_place(&self, files: &Files, id: &BlockId) -> bool {
+    pub(crate) fn is_worth_a_place(&self, files: &Files, id: &BlockId) -> bool {
         let again = files.seen.again(id);
         again || self.is_roomy()
     }
@@ -180,7 +113,7 @@ impl Tiers {
                 Lookup::Miss(_) | Lookup::Pending => {}
             }
         }
-        self.rise(files, &rising, |nth, risen| {
+        self.rise(files, &rising, &mut How::default(), |nth, risen| {
             add(&self.count.file_hits, u64::from(risen.is_ok()));
             leases[places[nth]] = risen;
         });
@@ -245,19 +178,4 @@ impl Tiers {
         raw::run(files.as_ref(), ids.into_iter().map(|id| Op::Delete { id }).collect());
         self.arena.clear();
     }
-}
-
-fn answer(outcome: Outcome) -> Answer<BlockMeta> {
-    match outcome {
-        Outcome::Fetched(meta) => Ok(meta),
-        Outcome::Miss(why) => Err(why),
-        _ => Err(MissReason::Unavailable),
-    }
-}
-
-/// Copies a leased block out, verified on the way.
-fn copied(id: &BlockId, lease: &Lease, into: &SgList) -> Option<BlockMeta> {
-    let digests = lease.scatter(into)?;
-    let root = cascade_core::digest::root(id.as_bytes(), lease.meta().len, digests.into_iter());
-    (root == lease.meta().digest).then(|| lease.meta())
 }

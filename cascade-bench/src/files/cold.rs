@@ -28,7 +28,7 @@ pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Writes what is dirty of the files of `folder`, and drops them from the page cache; where this process may, the clean caches of
 /// the whole machine too. Says how.
-pub(super) fn drop_caches(folder: &Path) -> Result<String> {
+pub(crate) fn drop_caches(folder: &Path) -> Result<String> {
     // All of the file system at once: one call for thousands of files. Only clean pages can be dropped.
     nix::unistd::syncfs(File::open(folder)?)?;
     for path in files(folder)? {

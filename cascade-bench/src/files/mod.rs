@@ -21,6 +21,8 @@ use crate::tiers::Scratch;
 use cli::{Arguments, RowKind};
 pub use sharing::work;
 
+pub(crate) use cold::drop_caches;
+
 /// Measures what `arguments` ask for.
 ///
 /// # Errors

@@ -15,6 +15,19 @@ pub struct Throughput {
     pub of_one: f64,
 }
 
+/// Where the time of a batch through the store goes, in microseconds of the whole batch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Phases {
+    /// Finding out which tier has each block.
+    pub lookup_us: f64,
+    /// Handing the batch to the store's threads, and hearing of its end.
+    pub queue_us: f64,
+    /// Moving the bytes: the rest of the time.
+    pub copy_us: f64,
+    /// Digests of all bytes, by one thread that does nothing else.
+    pub verify_us: f64,
+}
+
 /// How an arena used its data area while blocks came and went.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Space {

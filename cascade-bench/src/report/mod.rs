@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::stats::{Latency, Spread};
 
 pub use compare::compare;
-pub use extra::{Census, Replay, Space, Throughput};
+pub use extra::{Census, Phases, Replay, Space, Throughput};
 pub use files::{Calls, Files, Made, Opening, Origin};
 pub use host::{Host, available_memory_bytes, source_state};
 pub use table::table;
@@ -93,6 +93,9 @@ pub struct Row {
     /// The space that was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub space: Option<Space>,
+    /// Where the time of a batch goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phases: Option<Phases>,
     /// How files were written or read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Files>,
@@ -130,6 +133,7 @@ impl Row {
             index_bytes: None,
             throughput: None,
             space: None,
+            phases: None,
             files: None,
             opening: None,
             replay: None,

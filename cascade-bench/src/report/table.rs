@@ -42,6 +42,26 @@ const TIMES: &[Column] = &[
     ("bytes", true, verdict),
 ];
 
+const PHASES: &[Column] = &[
+    ("system", true, |row| row.system.clone()),
+    ("op", true, |row| row.op.clone()),
+    ("path", true, |row| row.path.clone()),
+    ("block", false, |row| format_size(row.block_bytes)),
+    ("blocks", false, |row| row.blocks.map_or_else(dash, |blocks| blocks.to_string())),
+    ("state", true, |row| row.state.clone()),
+    ("n", false, |row| row.n.to_string()),
+    ("min", false, |row| rate(row.gbps.map(|gbps| gbps.min))),
+    ("GB/s", false, |row| rate(row.gbps.map(|gbps| gbps.median))),
+    ("max", false, |row| rate(row.gbps.map(|gbps| gbps.max))),
+    ("ceiling", false, |row| rate(row.ceiling.as_ref().map(|ceiling| ceiling.gbps))),
+    ("of it", false, |row| share(row.efficiency)),
+    ("lookup us", false, |row| row.phases.map_or_else(dash, |phases| format!("{:.0}", phases.lookup_us))),
+    ("queue us", false, |row| row.phases.map_or_else(dash, |phases| format!("{:.0}", phases.queue_us))),
+    ("copy us", false, |row| row.phases.map_or_else(dash, |phases| format!("{:.0}", phases.copy_us))),
+    ("verify us", false, |row| row.phases.map_or_else(dash, |phases| format!("{:.0}", phases.verify_us))),
+    ("bytes", true, verdict),
+];
+
 const SPACES: &[Column] = &[
     ("system", true, |row| row.system.clone()),
     ("op", true, |row| row.op.clone()),
@@ -91,10 +111,11 @@ const THROUGHPUTS: &[Column] = &[
 /// space (before and after the churn where two figures stand), and operations by many at once in millions each second.
 #[must_use]
 pub fn table(rows: &[Row]) -> String {
-    let mut kinds = [RATES, TIMES, SPACES, THROUGHPUTS, FILES, COUNTS, OPENINGS]
+    let mut kinds = [RATES, TIMES, SPACES, THROUGHPUTS, FILES, COUNTS, OPENINGS, PHASES]
         .map(|columns| (columns, Vec::<&Row>::new()));
     for row in rows {
         let kind = match row {
+            Row { phases: Some(_), .. } => 7,
             Row { space: Some(_), .. } => 2,
             Row { throughput: Some(_), .. } => 3,
             Row { opening: Some(_), .. } => 6,

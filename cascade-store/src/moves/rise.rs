@@ -1,7 +1,7 @@
 //! From files up: a block is read straight into its final place in the arena, verified, sealed, and leased.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cascade_core::batch::{Batch, Completer, Op, Outcome, Refusal, Ticket};
 use cascade_core::id::BlockId;
@@ -26,7 +26,33 @@ const NAP: Duration = Duration::from_micros(200);
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) ids: Vec<BlockId>,
+    pub(crate) deadline: Option<Instant>,
     pub(crate) completer: Completer,
+}
+
+/// How a call brings blocks up, beside what it brings.
+#[derive(Default)]
+pub(crate) struct How<'a> {
+    /// When a read from files is given up; what has not begun then is not begun.
+    pub(crate) deadline: Option<Instant>,
+    /// Whether nobody wants the rest any more.
+    pub(crate) is_cancelled: Option<&'a dyn Fn() -> bool>,
+    /// Something else to do while the files read, a piece at a time; `false` when there is nothing left of it.
+    pub(crate) meanwhile: Option<&'a mut dyn FnMut() -> bool>,
+}
+
+impl How<'_> {
+    /// Does the other work until the block is there, or that work is done.
+    pub(crate) fn use_the_time(&mut self, ticket: &Ticket) {
+        let Some(meanwhile) = &mut self.meanwhile else { return };
+        while !ticket.poll() && meanwhile() {}
+    }
+
+    fn given_up(&self) -> Option<MissReason> {
+        let is_late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let is_over = is_late || self.is_cancelled.is_some_and(|is_cancelled| is_cancelled());
+        is_over.then_some(MissReason::Deadline)
+    }
 }
 
 /// What a block is brought up to: its lease, or why there is none.
@@ -57,6 +83,7 @@ impl Tiers {
         &self,
         files: &Files,
         wanted: &[(BlockId, BlockMeta)],
+        how: &mut How<'_>,
         mut done: impl FnMut(usize, Risen),
     ) {
         let ahead = AHEAD.min(self.arena.data_bytes() / 8);
@@ -67,9 +94,14 @@ impl Tiers {
                 && let Some(rising) = reading.pop_front()
             {
                 bytes = bytes.saturating_sub(rising.meta.len);
+                how.use_the_time(&rising.ticket);
                 done(rising.at, self.land(*rising));
             }
-            match self.begin_rise(files, at, id, *meta) {
+            if let Some(why) = how.given_up() {
+                done(at, Err(why));
+                continue;
+            }
+            match self.begin_rise(files, at, (id, *meta), how.deadline) {
                 Begun::Reading(rising) => {
                     bytes += meta.len;
                     reading.push_back(rising);
@@ -79,6 +111,7 @@ impl Tiers {
             }
         }
         for rising in reading {
+            how.use_the_time(&rising.ticket);
             done(rising.at, self.land(*rising));
         }
         // Only now, when nobody waits for what this call has in hand.
@@ -88,7 +121,13 @@ impl Tiers {
         }
     }
 
-    fn begin_rise(&self, files: &Files, at: usize, id: &BlockId, meta: BlockMeta) -> Begun {
+    fn begin_rise(
+        &self,
+        files: &Files,
+        at: usize,
+        (id, meta): (&BlockId, BlockMeta),
+        deadline: Option<Instant>,
+    ) -> Begun {
         let Some(flight) = files.flights.begin(id, Kind::Rise) else { return Begun::Elsewhere };
         let put = PutMeta { class: meta.class, on_existing: OnExisting::Keep, tenant: meta.tenant };
         let reservation = match self.arena.reserve(id, meta.len, put) {
@@ -107,7 +146,7 @@ impl Tiers {
             return Begun::Done(Err(MissReason::Unavailable));
         };
         let fetch = Op::Fetch { id: *id, into: raw::in_flight(block) };
-        let ticket = files.submit(Batch::new(vec![fetch]));
+        let ticket = files.submit(Batch { ops: vec![fetch], deadline });
         Begun::Reading(Box::new(Rising { at, id: *id, meta, ticket, memory, flight }))
     }
 
@@ -156,7 +195,7 @@ impl Tiers {
             let mut seen = [Lookup::Pending];
             self.arena.lookup(std::slice::from_ref(id), &mut seen);
             if seen[0] != Lookup::Pending {
-                return match self.begin_rise(files, 0, id, meta) {
+                return match self.begin_rise(files, 0, (id, meta), None) {
                     Begun::Reading(rising) => self.land(*rising),
                     Begun::Done(risen) => risen,
                     // A process of the node that is about to change the name.

@@ -7,7 +7,7 @@ use cascade_core::id::BlockId;
 use cascade_core::tier::{BlockMeta, Lookup, MissReason};
 
 use super::count::add;
-use super::rise::Wanted;
+use super::rise::{How, Wanted};
 use crate::chain::Level;
 use crate::files::Files;
 use crate::tiers::Tiers;
@@ -36,7 +36,9 @@ fn bring_up(tiers: &Tiers, files: &Files, wanted: &Wanted) {
             (Lookup::Miss(why), _) => wanted.completer.complete(at, Outcome::Miss(why)),
         }
     }
-    tiers.rise(files, &below, |nth, risen| {
+    let is_cancelled = || wanted.completer.is_cancelled();
+    let mut how = How { deadline: wanted.deadline, is_cancelled: Some(&is_cancelled), meanwhile: None };
+    tiers.rise(files, &below, &mut how, |nth, risen| {
         let outcome = match risen {
             Ok(_) => {
                 add(&tiers.count.prefetched, 1);
