@@ -60,11 +60,17 @@ pub enum Bug {
     EarlyAnswer,
     /// A scrub does not look at what stands between a payload and the end of its page.
     UnseenPadding,
+    /// What rises from files is sealed without a look at its digest.
+    TrustedRise,
+    /// What was copied to files is noted without a look at what the arena has by then.
+    BlindSettle,
+    /// A block that replaces is sealed while the files still have the older one.
+    LateForget,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 30] = [
         Self::SkipDigest,
         Self::NoGenerationBump,
         Self::NoReleaseOnAdvance,
@@ -92,6 +98,9 @@ impl Bug {
         Self::SwallowedSync,
         Self::EarlyAnswer,
         Self::UnseenPadding,
+        Self::TrustedRise,
+        Self::BlindSettle,
+        Self::LateForget,
     ];
 
     /// Its name in `CASCADE_PLANTED`: that of the variant in lower case with hyphens.
@@ -153,7 +162,7 @@ mod tests {
         assert_eq!(names.len(), Bug::ALL.len());
         assert_eq!(
             Bug::ALL.last(),
-            Some(&Bug::UnseenPadding),
+            Some(&Bug::LateForget),
             "the last variant is listed, so none was forgotten"
         );
     }

@@ -1,6 +1,6 @@
 //! The tier of files as the store uses it.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -25,19 +25,22 @@ use crate::seam::BottomTier;
 /// Requests that wait for a background thread, at most.
 const WAITING: usize = 1 << 16;
 
-/// Old blocks that could not be forgotten when they had to be: the file system failed. They are not to be seen again.
+/// Old blocks that could not be forgotten when they had to be: the file system failed. They are not to be seen again. Each by its
+/// digest, where that is known: what another process stores under the id meanwhile is a newer one.
 #[derive(Debug, Default)]
 struct Hidden {
-    ids: Mutex<HashSet<BlockId>>,
+    ids: Mutex<HashMap<BlockId, Option<u64>>>,
     count: AtomicUsize,
 }
 
 impl Hidden {
-    fn has(&self, id: &BlockId) -> bool {
-        self.count.load(Ordering::Acquire) > 0 && self.ids.lock().contains(id)
+    /// Whether the block that the files have under `id` now is to be seen no more.
+    fn has(&self, id: &BlockId, there: &BlockMeta) -> bool {
+        self.count.load(Ordering::Acquire) > 0
+            && self.ids.lock().get(id).is_some_and(|old| old.is_none_or(|old| old == there.digest))
     }
 
-    fn change(&self, change: impl FnOnce(&mut HashSet<BlockId>)) {
+    fn change(&self, change: impl FnOnce(&mut HashMap<BlockId, Option<u64>>)) {
         let mut ids = self.ids.lock();
         change(&mut ids);
         self.count.store(ids.len(), Ordering::Release);
@@ -107,13 +110,13 @@ impl Files {
     /// Forgets a block for good; whether one was visible. What the file system does not let be forgotten now is hidden from
     /// this process, and tried again; the second value is then true.
     pub(crate) fn forget(&self, id: &BlockId) -> (bool, bool) {
-        let was_visible = self.meta(id).is_some();
+        let (there, was_visible) = (self.tier_meta(id), self.meta(id).is_some());
         match raw::single(raw::run(&self.tier, vec![Op::Delete { id: *id }])) {
             Outcome::Deleted => (true, false),
             Outcome::Miss(MissReason::Absent) => (false, false),
             _ => {
                 self.hidden.change(|ids| {
-                    ids.insert(*id);
+                    ids.insert(*id, there.map(|there| there.digest));
                 });
                 (was_visible, true)
             }
@@ -122,7 +125,7 @@ impl Files {
 
     /// A new block was stored under an id: what was hidden is older, and gone.
     pub(crate) fn stored(&self, id: &BlockId) {
-        if self.hidden.has(id) {
+        if self.hidden.count.load(Ordering::Acquire) > 0 {
             self.hidden.change(|ids| {
                 ids.remove(id);
             });
@@ -134,10 +137,13 @@ impl Files {
         if self.hidden.count.load(Ordering::Acquire) == 0 {
             return;
         }
-        let ids: Vec<BlockId> = self.hidden.ids.lock().iter().copied().collect();
+        let ids: Vec<BlockId> = self.hidden.ids.lock().keys().copied().collect();
         for id in ids {
             let _flight = self.flights.begin_after(&id, Kind::Change);
-            let still = self.hidden.has(&id);
+            let still = self.tier_meta(&id).is_some_and(|there| self.hidden.has(&id, &there));
+            if !still {
+                self.stored(&id);
+            }
             let outcome = still.then(|| raw::single(raw::run(&self.tier, vec![Op::Delete { id }])));
             if matches!(outcome, Some(Outcome::Deleted | Outcome::Miss(MissReason::Absent))) {
                 self.stored(&id);
@@ -156,8 +162,10 @@ impl Tier for Files {
     fn lookup(&self, ids: &[BlockId], out: &mut [Lookup]) {
         self.tier.lookup(ids, out);
         if !self.is_forked() && self.hidden.count.load(Ordering::Acquire) > 0 {
-            for (_, answer) in ids.iter().zip(out).filter(|(id, _)| self.hidden.has(id)) {
-                *answer = Lookup::Miss(MissReason::Absent);
+            for (id, answer) in ids.iter().zip(out) {
+                if matches!(answer, Lookup::Hit(there) if self.hidden.has(id, there)) {
+                    *answer = Lookup::Miss(MissReason::Absent);
+                }
             }
         }
     }

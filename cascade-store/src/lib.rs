@@ -31,6 +31,8 @@ mod put;
 mod raw;
 mod reserve;
 mod seam;
+#[cfg(test)]
+mod sim;
 mod stats;
 mod store;
 mod submits;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use cascade_core::batch::{Op, Outcome, Refusal};
 use cascade_core::id::BlockId;
 use cascade_core::memory::SgList;
+use cascade_core::planted::{self, Bug};
 use cascade_core::reservation::{Reserve, Sealed};
 use cascade_core::tier::{Addressable, Class, Lookup, OnExisting, PutMeta, Tier};
 
@@ -182,16 +183,29 @@ impl Tiers {
         if !reservation.gather(from) {
             return Outcome::Refused(Refusal::Memory);
         }
-        let (_, is_hidden) = files.forget(id);
+        let (_, is_hidden) = if planted::is(Bug::LateForget) { (false, false) } else { files.forget(id) };
         add(&self.count.hidden, u64::from(is_hidden));
         match reservation.seal() {
-            Sealed::Stored(_) => Outcome::Stored,
+            Sealed::Stored(new) => {
+                self.forget_older(files, id, new.digest);
+                Outcome::Stored
+            }
             // Another process stored the same bytes meanwhile; the files have forgotten them, and get them again.
             Sealed::Exists(same) => {
                 self.arena.note_below(id, same.digest, cascade_shm::Below::Absent);
                 Outcome::Exists
             }
             Sealed::Lost => Outcome::Refused(Refusal::Unavailable),
+        }
+    }
+
+    /// Until a block was sealed, another process could copy the one before it once more: it must not come back.
+    pub(crate) fn forget_older(&self, files: &Files, id: &BlockId, digest: u64) {
+        let is_older = files.meta(id).is_some_and(|below| below.digest != digest);
+        if is_older && self.above(id).is_some_and(|above| above.digest == digest) {
+            let (_, is_hidden) = files.forget(id);
+            add(&self.count.hidden, u64::from(is_hidden));
+            self.take_note_back(id);
         }
     }
 

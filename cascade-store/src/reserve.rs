@@ -43,6 +43,9 @@ impl ReservationHome for Home {
         let (_, is_hidden) = self.files.forget(&self.id);
         add(&self.tiers.count.hidden, u64::from(is_hidden));
         let sealed = reservation.seal();
+        if let Sealed::Stored(new) = sealed {
+            self.tiers.forget_older(&self.files, &self.id, new.digest);
+        }
         if self.files.demote == Demote::Through && !matches!(sealed, Sealed::Lost) {
             self.tiers.queue_sinking(&self.files, [self.id]);
         }

@@ -128,6 +128,10 @@ impl Tiers {
             let _flight = files.flights.begin_after(id, Kind::Change);
             let above = raw::single(raw::run(&self.arena, vec![Op::Delete { id: *id }]));
             let (was_below, _) = files.forget(id);
+            if was_below {
+                // Another process may have brought it up between the two.
+                raw::run(&self.arena, vec![Op::Delete { id: *id }]);
+            }
             if was_below && above != Outcome::Miss(MissReason::Evicting) { Outcome::Deleted } else { above }
         };
         ids.iter().map(delete).collect()
@@ -159,6 +163,8 @@ impl Tiers {
         match (above[0], files.meta(id), sunk) {
             (Lookup::Hit(above), Some(below), _) if above.digest == below.digest => {
                 raw::run(&self.arena, vec![Op::Delete { id: *id }]);
+                // Changed by a process that did not wait for us: what went may have been the only one.
+                add(&self.count.doubted, u64::from(files.meta(id).is_none()));
                 Some(Outcome::Stored)
             }
             (Lookup::Hit(_) | Lookup::Pending, _, Err(why)) => Some(Outcome::Refused(why)),

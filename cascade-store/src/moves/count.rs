@@ -87,6 +87,8 @@ counters! {
     arena_hits,
     /// Fetches and leases that had to be served from files.
     file_hits,
+    /// Copies, in files or on their way up, that were given up because another process changed the block meanwhile.
+    doubted,
     /// Old blocks that the files could not forget when they were to; they are hidden, and forgotten later.
     hidden,
 }

@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use cascade_core::batch::{Batch, Completer, Op, Outcome, Refusal, Ticket};
+use cascade_core::digest;
 use cascade_core::id::BlockId;
 use cascade_core::lease::Lease;
+use cascade_core::planted::{self, Bug};
 use cascade_core::reservation::{InFlight, Reserve, Sealed};
 use cascade_core::tier::{Addressable, BlockMeta, Lookup, MissReason, OnExisting, PutMeta, Tier};
 use cascade_shm::Below;
@@ -95,7 +97,7 @@ impl Tiers {
             {
                 bytes = bytes.saturating_sub(rising.meta.len);
                 how.use_the_time(&rising.ticket);
-                done(rising.at, self.land(*rising));
+                done(rising.at, self.land(files, *rising));
             }
             if let Some(why) = how.given_up() {
                 done(at, Err(why));
@@ -112,7 +114,7 @@ impl Tiers {
         }
         for rising in reading {
             how.use_the_time(&rising.ticket);
-            done(rising.at, self.land(*rising));
+            done(rising.at, self.land(files, *rising));
         }
         // Only now, when nobody waits for what this call has in hand.
         for at in elsewhere {
@@ -151,7 +153,7 @@ impl Tiers {
     }
 
     /// Waits for a block, seals and leases it. The files have verified it where it lies.
-    fn land(&self, rising: Rising) -> Risen {
+    fn land(&self, files: &Files, rising: Rising) -> Risen {
         let Rising { id, meta, ticket, memory, flight, .. } = rising;
         let outcome = raw::single(raw::complete(&ticket));
         let reservation = memory.complete().ok_or(MissReason::Unavailable)?;
@@ -165,22 +167,38 @@ impl Tiers {
             Outcome::Miss(why) => return refuse(why),
             _ => return refuse(MissReason::Evicting),
         }
-        match reservation.seal() {
-            Sealed::Stored(sealed) if sealed.digest == meta.digest => {}
-            Sealed::Stored(_) => {
-                // The bytes changed after they were verified: what is sealed is not what was put.
-                let _ = raw::run(&self.arena, vec![Op::Delete { id }]);
-                return refuse(MissReason::Corrupt);
-            }
-            Sealed::Exists(_) => {}
-            Sealed::Lost => return refuse(MissReason::Unavailable),
+        // Before anybody can see it: the bytes may have changed after the files verified them.
+        let digests = reservation.memory().map(|memory| memory.digests()).unwrap_or_default();
+        let root = digest::root(id.as_bytes(), meta.len, digests.iter().copied());
+        if root != meta.digest && !planted::is(Bug::TrustedRise) {
+            drop(reservation);
+            return refuse(MissReason::Corrupt);
         }
-        let lease = self.arena.lease(&id);
+        if matches!(reservation.seal_with(digests), Sealed::Lost) {
+            return refuse(MissReason::Unavailable);
+        }
+        if files.meta(&id).is_none_or(|below| below.digest != meta.digest) {
+            self.take_back(&id, meta.digest);
+            return refuse(MissReason::Evicting);
+        }
+        // It was there: who finds it gone again has seen it leave.
+        let lease = self.arena.lease(&id).map_err(|why| match why {
+            MissReason::Absent => MissReason::Evicting,
+            other => other,
+        });
         self.arena.note_below(&id, meta.digest, Below::Risen);
         add(&self.count.promoted, 1);
         add(&self.count.promoted_bytes, meta.len);
         drop(flight);
         lease
+    }
+
+    /// Deleted or replaced by another process while it was read: it must not come back.
+    fn take_back(&self, id: &BlockId, digest: u64) {
+        if self.above(id).is_some_and(|above| above.digest == digest) {
+            raw::run(&self.arena, vec![Op::Delete { id: *id }]);
+            add(&self.count.doubted, 1);
+        }
     }
 
     /// The lease on a block that another thread or process has in hand.
@@ -196,7 +214,7 @@ impl Tiers {
             self.arena.lookup(std::slice::from_ref(id), &mut seen);
             if seen[0] != Lookup::Pending {
                 return match self.begin_rise(files, 0, (id, meta), None) {
-                    Begun::Reading(rising) => self.land(*rising),
+                    Begun::Reading(rising) => self.land(files, *rising),
                     Begun::Done(risen) => risen,
                     // A process of the node that is about to change the name.
                     Begun::Elsewhere if self.clock.now() < until => {

@@ -23,7 +23,7 @@ pub(crate) fn work(tiers: &Tiers, files: &Files) {
     }
 }
 
-fn bring_up(tiers: &Tiers, files: &Files, wanted: &Wanted) {
+pub(crate) fn bring_up(tiers: &Tiers, files: &Files, wanted: &Wanted) {
     let (mut places, mut below): (Vec<usize>, Vec<(BlockId, BlockMeta)>) = (Vec::new(), Vec::new());
     for (at, (id, found)) in wanted.ids.iter().zip(tiers.chain.locate(&wanted.ids)).enumerate() {
         match (found.answer, found.level) {

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use cascade_core::batch::{Batch, Op, Outcome, Refusal, Ticket};
 use cascade_core::id::BlockId;
 use cascade_core::lease::Lease;
-use cascade_core::tier::{Lookup, MissReason, OnExisting, PutMeta, Tier};
+use cascade_core::planted::{self, Bug};
+use cascade_core::tier::{BlockMeta, Lookup, MissReason, OnExisting, PutMeta, Tier};
 use cascade_shm::{Below, Noted};
 
 use super::count::add;
@@ -20,6 +21,8 @@ const MOST_BLOCKS: usize = 64;
 const MOST_BYTES: u64 = 8 << 20;
 /// How often a block is tried that others were moving.
 const ATTEMPTS: usize = 4;
+/// Attempts to take back the note of a copy, where somebody else is at work on the block.
+const NOTE_ATTEMPTS: usize = 8;
 
 #[derive(Debug)]
 struct Block {
@@ -129,25 +132,47 @@ impl Tiers {
             return;
         }
         files.stored(id);
-        match self.arena.note_below(id, meta.digest, Below::Kept) {
-            Noted::Done => {
+        let note = || self.arena.note_below(id, meta.digest, Below::Kept);
+        let noted = (0..NOTE_ATTEMPTS).map(|_| note()).find(|noted| *noted != Noted::Unknown);
+        match noted {
+            Some(Noted::Done) => {
                 add(&self.count.demoted, 1);
                 add(&self.count.demoted_bytes, meta.len);
             }
+            Some(Noted::Another) if planted::is(Bug::BlindSettle) => {}
             // Another process replaced or deleted it meanwhile, and knew nothing of this copy.
-            Noted::Another => self.forget_copy(files, id),
+            Some(Noted::Another) => self.give_up_copy(files, id, meta.digest),
             // It is looked at again by the next sweep.
-            Noted::Unknown => {}
+            Some(Noted::Unknown) | None => {}
         }
     }
 
-    /// Takes a copy out of the files that is not what the arena has, and what was noted of it at what the arena has now.
-    fn forget_copy(&self, files: &Files, id: &BlockId) {
+    /// Forgets a copy of which the arena says that it is an older block, or one that is deleted.
+    fn give_up_copy(&self, files: &Files, id: &BlockId, digest: u64) {
+        add(&self.count.doubted, 1);
         files.forget(id);
+        if self.above(id).is_some_and(|meta| meta.digest == digest) {
+            // Somebody brought it up meanwhile.
+            raw::run(&self.arena, vec![Op::Delete { id: *id }]);
+        }
+        self.take_note_back(id);
+    }
+
+    /// What the arena has under `id`.
+    pub(crate) fn above(&self, id: &BlockId) -> Option<BlockMeta> {
         let mut above = [Lookup::Pending];
         self.arena.lookup(std::slice::from_ref(id), &mut above);
-        if let Lookup::Hit(now) = above[0] {
-            self.arena.note_below(id, now.digest, Below::Absent);
+        if let Lookup::Hit(meta) = above[0] { Some(meta) } else { None }
+    }
+
+    /// The files have just forgotten what they had under `id`: if that was the copy of what the arena has by now, this is to be
+    /// copied again.
+    pub(crate) fn take_note_back(&self, id: &BlockId) {
+        for _ in 0..NOTE_ATTEMPTS {
+            let Some(meta) = self.above(id) else { return };
+            if self.arena.note_below(id, meta.digest, Below::Absent) == Noted::Done {
+                return;
+            }
         }
     }
 

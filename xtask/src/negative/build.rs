@@ -11,7 +11,7 @@ use crate::workspace::{root, target};
 
 /// A test binary.
 pub(super) struct Binary {
-    /// `plain`, `kill`, `files`, or the checker it is built for.
+    /// `plain`, `kill`, `files`, `store`, or the checker it is built for.
     pub(super) build: &'static str,
     pub(super) name: String,
     pub(super) path: PathBuf,
@@ -28,6 +28,8 @@ pub(super) fn all() -> Result<Vec<Binary>> {
     let mut files = build("cascade-pfs", &["--features", "planted,testing"]);
     files.args(["tier", "faults", "engine", "scrub"].iter().flat_map(|name| ["--test", name]));
     found.extend(binaries("files", &mut files)?);
+    let mut store = build("cascade-store", &["--features", "planted", "--lib"]);
+    found.extend(binaries("store", &mut store)?);
     // A build of its own: with kill points times are shorter, which other lanes notice.
     let mut kill = build("cascade-shm", &["--features", "planted,kill-points", "--test", "kill"]);
     found.extend(binaries("kill", &mut kill)?);
@@ -68,7 +70,11 @@ fn binary(build: &'static str, line: &str) -> Option<Binary> {
     let is_test = message["profile"]["test"].as_bool()?;
     let path = PathBuf::from(message["executable"].as_str()?);
     let name = message["target"]["name"].as_str()?.to_owned();
-    let package = if build == "files" { "cascade-pfs" } else { "cascade-shm" };
+    let package = match build {
+        "files" => "cascade-pfs",
+        "store" => "cascade-store",
+        _ => "cascade-shm",
+    };
     is_test.then(|| Binary { build, name, path, folder: root().join(package) })
 }
 

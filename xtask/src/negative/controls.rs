@@ -26,6 +26,11 @@ const fn files(bug: &'static str, binary: &'static str, test: &'static str) -> C
     control(bug, "files", binary, test)
 }
 
+/// In the simulation of the store.
+const fn simulated(bug: &'static str) -> Control {
+    control(bug, "store", "cascade_store", "sim::the_store_holds_under_every_seed")
+}
+
 const fn loom(bug: &'static str, binary: &'static str, test: &'static str) -> Control {
     control(bug, "loom", binary, test)
 }
@@ -52,6 +57,9 @@ pub(super) const CONTROLS: &[Control] = &[
     files("skip-digest", "faults", "every_flipped_zeroed_swapped_or_replayed_range_is_noticed"),
     files("early-answer", "engine", "memory_that_is_lent_is_not_answered_for_while_it_may_be_written"),
     files("unseen-padding", "scrub", "every_changed_range_of_a_segment_is_found"),
+    simulated("trusted-rise"),
+    simulated("blind-settle"),
+    simulated("late-forget"),
     Control {
         bug: "entry-before-slot",
         binary: ("kill", "kill"),
