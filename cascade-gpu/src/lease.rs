@@ -71,7 +71,9 @@ impl DeviceLease {
         self.pool.release_after(self.placed.token, stream);
     }
 
-    pub(crate) fn piece(&self) -> &Piece {
+    /// The block's memory, for operations that end before the lease does: without the pin another block may come to lie there.
+    #[must_use]
+    pub fn piece(&self) -> &Piece {
         &self.placed.piece
     }
 

@@ -110,6 +110,11 @@ impl GpuTier {
         self.run(batch, Some(stream))
     }
 
+    /// Forgets every block; those that are pinned go with their last pin.
+    pub fn clear(&self) {
+        self.pools.iter().for_each(|pool| pool.clear());
+    }
+
     /// Gives device memory that holds no block back; its bytes.
     #[must_use]
     pub fn trim(&self) -> u64 {

@@ -249,6 +249,10 @@ impl Arena {
         self.inner.created
     }
 
+    pub(crate) fn map(&self) -> &Arc<Map> {
+        &self.inner.map
+    }
+
     /// Bytes of the data area whose pages exist.
     #[must_use]
     pub fn ready_bytes(&self) -> u64 {

@@ -24,6 +24,22 @@ pub(crate) fn prefetch<T>(place: &T) {
 
 pub use mapped::{Control, HUGE_BYTES, Map};
 
+impl crate::Arena {
+    /// The bytes `from..to` of the data area, kept mapped by the piece; `None` unless their pages exist ([`crate::Arena::ready_bytes`]).
+    ///
+    /// # Safety
+    /// The piece is for making the memory known to a device. Nobody may read or write by it: blocks are reached by their leases and
+    /// reservations.
+    #[must_use]
+    pub unsafe fn data_piece(&self, from: u64, to: u64) -> Option<cascade_core::memory::Piece> {
+        let extent = crate::slot::Extent { offset: from, len: to.checked_sub(from)? };
+        let memory = self.map().block(extent)?;
+        // SAFETY: mapped and backed for that length; nobody uses it as memory, by the caller's promise.
+        let piece = unsafe { cascade_core::memory::Piece::host_write(memory.as_ptr(), memory.len()) };
+        Some(piece.kept_by(std::sync::Arc::clone(self.map()) as std::sync::Arc<_>))
+    }
+}
+
 mod mapped {
     use std::fs::File;
     use std::ptr::NonNull;

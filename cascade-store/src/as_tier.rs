@@ -1,5 +1,6 @@
 //! The store as a tier: what layers, and the tests of every tier, are held against.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use cascade_core::Result;
@@ -10,6 +11,7 @@ use cascade_core::metrics::TierStats;
 use cascade_core::reservation::Reserve;
 use cascade_core::tier::{Addressable, Capability, Lookup, MissReason, PutMeta, Tier};
 
+use crate::chain::Level;
 use crate::put::Reach;
 use crate::stats::StoreStats;
 use crate::store::Store;
@@ -20,7 +22,8 @@ impl Tiers {
         let mut moves = self.count.moves();
         let tiers: Vec<_> = self.chain.rungs().iter().map(|rung| (rung.level, rung.tier.stats())).collect();
         let (arena, below) =
-            (tiers.first().map(|(_, arena)| *arena).unwrap_or_default(), self.arena.below_stats());
+            (tiers.iter().find(|(level, _)| *level == Level::Arena), self.arena.below_stats());
+        let arena = arena.map(|(_, stats)| *stats).unwrap_or_default();
         let kept = if self.files().is_some() { below.kept_evictions } else { 0 };
         moves.evicted_undemoted = arena.evictions.saturating_sub(kept);
         moves.risen_hits = below.risen_hits;

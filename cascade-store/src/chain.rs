@@ -9,6 +9,8 @@ use cascade_core::tier::{Lookup, MissReason, Tier};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Level {
+    /// The memory of GPUs, of this process.
+    Device,
     /// The node's shared memory.
     Arena,
     /// Segment files.
@@ -20,6 +22,7 @@ impl Level {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Device => "hbm",
             Self::Arena => "arena",
             Self::Files => "files",
         }
@@ -62,6 +65,11 @@ fn better(above: Lookup, below: Lookup) -> Lookup {
 impl Chain {
     pub(crate) fn new(rungs: Vec<Rung>) -> Self {
         Self { rungs }
+    }
+
+    /// Puts a tier above all others.
+    pub(crate) fn put_above(&mut self, rung: Rung) {
+        self.rungs.insert(0, rung);
     }
 
     pub(crate) fn rungs(&self) -> &[Rung] {

@@ -1,6 +1,7 @@
 //! Configuration from code, environment and file: validated, and printable as what is in force.
 
 mod files;
+mod gpu;
 mod values;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use values::Values;
 
 pub use files::{Demote, FilesConfig};
+pub use gpu::{GpuCapacity, GpuConfig, GpuDevices};
 
 /// The directory of the arena unless configured.
 const DEFAULT_SHM_PATH: &str = "/dev/shm/cascade";
@@ -48,7 +50,7 @@ impl Origin {
 }
 
 /// Every setting: its name in files and code, and its environment variable.
-const SETTINGS: [(&str, &str); 18] = [
+const SETTINGS: [(&str, &str); 20] = [
     ("shm_path", "CASCADE_SHM_PATH"),
     ("shm_capacity", "CASCADE_SHM_CAPACITY"),
     ("shm_slots", "CASCADE_SHM_SLOTS"),
@@ -67,6 +69,8 @@ const SETTINGS: [(&str, &str); 18] = [
     ("pfs_stripe_size", "CASCADE_PFS_STRIPE_SIZE"),
     ("demote", "CASCADE_DEMOTE"),
     ("in_flight", "CASCADE_IN_FLIGHT"),
+    ("gpu_capacity", "CASCADE_GPU_CAPACITY"),
+    ("gpu_devices", "CASCADE_GPU_DEVICES"),
 ];
 
 /// A configuration that was checked. Make one with [`StoreConfig::builder`].
@@ -75,6 +79,7 @@ pub struct StoreConfig {
     arena: ArenaConfig,
     files: Option<FilesConfig>,
     in_flight_bytes: u64,
+    gpu: Option<GpuConfig>,
     origins: BTreeMap<&'static str, Origin>,
 }
 
@@ -119,6 +124,12 @@ impl StoreConfig {
         self.in_flight_bytes
     }
 
+    /// The tier in the memory of GPUs; `None` where there is to be none.
+    #[must_use]
+    pub fn gpu(&self) -> Option<&GpuConfig> {
+        self.gpu.as_ref()
+    }
+
     /// Every setting with its value and origin, as TOML. What the configuration leaves open is shown as the tiers have it:
     /// `files` is what the tier of files was opened with.
     #[must_use]
@@ -140,6 +151,10 @@ impl StoreConfig {
             _ => shown.push(("pfs_path", quoted(String::new()))),
         }
         shown.push(("in_flight", quoted(exact_size(self.in_flight_bytes))));
+        match &self.gpu {
+            Some(config) => shown.extend(config.shown()),
+            None => shown.push(("gpu_capacity", quoted("off".to_owned()))),
+        }
         let line = |(name, value): (&str, String)| {
             let origin = self.origins.get(name).map_or("default", |origin| origin.name());
             format!("{name} = {value}  # {origin}\n")
@@ -278,5 +293,6 @@ fn check(values: &BTreeMap<&'static str, (String, Origin)>) -> Result<StoreConfi
     if in_flight_bytes == 0 {
         return Err(values.wrong("in_flight", "0", "at least one byte is needed"));
     }
-    Ok(StoreConfig { arena, files: FilesConfig::read(&values)?, in_flight_bytes, origins })
+    let (files, gpu) = (FilesConfig::read(&values)?, GpuConfig::read(&values)?);
+    Ok(StoreConfig { arena, files, gpu, in_flight_bytes, origins })
 }

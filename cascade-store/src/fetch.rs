@@ -68,6 +68,9 @@ impl Tiers {
         wanted: &[(BlockId, SgList)],
         deadline: Option<Instant>,
     ) -> Vec<Answer<BlockMeta>> {
+        if wanted.iter().any(|(_, into)| !into.is_host()) {
+            return wanted.iter().flat_map(|one| self.fetch_one(one, deadline)).collect();
+        }
         let absent = Cell::new(Err(MissReason::Absent));
         let fetch = Fetch { wanted, answers: vec![absent; wanted.len()] };
         let all: Vec<usize> = (0..wanted.len()).collect();
@@ -77,9 +80,20 @@ impl Tiers {
             fetch.set(&all, raw::run(&self.arena, fetch.ops(&all)));
             add(&self.count.arena_hits, fetch.hits());
         }
-        let answers: Vec<_> = fetch.answers.iter().map(Cell::get).collect();
+        let mut answers: Vec<_> = fetch.answers.iter().map(Cell::get).collect();
+        self.fetch_from_devices(wanted, &mut answers);
         answers.iter().filter_map(|answer| answer.err()).for_each(|why| self.count.missed(why));
         answers
+    }
+
+    /// One of several, some of which go to device memory.
+    fn fetch_one(&self, one: &(BlockId, SgList), deadline: Option<Instant>) -> Vec<Answer<BlockMeta>> {
+        let (id, into) = one;
+        if into.is_host() {
+            self.fetch(std::slice::from_ref(one), deadline)
+        } else {
+            vec![self.get_device(id, into, None)]
+        }
     }
 
     /// Both tiers at once: what the arena lacks is asked of the files first, and the arena's is copied while they read.

@@ -26,6 +26,7 @@ mod completion;
 mod config;
 mod fetch;
 mod files;
+mod gpu;
 mod moves;
 mod put;
 mod raw;
@@ -40,7 +41,9 @@ mod tiers;
 
 pub use chain::{Level, Located};
 pub use completion::{Completion, CompletionQueue};
-pub use config::{Demote, FilesConfig, Origin, StoreConfig, StoreConfigBuilder};
+pub use config::{
+    Demote, FilesConfig, GpuCapacity, GpuConfig, GpuDevices, Origin, StoreConfig, StoreConfigBuilder,
+};
 pub use moves::count::MoveStats;
 pub use put::{Put, Reach};
 pub use stats::StoreStats;

@@ -84,6 +84,21 @@ impl Tiers {
     }
 
     fn put_uncounted(&self, blocks: Vec<Block>, reach: Reach) -> Vec<Outcome> {
+        if blocks.iter().all(|(_, from, _)| from.is_host()) {
+            return self.put_host(blocks, reach);
+        }
+        let put = |block: Block| {
+            let is_host = block.1.is_host();
+            if is_host {
+                raw::single(self.put_host(vec![block], reach))
+            } else {
+                self.put_device(&block, reach, None)
+            }
+        };
+        blocks.into_iter().map(put).collect()
+    }
+
+    fn put_host(&self, blocks: Vec<Block>, reach: Reach) -> Vec<Outcome> {
         let Some(files) = self.files() else {
             if reach > Reach::Found {
                 return vec![Outcome::Refused(Refusal::Unavailable); blocks.len()];
@@ -115,6 +130,14 @@ impl Tiers {
     }
 
     /// What follows a put: the way down, waited for as far as is asked.
+    pub(crate) fn after_put(&self, ids: &[BlockId], outcomes: Vec<Outcome>, reach: Reach) -> Vec<Outcome> {
+        match self.files() {
+            Some(files) => self.go_on(files, ids, outcomes, reach),
+            None => outcomes,
+        }
+    }
+
+    /// The same, with files.
     fn go_on(
         &self,
         files: &Files,

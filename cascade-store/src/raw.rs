@@ -1,5 +1,6 @@
 //! Lists over borrowed memory: what uses them must be done with it before the borrow ends.
 
+use std::mem::ManuallyDrop;
 use std::time::{Duration, Instant};
 
 use cascade_core::batch::{Batch, Op, Outcome, Ticket};
@@ -10,6 +11,8 @@ use cascade_core::id::BlockId;
 use cascade_core::lease::Lease;
 use cascade_core::memory::{Piece, SgList};
 use cascade_core::tier::{MissReason, PutMeta, Tier};
+use cascade_gpu::tier::GpuTier;
+use cascade_shm::Arena;
 
 /// Waits for all of a ticket, however long the tier takes: its pieces are borrowed. The tiers bound their own work.
 pub(crate) fn complete(ticket: &Ticket) -> Vec<Outcome> {
@@ -62,6 +65,18 @@ pub(crate) fn leased(lease: &Lease) -> SgList {
 pub(crate) fn in_flight(memory: BlockMemory) -> SgList {
     // SAFETY: nobody else sees a reservation, and who holds it waits for the operation.
     unsafe { Piece::host_write(memory.as_ptr(), memory.len()) }.into()
+}
+
+/// The bytes `from..to` of an arena's data area, to be registered with a device. Both lie within what exists of it.
+pub(crate) fn data_of(arena: &Arena, from: u64, to: u64) -> Option<Piece> {
+    // SAFETY: it is registered and nothing else: nobody reads or writes by this piece.
+    unsafe { arena.data_piece(from, to) }
+}
+
+/// Ends a tier that is not used any more, in the process that opened it.
+pub(crate) fn drop_tier(tier: &mut ManuallyDrop<GpuTier>) {
+    // SAFETY: called once, by the drop of the only owner.
+    unsafe { ManuallyDrop::drop(tier) };
 }
 
 /// The outcome of a batch of one.

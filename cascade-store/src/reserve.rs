@@ -37,12 +37,12 @@ impl Home {
 }
 
 impl ReservationHome for Home {
-    fn seal(&self, _token: u64, _digests: &[u64]) -> Sealed {
+    fn seal(&self, _token: u64, digests: &[u64]) -> Sealed {
         let Inner::Reserved(reservation) = self.take() else { return Sealed::Lost };
         let _flight = self.files.flights.begin_after(&self.id, Kind::Change);
         let (_, is_hidden) = self.files.forget(&self.id);
         add(&self.tiers.count.hidden, u64::from(is_hidden));
-        let sealed = reservation.seal();
+        let sealed = reservation.seal_with(digests.to_vec());
         if let Sealed::Stored(new) = sealed {
             self.tiers.forget_older(&self.files, &self.id, new.digest);
         }

@@ -38,6 +38,7 @@ impl StoreStats {
     #[must_use]
     pub fn hits(&self, level: Level) -> u64 {
         match level {
+            Level::Device => self.moves.hbm_hits,
             Level::Arena => self.moves.arena_hits,
             Level::Files => self.moves.file_hits,
         }
@@ -87,7 +88,7 @@ impl StoreStats {
             puts: self.arena().puts + self.moves.spilled,
             exists: self.moves.exists,
             refused: sum(|tier| tier.refused),
-            hits: self.moves.arena_hits + self.moves.file_hits,
+            hits: self.moves.hbm_hits + self.moves.arena_hits + self.moves.file_hits,
             misses: self.misses.iter().map(|(_, count)| count).sum(),
             evictions: self.lost(),
             corrupt: sum(|tier| tier.corrupt),

@@ -11,13 +11,15 @@ use cascade_core::lease::Lease;
 use cascade_core::reservation::Reserve;
 use cascade_core::tier::{BlockMeta, Lookup, MissReason, Tier};
 use cascade_core::{Error, ErrorKind, Result};
+use cascade_gpu::device::Device;
 use cascade_pfs::PfsTier;
 use cascade_pfs::fs::{Fs, RealFs};
 use cascade_shm::Arena;
 
 use crate::chain::Located;
-use crate::config::{Demote, StoreConfig};
+use crate::config::{Demote, GpuConfig, StoreConfig};
 use crate::files::Files;
+use crate::gpu::{self, Gpu};
 use crate::moves::demoter::{Demoter, Request};
 use crate::moves::node;
 use crate::moves::rise::Wanted;
@@ -33,7 +35,7 @@ use crate::tiers::Tiers;
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(crate) tiers: Arc<Tiers>,
-    arena: Arena,
+    pub(crate) arena: Arena,
     pfs: Option<PfsTier>,
     config: StoreConfig,
     /// Before what follows, because what was submitted is done while the files are there.
@@ -46,38 +48,49 @@ pub struct Store {
 struct Background {
     files: Option<Arc<Files>>,
     threads: Vec<JoinHandle<()>>,
+    gpu: Option<(Arc<Gpu>, JoinHandle<()>)>,
+    pid: u32,
 }
 
 impl Background {
-    fn start(tiers: &Arc<Tiers>) -> Result<Self> {
-        let Some(files) = tiers.files().cloned() else {
-            return Ok(Self { files: None, threads: Vec::new() });
-        };
-        let mut background = Self { files: Some(Arc::clone(&files)), threads: Vec::new() };
-        let demoter = Demoter::new(Arc::clone(tiers), Arc::clone(&files));
-        background.spawn("cascade-demote", move || demoter.work())?;
-        let tiers = Arc::clone(tiers);
-        background.spawn("cascade-prefetch", move || riser::work(&tiers, &files))?;
+    fn start(tiers: &Arc<Tiers>, arena: &Arena) -> Result<Self> {
+        let (files, pid) = (tiers.files().cloned(), std::process::id());
+        let mut background = Self { files: files.clone(), threads: Vec::new(), gpu: None, pid };
+        if let Some(files) = files {
+            let demoter = Demoter::new(Arc::clone(tiers), Arc::clone(&files));
+            background.threads.push(spawn("cascade-demote", move || demoter.work())?);
+            let tiers = Arc::clone(tiers);
+            background.threads.push(spawn("cascade-prefetch", move || riser::work(&tiers, &files))?);
+        }
+        if let Some(gpu) = tiers.gpu().cloned() {
+            let (tiers, arena, of) = (Arc::clone(tiers), arena.clone(), Arc::clone(&gpu));
+            let thread = spawn("cascade-gpu", move || gpu::work(&tiers, &of, &arena))?;
+            background.gpu = Some((gpu, thread));
+        }
         Ok(background)
     }
+}
 
-    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-        self.threads.push(thread.map_err(|error| {
-            Error::new(ErrorKind::NoSpace, format!("cannot start the thread {name}")).with_source(error)
-        })?);
-        Ok(())
-    }
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|error| {
+        Error::new(ErrorKind::NoSpace, format!("cannot start the thread {name}")).with_source(error)
+    })
 }
 
 impl Drop for Background {
     fn drop(&mut self) {
-        let Some(files) = &self.files else { return };
-        if files.is_forked() {
+        if std::process::id() != self.pid {
             // A forked child has the handles of threads that it does not have.
             self.threads.drain(..).for_each(std::mem::forget);
+            std::mem::forget(self.gpu.take());
             return;
         }
+        // What devices have goes to the arena first, and from there to files.
+        if let Some((gpu, thread)) = self.gpu.take() {
+            gpu.sink.close();
+            let _ = thread.join();
+        }
+        let Some(files) = &self.files else { return };
         files.sink.close();
         files.rise.close();
         for thread in self.threads.drain(..) {
@@ -101,6 +114,22 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_on(config: &StoreConfig, fs: Arc<dyn Fs>) -> Result<Self> {
+        Self::open_with(config, fs, |config| Ok(gpu::open(config)))
+    }
+
+    /// Opens the store with its blocks of tier 1 on these devices, whatever `gpu_devices` says, for tests.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and `System` when a device cannot be used.
+    pub fn open_with_devices(config: &StoreConfig, devices: &[Arc<dyn Device>]) -> Result<Self> {
+        Self::open_with(config, Arc::new(RealFs), |config| gpu::open_on(config, devices).map(Some))
+    }
+
+    fn open_with(
+        config: &StoreConfig,
+        fs: Arc<dyn Fs>,
+        open_gpu: impl FnOnce(&GpuConfig) -> Result<Option<Arc<Gpu>>>,
+    ) -> Result<Self> {
         // Files first: what is wrong with them is said before an arena is made.
         let (pfs, files) = match config.files() {
             None => (None, None),
@@ -118,8 +147,9 @@ impl Store {
             Some(files) => Some(Arc::new(files.moving_with(node::flights_of(top.path())?))),
         };
         let clock = Arc::new(SystemClock::default());
-        let tiers = Arc::new(Tiers::new(top, files, clock));
-        let background = Background::start(&tiers)?;
+        let gpu = config.gpu().map(open_gpu).transpose()?.flatten();
+        let tiers = Arc::new(Tiers::new(top, files, clock).below(gpu));
+        let background = Background::start(&tiers, &arena)?;
         let submits = Arc::new(Submits::new(Arc::clone(&tiers), config.in_flight_bytes()));
         Ok(Self { tiers, arena, pfs, config: config.clone(), submits, _background: Arc::new(background) })
     }
@@ -215,7 +245,9 @@ impl Store {
     /// What is known of each id, and the highest tier that has it; never blocks.
     #[must_use]
     pub fn locate(&self, ids: &[BlockId]) -> Vec<Located> {
-        self.tiers.chain.locate(ids)
+        let mut found = self.tiers.chain.locate(ids);
+        self.tiers.raise_names(ids, &mut found);
+        found
     }
 
     /// Whether a block is there.
@@ -281,6 +313,7 @@ impl Store {
     /// # Errors
     /// `Deadline` when it passed first, `NoSpace` or `System` when the files did not take everything.
     pub fn flush(&self, deadline: Instant) -> Result<()> {
+        self.tiers.flush_devices(deadline)?;
         let Some(files) = self.tiers.files() else { return self.tiers.arena.flush(deadline) };
         if files.demote != Demote::Off {
             let (ticket, completer) = ticket(1);

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::chain::{Chain, Level, Rung};
 use crate::files::Files;
+use crate::gpu::Gpu;
 use crate::moves::count::{Count, add};
 use crate::moves::flights::Kind;
 use crate::moves::rise::How;
@@ -32,6 +33,7 @@ pub(crate) struct Tiers {
     pub(crate) count: Count,
     pub(crate) clock: Arc<dyn Clock>,
     files: Option<Arc<Files>>,
+    gpu: Option<Arc<Gpu>>,
     /// Whether there was room in the arena, and when that was asked.
     roomy: Mutex<Option<(Duration, bool)>>,
 }
@@ -46,7 +48,20 @@ impl Tiers {
             rungs.push(Rung { level: Level::Files, tier: Arc::clone(files) as Arc<dyn Tier> });
         }
         let (chain, count) = (Chain::new(rungs), Count::default());
-        Self { arena, chain, count, clock, files, roomy: Mutex::new(None) }
+        Self { arena, chain, count, clock, files, gpu: None, roomy: Mutex::new(None) }
+    }
+
+    /// The same with devices above them.
+    pub(crate) fn below(mut self, gpu: Option<Arc<Gpu>>) -> Self {
+        if let Some(gpu) = &gpu {
+            self.chain.put_above(Rung { level: Level::Device, tier: Arc::clone(gpu) as Arc<dyn Tier> });
+        }
+        Self { gpu, ..self }
+    }
+
+    /// The tier of devices; none in a forked child.
+    pub(crate) fn gpu(&self) -> Option<&Arc<Gpu>> {
+        self.gpu.as_ref().filter(|gpu| !gpu.is_forked())
     }
 
     /// The tier of files; none in a forked child.
@@ -88,6 +103,9 @@ impl Tiers {
     fn lower(&self, ids: &[BlockId], mut leases: Vec<Answer<Lease>>) -> Vec<Answer<Lease>> {
         let hits = leases.iter().filter(|lease| lease.is_ok()).count();
         add(&self.count.arena_hits, hits as u64);
+        if hits < ids.len() {
+            self.lease_from_devices(ids, &mut leases);
+        }
         if hits < ids.len()
             && let Some(files) = self.files()
         {
@@ -121,6 +139,13 @@ impl Tiers {
 
     /// Forgets blocks in every tier: whether each was there, or why that could not be found out.
     pub(crate) fn delete(&self, ids: &[BlockId]) -> Vec<Outcome> {
+        let above = self.forget_on_devices(ids);
+        let below = self.delete_below(ids);
+        let either = |(above, below)| if above { Outcome::Deleted } else { below };
+        above.into_iter().zip(below).map(either).collect()
+    }
+
+    fn delete_below(&self, ids: &[BlockId]) -> Vec<Outcome> {
         let Some(files) = self.files() else {
             return raw::run(&self.arena, ids.iter().map(|id| Op::Delete { id: *id }).collect());
         };
@@ -142,6 +167,7 @@ impl Tiers {
         let Some(files) = self.files() else {
             return vec![Outcome::Refused(Refusal::Unavailable); ids.len()];
         };
+        self.lower_all(ids);
         let leave = |(id, mut sunk): (&BlockId, Result<(), Refusal>)| {
             for _ in 0..DEMOTE_ATTEMPTS {
                 if let Some(outcome) = self.leave_arena(files, id, sunk) {
@@ -176,6 +202,7 @@ impl Tiers {
 
     /// Forgets every block that any tier has.
     pub(crate) fn clear(&self) {
+        self.clear_devices();
         self.arena.clear();
         let Some(files) = self.files() else { return };
         // What was on its way up or down has arrived then; what is queued finds nothing in the arena any more.

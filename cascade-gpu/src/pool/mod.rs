@@ -155,6 +155,10 @@ impl Pool {
         self.state.lock().delete(id)
     }
 
+    pub(crate) fn clear(&self) {
+        self.state.lock().clear();
+    }
+
     pub(crate) fn drop_corrupt(&self, token: Token) {
         self.state.lock().drop_corrupt(token);
     }

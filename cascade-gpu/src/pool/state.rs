@@ -313,6 +313,11 @@ impl State {
         Outcome::Deleted
     }
 
+    pub(super) fn clear(&mut self) {
+        let all: Vec<u32> = self.stored.values().copied().collect();
+        all.into_iter().for_each(|number| self.forget(number));
+    }
+
     /// Forgets the leased block whose bytes did not match; one that replaced it meanwhile stays.
     pub(super) fn drop_corrupt(&mut self, token: Token) {
         if self.at(token).is_some_and(|slot| slot.life == Life::Sealed) {

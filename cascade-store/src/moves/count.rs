@@ -89,6 +89,18 @@ counters! {
     file_hits,
     /// Copies, in files or on their way up, that were given up because another process changed the block meanwhile.
     doubted,
+    /// Fetches and leases that device memory served.
+    hbm_hits,
+    /// Blocks copied from devices to the arena.
+    hbm_demoted,
+    /// Bytes of those.
+    hbm_demoted_bytes,
+    /// Blocks brought up from the arena to devices.
+    hbm_promoted,
+    /// Bytes of those.
+    hbm_promoted_bytes,
+    /// Blocks that could not be copied between a device and the arena: no room on the other side, or a failure.
+    hbm_refused,
     /// Old blocks that the files could not forget when they were to; they are hidden, and forgotten later.
     hidden,
 }
