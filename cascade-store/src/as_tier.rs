@@ -1,6 +1,5 @@
 //! The store as a tier: what layers, and the tests of every tier, are held against.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use cascade_core::Result;

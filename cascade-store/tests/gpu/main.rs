@@ -167,7 +167,10 @@ fn a_lost_device_costs_its_blocks_a_copy_and_nobody_an_error() {
     let (id, bytes) = (fixed(1), content(1, 1, 200_000));
     assert_eq!(rig.put(&store, &id, &bytes), Outcome::Stored);
     store.flush(soon()).unwrap();
+    let into = rig.fresh(200_000);
     rig.sims[0].lose();
+    // The first call that fails tells.
+    assert_eq!(store.get_device(&[(id, into)], None), [Err(MissReason::Unavailable)]);
     assert_eq!(level(&store, &id), Some(Level::Arena));
     assert_eq!(rig.get_host(&store, &id, 200_000), Ok(bytes.to_vec()));
     assert_eq!(store.get_gpu_ptr(&id).unwrap_err(), MissReason::Unavailable);
@@ -254,8 +257,9 @@ fn a_put_follows_the_callers_stream() {
     let tensor = SgList::from(hbm.piece(0, 64 << 10).unwrap());
     let stream = sim.stream().unwrap();
     // The caller's stream fills the tensor only now.
+    let pinned = rig.pinned(&bytes);
     sim.pause();
-    let _kept = rig.fill_on(stream, &tensor, &bytes);
+    rig.fill_on(stream, &tensor, &pinned);
     std::thread::scope(|scope| {
         let put =
             scope.spawn(|| store.put_device(&[(fixed(6), tensor.clone())], Put::default(), Some(stream)));

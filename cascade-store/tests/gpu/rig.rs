@@ -130,26 +130,20 @@ impl Rig {
         store.get(id, &mut out).map(|_| out)
     }
 
-    /// Queues a copy of `bytes` to device memory on a stream of the caller's; what is given back must live until it is over.
-    pub(crate) fn fill_on(&self, stream: Stream, list: &SgList, bytes: &[u8]) -> Pinned {
+    /// Pinned host memory with these bytes.
+    pub(crate) fn pinned(&self, bytes: &[u8]) -> Arc<Pinned> {
         let device: Arc<dyn Device> = self.sims[0].clone();
         let pinned = Arc::new(Pinned::new(&device, bytes.len()).unwrap());
-        self.engine
-            .copy(
-                pinned.piece(0, bytes.len()).unwrap().into(),
-                self.copy_of(bytes),
-                bytes.len(),
-                Digested::Nothing,
-            )
-            .unwrap();
-        let run =
-            Run { dst: list.pieces()[0].as_ptr() as u64, src: pinned.address(), len: bytes.len() as u64 };
-        // SAFETY: both sides outlive the event that the caller waits for.
-        unsafe { self.sims[0].copy(stream, &[run]).unwrap() };
-        Arc::try_unwrap(pinned).unwrap()
+        let into = pinned.piece(0, bytes.len()).unwrap();
+        self.engine.copy(into.into(), self.on_device(bytes), bytes.len(), Digested::Nothing).unwrap();
+        pinned
     }
 
-    fn copy_of(&self, bytes: &[u8]) -> SgList {
-        self.on_device(bytes)
+    /// Queues a copy of pinned memory to device memory on a stream of the caller's; both must live until it is over.
+    pub(crate) fn fill_on(&self, stream: Stream, list: &SgList, from: &Pinned) {
+        let dst = list.pieces()[0].as_ptr() as u64;
+        let run = Run { dst, src: from.address(), len: from.len() as u64 };
+        // SAFETY: both sides outlive the event that the caller waits for.
+        unsafe { self.sims[0].copy(stream, &[run]).unwrap() };
     }
 }
