@@ -85,7 +85,7 @@ fn a_block_comes_up_from_the_arena_and_from_files() {
 
 #[test]
 fn a_name_that_was_replaced_elsewhere_is_never_served_from_the_device() {
-    let rig = Rig::new(1, "8MiB", true);
+    let rig = Rig::new(1, "8MiB", false);
     let (store, other) = (rig.open(), rig.open_without_devices());
     let id = BlockId::named("n");
     let (old, new) = (content(1, 1, 100_000), content(2, 2, 100_000));
