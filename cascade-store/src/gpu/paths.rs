@@ -113,7 +113,12 @@ impl Tiers {
             add(&self.count.hidden, u64::from(is_hidden));
         }
         match filled.seal() {
-            Sealed::Stored(_) => Outcome::Stored,
+            Sealed::Stored(new) => {
+                if let Some(files) = files.filter(|_| is_name) {
+                    self.forget_older(files, id, new.digest);
+                }
+                Outcome::Stored
+            }
             Sealed::Exists(same) => {
                 if is_name {
                     self.arena.note_below(id, same.digest, cascade_shm::Below::Absent);
