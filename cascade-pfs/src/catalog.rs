@@ -47,6 +47,8 @@ pub(crate) struct Segment {
     pub(crate) file_bytes: u64,
     /// Counts against this writer's capacity, and may be reclaimed.
     pub(crate) owned: bool,
+    /// Is written by this process, or not closed yet.
+    pub(crate) writing: bool,
     /// Has its footer.
     pub(crate) closed: bool,
     /// Smallest sequence in it, 0 while unknown.

@@ -1,6 +1,7 @@
 //! The one thread that writes: gathers puts to runs, acknowledges them in order, and logs what it did.
 
 mod log;
+mod long;
 mod room;
 mod run;
 mod segment;
@@ -8,6 +9,7 @@ mod segment;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use cascade_core::batch::{Completer, Outcome, Refusal};
 use cascade_core::id::BlockId;
@@ -21,7 +23,7 @@ use crate::queue::{Next, Put, Request};
 
 pub(crate) use log::{Log, begin};
 use run::{Draft, Run};
-use segment::Open;
+use segment::{Closed, Open};
 
 /// Runs under way at once: one is written while the next is made ready and the one before is made durable.
 const RUNS: usize = 4;
@@ -33,6 +35,13 @@ pub(crate) struct Writer {
     /// Logs that became too long. Their writers live on in this process as long as they have segments.
     past: Vec<Log>,
     open: Option<Open>,
+    /// Segments that take no more records, and whose writes have not all ended.
+    full: VecDeque<Open>,
+    /// Segments that another thread writes the footers of.
+    closing: usize,
+    ends: (Sender<Closed>, Receiver<Closed>),
+    /// A first page was written: the file system takes what is written as it is.
+    has_written: bool,
     /// Number of the next segment.
     number: u64,
     runs: VecDeque<Run>,
@@ -53,7 +62,19 @@ fn refusal(core: &Core, error: &io::Error) -> Refusal {
 impl Writer {
     /// A writer whose identity and log are made.
     pub(crate) fn new(core: Arc<Core>, log: Log) -> Self {
-        Self { core, log, past: Vec::new(), open: None, number: 0, runs: VecDeque::new(), failed: None }
+        Self {
+            core,
+            log,
+            past: Vec::new(),
+            open: None,
+            full: VecDeque::new(),
+            closing: 0,
+            ends: channel(),
+            has_written: false,
+            number: 0,
+            runs: VecDeque::new(),
+            failed: None,
+        }
     }
 
     /// Works until the queue is closed and empty.
@@ -66,7 +87,7 @@ impl Writer {
                 Next::Closed => break,
             }
         }
-        self.finish_segment();
+        self.finish_segments();
         let durable = self.core.config.durability != Durability::None;
         for mut log in self.past.into_iter().chain([self.log]) {
             log.note(LogEvent::End);
@@ -138,12 +159,9 @@ impl Writer {
 
     /// Waits until every run has ended and been answered.
     fn drain(&mut self) {
-        loop {
-            self.commit_done();
-            if self.runs.is_empty() {
-                return;
-            }
-            let _ = self.core.queue.next(false, true);
+        self.commit_done();
+        while !self.runs.is_empty() {
+            self.wait_for_some();
         }
     }
 
@@ -187,7 +205,7 @@ impl Writer {
     }
 
     fn flush(&mut self, completer: &Completer) {
-        self.drain();
+        self.finish_full();
         if self.core.config.durability != Durability::None {
             let synced = self.sync_open().and_then(|()| self.log.write()).and_then(|()| self.sync_log());
             if let Err(error) = synced {

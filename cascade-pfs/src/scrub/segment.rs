@@ -122,8 +122,14 @@ impl Sweep<'_> {
             return Ok(());
         }
         let page = self.reader.bytes(0, PAGE_BYTES)?;
+        let is_begun = page.iter().any(|byte| *byte != 0);
         if let Err(damage) = SegmentHeader::parse(page, self.id.writer, self.id.number) {
-            self.find(0, PAGE, What::FirstPage(damage));
+            // It is written beside the first records.
+            match known.puts.is_empty() && !known.is_closed && !is_begun {
+                true if known.is_open => {}
+                true => self.find(0, PAGE, What::Tail),
+                false => self.find(0, PAGE, What::FirstPage(damage)),
+            }
         }
         Ok(())
     }

@@ -110,7 +110,11 @@ impl Log {
 impl Writer {
     /// Goes on in a new log, as a new writer, when this one is long. Between two segments only: each is told of by one log.
     pub(super) fn turn_log(&mut self) {
-        if LogRecord::at(self.log.next) < self.core.config.log_bytes || self.log.write().is_err() {
+        if LogRecord::at(self.log.next) < self.core.config.log_bytes {
+            return;
+        }
+        self.finish_full();
+        if self.log.write().is_err() {
             return;
         }
         // A flush asks for what the new log holds only.
@@ -130,8 +134,7 @@ impl Writer {
         self.core.counters.syncs.add(1);
         let Err(error) = self.log.sync(&self.core) else { return Ok(()) };
         self.core.counters.poisoned.add(1);
-        self.drain();
-        self.finish_segment();
+        self.finish_segments();
         if let Ok(log) = begin(&self.core) {
             self.log = log;
             self.number = 0;

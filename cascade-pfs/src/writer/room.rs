@@ -47,6 +47,7 @@ impl Writer {
             }
             match self.choose() {
                 Some(victim) => self.reclaim(victim),
+                None if !self.full.is_empty() || self.closing > 0 => self.finish_full(),
                 None if used.saturating_add(needed) <= capacity => return Ok(()),
                 None => return Err(io::Error::from_raw_os_error(libc::ENOSPC)),
             }
@@ -55,10 +56,9 @@ impl Writer {
 
     /// The oldest segment that gives enough back; prefix blocks are lost last.
     fn choose(&self) -> Option<Victim> {
-        let open = self.open.as_ref().map(|open| open.id);
         let limit = self.core.config.target_bytes() / 4 * 3;
         let catalog = self.core.catalog.read();
-        let owned = catalog.segments.iter().filter(|(id, segment)| segment.owned && Some(**id) != open);
+        let owned = catalog.segments.iter().filter(|(_, segment)| segment.owned && !segment.writing);
         let victims = owned.map(|(id, segment)| {
             let mut residents = catalog.residents(*id);
             residents.sort_by_key(|resident| {
@@ -87,8 +87,10 @@ impl Writer {
                 break;
             }
         }
-        self.launch(draft);
-        self.drain();
+        if !victim.keep.is_empty() {
+            self.launch(draft);
+            self.drain();
+        }
         self.forget_residents(victim.id);
         let lost = self.core.catalog.write().drop_segment(victim.id);
         self.core.counters.evictions.add(lost);
@@ -140,8 +142,7 @@ impl Writer {
         let Some(put) = Self::move_block(record, &buffer, meta) else { return Some(()) };
         if !self.fits(draft, record.bytes()) {
             self.launch(std::mem::take(draft));
-            self.drain();
-            self.finish_segment();
+            self.finish_segments();
             let limit = self.core.config.target_bytes();
             let (_, used, _) = self.core.catalog.read().owned();
             if used.saturating_add(limit) > self.core.config.capacity_bytes {

@@ -1,5 +1,6 @@
 //! Runs: records that stand one behind the other and are written by calls of some MiB, several at a time.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +14,10 @@ use parking_lot::Mutex;
 use crate::buffer::Buffer;
 use crate::catalog::moved;
 use crate::config::Durability;
+use crate::core::Core;
+use crate::fs::File;
 use crate::layout::{LogEvent, PAGE_BYTES, Record, header_bytes, record_bytes};
+use crate::names::SegmentId;
 use crate::part::Part;
 use crate::pieces::{are_pages, cut, cut_at, head, list, rest, total};
 use crate::queue::Put;
@@ -29,10 +33,10 @@ const SMALL_BYTES: usize = 16 << 10;
 
 /// A block on its way.
 #[derive(Debug)]
-struct Waiting {
-    record: Record,
-    part: Option<Part>,
-    from: SgList,
+pub(super) struct Waiting {
+    pub(super) record: Record,
+    pub(super) part: Option<Part>,
+    pub(super) from: SgList,
 }
 
 /// Records that are being gathered.
@@ -51,13 +55,17 @@ impl Draft {
 
 /// How far the writes of a run are.
 #[derive(Debug)]
-struct Progress {
+pub(super) struct Progress {
     left: AtomicUsize,
     error: Mutex<Option<io::Error>>,
 }
 
 impl Progress {
-    fn ended(&self, result: io::Result<()>) {
+    pub(super) fn of(writes: usize) -> Self {
+        Self { left: AtomicUsize::new(writes), error: Mutex::new(None) }
+    }
+
+    pub(super) fn ended(&self, result: io::Result<()>) {
         if let Err(error) = result {
             self.error.lock().get_or_insert(error);
         }
@@ -68,9 +76,10 @@ impl Progress {
 /// A run that is being written.
 #[derive(Debug)]
 pub(super) struct Run {
-    waiting: Vec<Waiting>,
-    start: u64,
-    progress: Arc<Progress>,
+    pub(super) segment: SegmentId,
+    pub(super) waiting: Vec<Waiting>,
+    pub(super) start: u64,
+    pub(super) progress: Arc<Progress>,
 }
 
 impl Run {
@@ -125,14 +134,23 @@ fn call_bytes(bytes: u64, io_bytes: usize) -> usize {
     usize::try_from(each).unwrap_or(usize::MAX)
 }
 
+/// The calls that write `bytes` from `start` of a file on.
+pub(super) fn groups(core: &Core, pieces: &[Piece], start: u64, bytes: u64) -> Vec<Vec<Piece>> {
+    let each = call_bytes(bytes, core.config.io_bytes);
+    match core.stripes() {
+        Some(stripes) => cut_at(pieces, start, each, u64::from(stripes.bytes)),
+        None => cut(pieces, each),
+    }
+}
+
 impl Writer {
     /// Whether the open segment takes a record of `bytes` behind the draft.
     pub(super) fn fits(&self, draft: &Draft, bytes: u64) -> bool {
-        self.open.as_ref().is_some_and(|open| open.fits(draft.waiting.len() + self.in_runs(), bytes))
+        self.open.as_ref().is_some_and(|open| open.fits(draft.waiting.len() + self.in_runs(open.id), bytes))
     }
 
-    fn in_runs(&self) -> usize {
-        self.runs.iter().map(|run| run.waiting.len()).sum()
+    fn in_runs(&self, id: SegmentId) -> usize {
+        self.runs.iter().filter(|run| run.segment == id).map(|run| run.waiting.len()).sum()
     }
 
     /// Puts a block behind the draft, in the open segment; or gives it back with the answer.
@@ -141,6 +159,11 @@ impl Writer {
             // Answered meanwhile: the bytes are the caller's again.
             return Some((put, Outcome::Cancelled));
         }
+        let bytes = record_bytes(put.from.len() as u64).unwrap_or(u64::MAX);
+        let put = match self.is_long(&put, bytes) {
+            true => self.place_long(draft, put)?,
+            false => put,
+        };
         let Some(staged) = stage(&put.from) else { return Some((put, Outcome::Refused(Refusal::Memory))) };
         let (len, id) = (put.from.len() as u64, put.id);
         let digest = digest::root(id.as_bytes(), len, staged.digests.iter().copied());
@@ -170,58 +193,70 @@ impl Writer {
     }
 
     /// Starts the writes of a draft.
-    pub(super) fn launch(&mut self, draft: Draft) {
+    pub(super) fn launch(&mut self, mut draft: Draft) {
         let Some(open) = self.open.as_mut().filter(|_| !draft.waiting.is_empty()) else { return };
         open.set_aside(&self.core);
         let start = open.end - draft.bytes;
-        let each = call_bytes(draft.bytes, self.core.config.io_bytes);
-        let groups = match self.core.stripes() {
-            Some(stripes) => cut_at(&draft.pieces, start, each, u64::from(stripes.bytes)),
-            None => cut(&draft.pieces, each),
-        };
-        let progress = Arc::new(Progress { left: AtomicUsize::new(groups.len()), error: Mutex::new(None) });
-        drop(draft.pieces);
         let mut at = start;
-        for group in groups {
-            let (core, progress) = (Arc::clone(&self.core), Arc::clone(&progress));
-            let offset = at;
-            at += total(&group) as u64;
-            self.core.write_later(&open.file, group, offset, move |result| {
-                progress.ended(result);
-                core.queue.wake();
-            });
+        if let Some(first) = open.take_first() {
+            // It stands right before the first record.
+            at = 0;
+            draft.bytes += first.len() as u64;
+            draft.pieces.insert(0, first.piece());
         }
-        self.runs.push_back(Run { waiting: draft.waiting, start, progress });
+        let groups = groups(&self.core, &draft.pieces, at, draft.bytes);
+        drop(draft.pieces);
+        let (segment, file) = (open.id, Arc::clone(&open.file));
+        let progress = Arc::new(Progress::of(groups.len()));
+        for group in groups {
+            let len = total(&group) as u64;
+            self.start(&file, group, at, &progress);
+            at += len;
+        }
+        self.runs.push_back(Run { segment, waiting: draft.waiting, start, progress });
     }
 
-    /// Answers the runs that have ended, in the order in which they stand.
+    /// Starts one write of a run.
+    pub(super) fn start(&self, file: &Arc<dyn File>, group: Vec<Piece>, offset: u64, progress: &Arc<Progress>) {
+        let (core, progress) = (Arc::clone(&self.core), Arc::clone(progress));
+        self.core.write_later(file, group, offset, move |result| {
+            progress.ended(result);
+            core.queue.wake();
+        });
+    }
+
+    /// Answers the runs that have ended, in the order in which they stand, and has those segments closed that are done with.
     pub(super) fn commit_done(&mut self) {
-        let mut ready = Vec::new();
+        let mut ready: Vec<Run> = Vec::new();
         while self.runs.front().is_some_and(Run::is_done) {
             let Some(run) = self.runs.pop_front() else { break };
-            let error = run.progress.error.lock().take();
-            if let Some(error) = error {
-                self.commit(ready);
-                self.runs.push_front(run);
-                return self.cut_off(&error);
+            if ready.first().is_some_and(|first| first.segment != run.segment) {
+                self.commit(std::mem::take(&mut ready));
             }
-            ready.push(run);
+            let error = run.progress.error.lock().take();
+            match error {
+                None => ready.push(run),
+                Some(error) => {
+                    self.commit(std::mem::take(&mut ready));
+                    self.cut_off(vec![run], &error);
+                }
+            }
         }
         self.commit(ready);
+        self.close_full();
+        self.take_closed();
     }
 
+    /// Answers runs of one segment.
     fn commit(&mut self, runs: Vec<Run>) {
-        if runs.is_empty() {
-            return;
-        }
-        let buffered = self.open.as_ref().is_some_and(|open| !open.file.is_direct());
-        let syncs = self.core.config.durability == Durability::Block || (buffered && self.core.pushes());
-        if syncs && let Err(error) = self.sync_open() {
+        let Some(segment) = runs.first().map(|run| run.segment) else { return };
+        let core = Arc::clone(&self.core);
+        let buffered = self.segment_mut(segment).is_some_and(|open| !open.file.is_direct());
+        let syncs = core.config.durability == Durability::Block || (buffered && core.pushes());
+        let synced = self.segment_mut(segment).filter(|_| syncs).map_or(Ok(()), |open| open.sync(&core));
+        if let Err(error) = synced {
             // What follows in this file cannot be believed either.
-            for run in runs.into_iter().rev() {
-                self.runs.push_front(run);
-            }
-            return self.cut_off(&error);
+            return self.cut_off(runs, &error);
         }
         // What was refused because its time was over is not named: it stays behind as bytes that nobody looks for.
         let in_time = |waiting: &Waiting| waiting.part.as_ref().is_none_or(Part::settle);
@@ -235,7 +270,7 @@ impl Writer {
         if let Err(error) = self.log.write() {
             refusal(&self.core, &error);
         }
-        if let Some(open) = self.open.as_mut() {
+        if let Some(open) = self.segment_mut(segment) {
             open.committed(waiting.iter().map(|waiting| waiting.record));
         }
         {
@@ -254,19 +289,26 @@ impl Writer {
         }
     }
 
-    /// A write or sync of the open segment failed: it ends before the first run that was not answered, and those are refused.
-    fn cut_off(&mut self, error: &io::Error) {
+    /// A write or sync of a segment failed: it ends before `runs`, the first that were not answered, and these and those behind
+    /// them are refused. Other segments do not depend on it.
+    fn cut_off(&mut self, mut runs: Vec<Run>, error: &io::Error) {
+        let Some((segment, start)) = runs.first().map(|run| (run.segment, run.start)) else { return };
         let why = refusal(&self.core, error);
-        while self.runs.iter().any(|run| !run.is_done()) {
+        while self.runs.iter().any(|run| run.segment == segment && !run.is_done()) {
             let _ = self.core.queue.next(false, true);
         }
-        let runs = std::mem::take(&mut self.runs);
-        if let (Some(run), Some(open)) = (runs.front(), self.open.as_mut()) {
-            open.end = run.start;
+        let (behind, others) = std::mem::take(&mut self.runs).into_iter().partition(|run| run.segment == segment);
+        self.runs = others;
+        runs.extend::<VecDeque<Run>>(behind);
+        if let Some(open) = self.segment_mut(segment) {
+            open.end = start;
             // Best effort: a whole record that stays behind is right, only newer than what was answered.
-            let _ = open.file.truncate(run.start);
+            let _ = open.file.truncate(start);
         }
-        self.finish_segment();
+        if self.open.as_ref().is_some_and(|open| open.id == segment) {
+            self.retire();
+        }
+        self.close_full();
         self.refuse(runs.into_iter().flat_map(|run| run.waiting), why);
     }
 

@@ -15,6 +15,9 @@ use crate::names::{Name, SegmentId};
 
 use super::Writer;
 
+/// Full segments that are not closed yet. With more, whoever fills them waits.
+const MOST_CLOSING: usize = 2;
+
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) id: SegmentId,
@@ -31,6 +34,9 @@ pub(super) struct Open {
     fresh: bool,
     /// A sync failed: nothing that is written here is believed any more.
     poisoned: bool,
+    /// The first page, until it is on its way: beside the first records, and not before them, so that it does not wait alone
+    /// behind what is being written to the segment before.
+    first: Option<Buffer>,
 }
 
 impl Open {
@@ -52,7 +58,7 @@ impl Open {
             Err(error) => {
                 if is_full(&error) {
                     // What it got before there was no more is needed elsewhere.
-                    let _ = self.file.truncate(PAGE_BYTES as u64);
+                    let _ = self.file.truncate(if self.first.is_some() { 0 } else { PAGE_BYTES as u64 });
                 }
                 u64::MAX
             }
@@ -62,13 +68,90 @@ impl Open {
     pub(super) fn committed(&mut self, records: impl Iterator<Item = Record>) {
         self.entries.extend(records);
     }
+
+    /// The first page, where it is not written yet; whoever takes it writes it.
+    pub(super) fn take_first(&mut self) -> Option<Buffer> {
+        self.first.take()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Makes what is written durable. Once only: after an error the segment is poisoned.
+    pub(super) fn sync(&mut self, core: &Core) -> io::Result<()> {
+        if self.poisoned {
+            return Ok(());
+        }
+        core.counters.syncs.add(1);
+        let mut synced = self.file.sync();
+        if planted::is(Bug::SwallowedSync) {
+            synced = Ok(());
+        }
+        if synced.is_ok() && self.fresh {
+            core.counters.metadata.add(1);
+            synced = core.fs.sync_dir(&core.config.dir);
+            self.fresh = synced.is_err();
+        }
+        if synced.is_err() {
+            self.poisoned = true;
+            core.counters.poisoned.add(1);
+        }
+        synced
+    }
+
+    /// Writes the footer, if the segment is good to the end, and cuts the file to its length.
+    pub(super) fn close(mut self, core: &Arc<Core>) -> Closed {
+        let footer = footer_bytes(self.entries.len());
+        let with_footer = !self.poisoned && self.write_footer(core, footer).is_ok();
+        let mut failed = None;
+        if with_footer && core.config.durability != Durability::None {
+            // The blocks were acknowledged: an error is for the next flush to tell.
+            failed = self.sync(core).err();
+        }
+        let mut file_bytes = self.end + footer;
+        if !with_footer {
+            // Half a footer is none; the headers say the same. Room that was set aside is needed elsewhere: where it cannot be
+            // given back, it counts.
+            let cut = self.file.truncate(self.end).is_ok() || self.aside == u64::MAX;
+            file_bytes = if cut { self.end } else { self.limit };
+        }
+        let closed = with_footer && failed.is_none();
+        Closed { id: self.id, file_bytes, closed, failed }
+    }
+
+    fn write_footer(&self, core: &Core, footer: u64) -> io::Result<()> {
+        let len = usize::try_from(footer).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut buffer = Buffer::new(len);
+        if let Some(bytes) = buffer.bytes_mut() {
+            write_footer(self.id.writer, self.id.number, self.end, &self.entries, bytes);
+        }
+        core.write(&self.file, vec![buffer.piece()], self.end)?;
+        // The trailer is found at the end of the file.
+        let is_longer = (self.end + footer..u64::MAX).contains(&self.aside);
+        if is_longer { self.file.truncate(self.end + footer) } else { Ok(()) }
+    }
+}
+
+/// What became of a segment that takes no more records.
+#[derive(Debug)]
+pub(super) struct Closed {
+    id: SegmentId,
+    file_bytes: u64,
+    /// It has its footer, as durable as the setting asks for.
+    closed: bool,
+    failed: Option<io::Error>,
 }
 
 impl Writer {
-    /// Opens a segment that takes a record of `bytes`, after making room for it.
+    /// Opens a segment that takes a record of `bytes`, after making room for it. The one before is closed beside that, once its
+    /// writes have ended.
     pub(super) fn open_for(&mut self, bytes: u64) -> io::Result<()> {
-        self.drain();
-        self.finish_segment();
+        self.retire();
+        self.close_full();
+        while self.full.len() + self.closing > MOST_CLOSING {
+            self.wait_for_some();
+        }
         let needed = bytes.saturating_add(PAGE_BYTES as u64 + footer_bytes(1));
         let limit = self.core.config.target_bytes().max(needed);
         self.make_room(limit)?;
@@ -76,7 +159,7 @@ impl Writer {
         if self.open.as_ref().is_some_and(|open| open.fits(0, bytes)) {
             return Ok(());
         }
-        self.finish_segment();
+        self.retire();
         self.turn_log();
         self.begin_segment(limit)
     }
@@ -90,106 +173,120 @@ impl Writer {
             sequence: self.core.catalog.write().next_sequence(),
             target_bytes: limit,
         };
-        let file = self.create(id, &header.to_page())?;
+        let (file, first) = self.create(id, &header.to_page())?;
         {
             let mut catalog = self.core.catalog.write();
             let segment = catalog.segments.entry(id).or_default();
-            (segment.owned, segment.file_bytes) = (true, limit);
+            (segment.owned, segment.writing, segment.file_bytes) = (true, true, limit);
             segment.first = header.sequence;
         }
         let end = PAGE_BYTES as u64;
-        self.open =
-            Some(Open { id, file, end, limit, aside: 0, entries: Vec::new(), fresh: true, poisoned: false });
+        let (entries, fresh, poisoned) = (Vec::new(), true, false);
+        self.open = Some(Open { id, file, end, limit, aside: 0, entries, fresh, poisoned, first });
         Ok(())
     }
 
-    fn create(&self, id: SegmentId, page: &Page) -> io::Result<Arc<dyn File>> {
-        let (core, path) = (&self.core, self.core.path(Name::Segment(id)));
-        let attempt = || {
-            let direct = core.is_direct();
-            let file = core.create(id)?;
-            core.counters.creates.add(1);
-            let first = vec![Buffer::of(page).piece()];
-            let written = whole::wrote(core.engine.wait(&file, Way::Write, first, 0), PAGE_BYTES);
-            written.inspect_err(|_| {
-                let _ = core.fs.remove(&path);
-            })?;
-            core.opened(file.as_ref(), direct);
-            Ok(file)
-        };
-        match attempt() {
-            Err(error) if is_invalid(&error) && core.refuse_direct() => attempt(),
+    /// Makes the file of a segment, and its first page where that is not written yet.
+    fn create(&mut self, id: SegmentId, page: &Page) -> io::Result<(Arc<dyn File>, Option<Buffer>)> {
+        match self.attempt(id, page) {
+            Err(error) if is_invalid(&error) && self.core.refuse_direct() => self.attempt(id, page),
             other => other,
         }
     }
 
-    /// Makes what is written to the open segment durable. Once only: after an error the segment is poisoned.
-    pub(super) fn sync_open(&mut self) -> io::Result<()> {
-        let Some(open) = self.open.as_mut().filter(|open| !open.poisoned) else { return Ok(()) };
-        self.core.counters.syncs.add(1);
-        let mut synced = open.file.sync();
-        if planted::is(Bug::SwallowedSync) {
-            synced = Ok(());
+    fn attempt(&mut self, id: SegmentId, page: &Page) -> io::Result<(Arc<dyn File>, Option<Buffer>)> {
+        let core = &self.core;
+        let direct = core.is_direct();
+        let file = core.create(id)?;
+        core.counters.creates.add(1);
+        let first = Buffer::of(page);
+        if self.has_written {
+            core.opened(file.as_ref(), direct);
+            return Ok((file, Some(first)));
         }
-        if synced.is_ok() && open.fresh {
-            self.core.counters.metadata.add(1);
-            synced = self.core.fs.sync_dir(&self.core.config.dir);
-            open.fresh = synced.is_err();
-        }
-        if synced.is_err() {
-            open.poisoned = true;
-            self.core.counters.poisoned.add(1);
-        }
-        synced
+        // Some file systems refuse direct I/O only when it comes to writing.
+        let pieces = vec![first.piece()];
+        let written = whole::wrote(core.engine.wait(&file, Way::Write, pieces, 0), PAGE_BYTES);
+        written.inspect_err(|_| {
+            let _ = core.fs.remove(&core.path(Name::Segment(id)));
+        })?;
+        core.opened(file.as_ref(), direct);
+        self.has_written = true;
+        Ok((file, None))
     }
 
-    /// Closes the open segment: with a footer, if it is good to the end.
-    pub(super) fn finish_segment(&mut self) {
-        let Some(open) = self.open.take() else { return };
-        if open.entries.is_empty() {
-            self.core.catalog.write().drop_segment(open.id);
-            return self.remove(Name::Segment(open.id));
+    /// The open segment takes no more records.
+    pub(super) fn retire(&mut self) {
+        self.full.extend(self.open.take());
+    }
+
+    /// The segment of this number, while it is written or waits for its writes.
+    pub(super) fn segment_mut(&mut self, id: SegmentId) -> Option<&mut Open> {
+        self.full.iter_mut().chain(&mut self.open).find(|open| open.id == id)
+    }
+
+    /// Has those segments closed that take no more records and whose writes have ended, on another thread.
+    pub(super) fn close_full(&mut self) {
+        while let Some(id) = self.full.front().map(|open| open.id) {
+            if self.runs.iter().any(|run| run.segment == id) {
+                return;
+            }
+            let Some(open) = self.full.pop_front() else { return };
+            if open.is_empty() {
+                self.core.catalog.write().drop_segment(open.id);
+                self.remove(Name::Segment(open.id));
+                continue;
+            }
+            self.closing += 1;
+            let (core, ends) = (Arc::clone(&self.core), self.ends.0.clone());
+            self.core.engine.run_write(move || {
+                let closed = open.close(&core);
+                let _ = ends.send(closed);
+                core.queue.wake();
+            });
         }
-        let footer = footer_bytes(open.entries.len());
-        let file_bytes = open.end + footer;
-        let closed = !open.poisoned && self.write_footer(&open, footer).is_ok();
-        let (id, file) = (open.id, Arc::clone(&open.file));
-        self.open = Some(open);
-        // The blocks were acknowledged: an error is for the next flush to tell.
-        let durable = self.core.config.durability == Durability::None || {
-            let synced = if closed { self.sync_open() } else { Ok(()) };
-            synced.map_err(|error| self.failed = Some(error)).is_ok()
-        };
-        self.open = None;
-        drop(file);
-        {
-            let mut catalog = self.core.catalog.write();
-            if let Some(segment) = catalog.segments.get_mut(&id) {
-                segment.file_bytes = file_bytes;
-                segment.closed = closed && durable;
+    }
+
+    /// Takes note of the segments that were closed.
+    pub(super) fn take_closed(&mut self) {
+        while let Ok(Closed { id, file_bytes, closed, failed }) = self.ends.1.try_recv() {
+            self.closing -= 1;
+            if failed.is_some() {
+                self.failed = failed;
+            }
+            if let Some(segment) = self.core.catalog.write().segments.get_mut(&id) {
+                (segment.file_bytes, segment.closed, segment.writing) = (file_bytes, closed, false);
+            }
+            if closed {
+                self.log.note(LogEvent::Close { segment: id.number });
+                // It waits with the next events if it cannot be written now.
+                let _ = self.log.write();
             }
         }
-        if closed && durable {
-            self.log.note(LogEvent::Close { segment: id.number });
-            // It waits with the next events if it cannot be written now.
-            let _ = self.log.write();
+    }
+
+    /// Ends the open segment and waits until all that are full are closed.
+    pub(super) fn finish_segments(&mut self) {
+        self.retire();
+        self.finish_full();
+    }
+
+    /// Waits until every run is answered and every full segment closed.
+    pub(super) fn finish_full(&mut self) {
+        self.commit_done();
+        while !self.runs.is_empty() || !self.full.is_empty() || self.closing > 0 {
+            self.wait_for_some();
         }
     }
 
-    fn write_footer(&self, open: &Open, footer: u64) -> io::Result<()> {
-        let len = usize::try_from(footer).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        let mut buffer = Buffer::new(len);
-        if let Some(bytes) = buffer.bytes_mut() {
-            write_footer(open.id.writer, open.id.number, open.end, &open.entries, bytes);
-        }
-        let mut written = self.core.write(&open.file, vec![buffer.piece()], open.end);
-        // The trailer is found at the end of the file.
-        if written.is_ok() && (open.end + footer..u64::MAX).contains(&open.aside) {
-            written = open.file.truncate(open.end + footer);
-        }
-        written.inspect_err(|_| {
-            // Half a footer is none; the headers say the same.
-            let _ = open.file.truncate(open.end);
-        })
+    /// Waits until a write or a closing has ended, and deals with it.
+    pub(super) fn wait_for_some(&mut self) {
+        let _ = self.core.queue.next(false, true);
+        self.commit_done();
+    }
+
+    /// Makes what is written to the open segment durable.
+    pub(super) fn sync_open(&mut self) -> io::Result<()> {
+        self.open.as_mut().map_or(Ok(()), |open| open.sync(&self.core))
     }
 }
