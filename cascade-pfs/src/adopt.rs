@@ -9,7 +9,7 @@ use crate::follow::Follow;
 use crate::fs::Access;
 use crate::io;
 use crate::layout::{Identity, PAGE_BYTES, WriterId};
-use crate::names::Name;
+use crate::names::{Name, SegmentId};
 use crate::process;
 use crate::queue::Request;
 use crate::recover;
@@ -112,13 +112,34 @@ fn adopt(core: &Core, names: &[Name], writer: WriterId) {
         if !known && recover::scan(core, id).is_err() {
             core.counters.io_errors.add(1);
         }
-        let mut catalog = core.catalog.write();
-        catalog.segments.entry(id).or_default().owned = true;
+        cut(core, id);
+        core.catalog.write().segments.entry(id).or_default().owned = true;
         left += 1;
     }
     core.counters.adopted.add(1);
     if left == 0 {
         // Refused only while the tier is being closed; then the next one does it.
         let _ = core.queue.push(Request::Bury(writer), 0);
+    }
+}
+
+/// Gives back the room that a dead writer had set aside behind what it wrote: it would count against this writer's capacity.
+fn cut(core: &Core, id: SegmentId) {
+    let written = {
+        let catalog = core.catalog.read();
+        let segment = catalog.segments.get(&id).filter(|segment| !segment.closed);
+        segment.map(|segment| (segment.known_to.max(PAGE_BYTES as u64), segment.file_bytes))
+    };
+    let Some((end, _)) = written.filter(|(end, bytes)| end < bytes) else { return };
+    core.counters.metadata.add(2);
+    // A writer that is not dead after all makes its file longer again.
+    match core.fs.trim(&core.path(Name::Segment(id)), end) {
+        Ok(true) => {
+            if let Some(segment) = core.catalog.write().segments.get_mut(&id) {
+                segment.file_bytes = end;
+            }
+        }
+        Ok(false) => {}
+        Err(_) => core.counters.io_errors.add(1),
     }
 }

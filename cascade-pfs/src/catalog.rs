@@ -3,6 +3,7 @@
 mod hash;
 mod table;
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,6 +12,7 @@ use cascade_core::tier::{Class, Lookup, MissReason};
 
 use crate::layout::{Record, WriterId};
 use crate::names::SegmentId;
+use crate::read::Asked;
 use hash::IdHash;
 use table::Table;
 
@@ -79,7 +81,8 @@ pub(crate) struct Catalog {
     forgotten: HashMap<BlockId, u64, IdHash>,
     pub(crate) segments: HashMap<SegmentId, Segment, IdHash>,
     dropped: HashSet<SegmentId, IdHash>,
-    pending: HashSet<BlockId, IdHash>,
+    /// What is being written, and who waits to fetch it.
+    pending: HashMap<BlockId, Vec<Asked>, IdHash>,
     sequence: u64,
 }
 
@@ -98,7 +101,7 @@ impl Catalog {
     pub(crate) fn lookup(&self, id: &BlockId) -> Lookup {
         match self.find(id) {
             Some(record) => Lookup::Hit(record.meta),
-            None if self.pending.contains(id) => Lookup::Pending,
+            None if self.pending.contains_key(id) => Lookup::Pending,
             None => Lookup::Miss(MissReason::Absent),
         }
     }
@@ -128,11 +131,36 @@ impl Catalog {
 
     /// Marks `id` as being written; `false` when it is already.
     pub(crate) fn begin(&mut self, id: &BlockId) -> bool {
-        self.pending.insert(*id)
+        match self.pending.entry(*id) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(Vec::new());
+                true
+            }
+        }
     }
 
-    pub(crate) fn end(&mut self, id: &BlockId) {
-        self.pending.remove(id);
+    /// Whether `id` is being written.
+    pub(crate) fn is_pending(&self, id: &BlockId) -> bool {
+        self.pending.contains_key(id)
+    }
+
+    /// The write of `id` has ended; gives back who waits for it.
+    #[must_use]
+    pub(crate) fn end(&mut self, id: &BlockId) -> Vec<Asked> {
+        self.pending.remove(id).unwrap_or_default()
+    }
+
+    /// The block, or nothing where `asked` waits now for the end of its write; else `asked` again.
+    pub(crate) fn find_or_wait(&mut self, asked: Asked) -> Result<Option<(Asked, Record)>, Asked> {
+        match (self.find(&asked.id), self.pending.get_mut(&asked.id)) {
+            (Some(record), _) => Ok(Some((asked, record))),
+            (None, Some(waiting)) => {
+                waiting.push(asked);
+                Ok(None)
+            }
+            (None, None) => Err(asked),
+        }
     }
 
     pub(crate) fn ids(&self) -> Vec<BlockId> {

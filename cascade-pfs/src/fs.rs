@@ -120,6 +120,16 @@ pub trait Fs: Send + Sync + Debug {
     /// The system's; `Unsupported`, with no file left behind, when it cannot be spread.
     fn create_striped(&self, path: &Path, direct: bool, stripes: Stripes) -> Result<Arc<dyn File>>;
 
+    /// Cuts a file to `len` bytes if nothing was ever written behind them: room that its writer had set aside goes back to the
+    /// file system. `false`, and nothing changed, where something was, or where that cannot be told.
+    ///
+    /// # Errors
+    /// The system's.
+    fn trim(&self, path: &Path, len: u64) -> Result<bool> {
+        let _ = (path, len);
+        Ok(false)
+    }
+
     /// Gives a file another name in the same file system.
     ///
     /// # Errors

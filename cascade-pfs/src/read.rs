@@ -102,9 +102,12 @@ fn find(core: &Core, asked: Asked, attempt: u32) -> Option<Fetch> {
         asked.end(core, outcome);
         return None;
     }
-    let Some(record) = core.catalog.read().find(&asked.id) else {
-        asked.miss(core, MissReason::Absent);
-        return None;
+    let (asked, record) = match known(core, asked) {
+        Ok(known) => known?,
+        Err(asked) => {
+            asked.miss(core, MissReason::Absent);
+            return None;
+        }
     };
     let into = &asked.into;
     if record.meta.len > into.len() as u64 || !into.is_host() || !into.is_writable() {
@@ -116,6 +119,19 @@ fn find(core: &Core, asked: Asked, attempt: u32) -> Option<Fetch> {
         return None;
     }
     Some(Fetch { asked, record, attempt })
+}
+
+/// Where the block of `asked` is; nothing where its write is under way, at whose end `asked` is looked for again.
+fn known(core: &Core, asked: Asked) -> Result<Option<(Asked, Record)>, Asked> {
+    let (found, is_pending) = {
+        let catalog = core.catalog.read();
+        (catalog.find(&asked.id), catalog.is_pending(&asked.id))
+    };
+    match found {
+        Some(record) => Ok(Some((asked, record))),
+        None if is_pending => core.catalog.write().find_or_wait(asked),
+        None => Err(asked),
+    }
 }
 
 impl Fetch {

@@ -123,9 +123,8 @@ fn headers(core: &Core, file: &dyn File, id: SegmentId, len: u64) -> Result<()> 
         at += record.bytes();
         core.catalog.write().put(record);
     }
-    if let Some(segment) = core.catalog.write().segments.get_mut(&id) {
-        segment.file_bytes = len;
-    }
+    // Also where no record is: it takes room.
+    core.catalog.write().segments.entry(id).or_default().file_bytes = len;
     Ok(())
 }
 

@@ -148,7 +148,8 @@ impl PfsTier {
 
     /// Copies `into.len()` bytes of a block, from `offset` on, into `into`: one layer's rows, say. Waits for the file system.
     /// Only the chunks of 64 KiB that cover them are read, and each is verified by its own digest.
-    /// `Miss(Destination)` when the block is shorter than that.
+    /// `Miss(Destination)` when the block is shorter than that, `Miss(Absent)` also while it is being written: a whole fetch
+    /// waits for that.
     #[must_use]
     pub fn fetch_part(&self, id: &BlockId, offset: u64, into: &SgList) -> Outcome {
         self.fetch_part_until(id, offset, into, None)
@@ -273,8 +274,9 @@ impl PfsTier {
         let request = Request::Put(Put { id, from, meta, moved: None, part: Some(part) });
         if let Err(Request::Put(Put { from, part: Some(part), .. })) = core.queue.push(request, bytes) {
             drop(from);
-            core.catalog.write().end(&id);
+            let waiting = core.catalog.write().end(&id);
             part.complete(&core.counters, Outcome::Refused(Refusal::Throttled));
+            read::fetch(core, waiting);
         }
     }
 

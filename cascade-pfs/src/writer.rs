@@ -152,9 +152,12 @@ impl Writer {
     /// Counts and answers a put that has ended.
     fn settle(&self, id: &BlockId, part: Option<&Part>, bytes: u64, outcome: Outcome) {
         let Some(part) = part else { return };
-        self.core.catalog.write().end(id);
+        let waiting = self.core.catalog.write().end(id);
         self.core.queue.release(bytes);
         part.complete(&self.core.counters, outcome);
+        if !waiting.is_empty() {
+            crate::read::fetch(&self.core, waiting);
+        }
     }
 
     /// Waits until every run has ended and been answered.
@@ -180,12 +183,12 @@ impl Writer {
         // Also where nothing is known of it: another writer may have logged it just now.
         let sequence = self.core.catalog.write().next_sequence();
         self.log.note(LogEvent::Forget { id: *id, sequence });
-        let mut logged = self.log.write();
+        // What was not written is not to be tried again; what was, is no longer the last that waits.
+        let mut logged = self.log.write().inspect_err(|_| self.log.unnote());
         if logged.is_ok() && self.core.config.durability == Durability::Block {
             logged = self.sync_log();
         }
         if let Err(error) = logged {
-            self.log.unnote();
             refusal(&self.core, &error);
             return Outcome::Miss(MissReason::Unavailable);
         }

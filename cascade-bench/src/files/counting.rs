@@ -105,6 +105,11 @@ impl Fs for CountingFs {
         Ok(Arc::new(CountingFile { file: file?, counts: Arc::clone(&self.0) }))
     }
 
+    fn trim(&self, path: &Path, len: u64) -> Result<bool> {
+        count(&self.0.attributes);
+        RealFs.trim(path, len)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         count(&self.0.attributes);
         RealFs.rename(from, to)

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use cascade_core::memory::Piece;
 use nix::fcntl::{FallocateFlags, FcntlArg, fallocate, fcntl};
+use nix::unistd::{Whence, lseek};
 
 use super::watch::DirWatch;
 use super::{Access, File, Fs, Queued, Watch, Way};
@@ -101,6 +102,18 @@ impl Fs for RealFs {
             return Err(Error::new(ErrorKind::Unsupported, error));
         }
         Ok(Arc::new(RealFile { file, direct }))
+    }
+
+    fn trim(&self, path: &Path, len: u64) -> Result<bool> {
+        let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC;
+        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
+        let place = i64::try_from(len).map_err(|_| Error::from_raw_os_error(libc::EFBIG))?;
+        match lseek(&file, place, Whence::SeekData) {
+            // No data from there to the end of the file.
+            Err(nix::errno::Errno::ENXIO) if file.metadata()?.len() > len => file.set_len(len).map(|()| true),
+            Ok(_) | Err(nix::errno::Errno::ENXIO | nix::errno::Errno::EINVAL) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {

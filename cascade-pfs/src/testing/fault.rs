@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use cascade_core::memory::Piece;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::buffer::Buffer;
 use crate::filesystem::FileSystem;
@@ -88,6 +88,8 @@ pub enum Fault {
     Stall(Duration),
     /// The kernel's queue keeps a read until it is cancelled; a call fails with `ETIMEDOUT`.
     Hang,
+    /// A call waits until [`FaultFs::release`] before it does its work; with the kernel's queue as `Hang`.
+    Hold,
     /// One bit of what is read, or written, is another: the one with this number, modulo the length.
     Flip(u64),
 }
@@ -108,8 +110,17 @@ pub struct Rule {
     pub fault: Fault,
 }
 
+/// The plan, and what tells of a release.
+#[derive(Debug, Default)]
+struct Shared {
+    plan: Mutex<Plan>,
+    released: Condvar,
+}
+
 #[derive(Debug, Default)]
 struct Plan {
+    holds: bool,
+    held: u64,
     rules: Vec<(Rule, u64)>,
     counts: BTreeMap<(Call, String), u64>,
     injected: u64,
@@ -119,13 +130,13 @@ struct Plan {
 #[derive(Clone, Debug)]
 pub struct FaultFs {
     inner: Arc<dyn Fs>,
-    plan: Arc<Mutex<Plan>>,
+    plan: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct FaultFile {
     inner: Arc<dyn File>,
-    plan: Arc<Mutex<Plan>>,
+    plan: Arc<Shared>,
     name: String,
 }
 
@@ -138,20 +149,33 @@ impl FaultFs {
 
     /// Replaces the rules. Each counts its calls from here on.
     pub fn set(&self, rules: &[Rule]) {
-        let mut plan = self.plan.lock();
+        let mut plan = self.plan.plan.lock();
+        plan.holds = true;
         plan.rules = rules.iter().map(|rule| (*rule, 0)).collect();
     }
 
     /// Calls so far, by kind and by what follows the last dot of the file's name.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<(Call, String), u64> {
-        self.plan.lock().counts.clone()
+        self.plan.plan.lock().counts.clone()
+    }
+
+    /// Lets calls go on that are held, and does not hold others until rules are set again.
+    pub fn release(&self) {
+        self.plan.plan.lock().holds = false;
+        self.plan.released.notify_all();
+    }
+
+    /// Calls that are held now.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.plan.plan.lock().held
     }
 
     /// Faults so far.
     #[must_use]
     pub fn injected(&self) -> u64 {
-        self.plan.lock().injected
+        self.plan.plan.lock().injected
     }
 }
 
@@ -160,9 +184,9 @@ fn name_of(path: &Path) -> String {
 }
 
 /// Counts a call and gives what is to go wrong with it.
-fn find(plan: &Mutex<Plan>, call: Call, name: &str) -> Option<Fault> {
+fn find(shared: &Shared, call: Call, name: &str) -> Option<Fault> {
     let mut found = None;
-    let mut plan = plan.lock();
+    let mut plan = shared.plan.lock();
     let kind = name.rsplit_once('.').map_or("", |(_, end)| end).to_owned();
     *plan.counts.entry((call, kind)).or_default() += 1;
     for (rule, count) in &mut plan.rules {
@@ -177,14 +201,23 @@ fn find(plan: &Mutex<Plan>, call: Call, name: &str) -> Option<Fault> {
 }
 
 /// As [`find`]; waits and plain failures are dealt with here.
-fn meet(plan: &Mutex<Plan>, call: Call, name: &str) -> Result<Option<Fault>> {
-    match find(plan, call, name) {
+fn meet(shared: &Shared, call: Call, name: &str) -> Result<Option<Fault>> {
+    match find(shared, call, name) {
         Some(Fault::Errno(number)) => Err(Error::from_raw_os_error(number)),
         Some(Fault::Stall(time)) => {
             std::thread::sleep(time);
             Ok(None)
         }
         Some(Fault::Hang) => Err(Error::from_raw_os_error(libc::ETIMEDOUT)),
+        Some(Fault::Hold) => {
+            let mut plan = shared.plan.lock();
+            plan.held += 1;
+            while plan.holds {
+                shared.released.wait(&mut plan);
+            }
+            plan.held -= 1;
+            Ok(None)
+        }
         other => Ok(other),
     }
 }
@@ -232,6 +265,11 @@ impl Fs for FaultFs {
         meet(&self.plan, Call::Create, &name)?;
         let inner = self.inner.create_striped(path, direct, stripes)?;
         Ok(Arc::new(FaultFile { inner, plan: Arc::clone(&self.plan), name }))
+    }
+
+    fn trim(&self, path: &Path, len: u64) -> Result<bool> {
+        meet(&self.plan, Call::Truncate, &name_of(path))?;
+        self.inner.trim(path, len)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
@@ -312,7 +350,7 @@ impl File for FaultFile {
             (None, _) => {}
             (Some(Fault::Errno(number)), _) => return Some(Err(Error::from_raw_os_error(number))),
             (Some(Fault::Stall(time)), _) => queued.pause = time,
-            (Some(Fault::Hang), _) => match silent() {
+            (Some(Fault::Hang | Fault::Hold), _) => match silent() {
                 Ok(descriptor) => queued.descriptor = descriptor,
                 Err(error) => return Some(Err(error)),
             },

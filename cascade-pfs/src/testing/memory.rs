@@ -309,6 +309,20 @@ impl Fs for MemFs {
         Ok(file)
     }
 
+    fn trim(&self, path: &Path, len: u64) -> Result<bool> {
+        let mut disk = self.disk.lock();
+        let number = *disk.names.get(path).ok_or_else(|| errno(libc::ENOENT))?;
+        let inode = disk.inodes.get_mut(&number).ok_or_else(|| errno(libc::ESTALE))?;
+        let len = usize::try_from(len).map_err(|_| errno(libc::EFBIG))?;
+        let is_hole =
+            inode.now.get(len..).is_some_and(|rest| !rest.is_empty() && rest.iter().all(|byte| *byte == 0));
+        if is_hole {
+            inode.now.truncate(len);
+            inode.unsynced.push(Change::Truncate(len));
+        }
+        Ok(is_hole)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         let mut disk = self.disk.lock();
         let number = disk.names.remove(from).ok_or_else(|| errno(libc::ENOENT))?;
@@ -381,8 +395,18 @@ impl File for MemFile {
         })
     }
 
+    /// On a full disk the file is left as long as there was room, as ext4 leaves it.
     fn set_aside(&self, len: u64) -> Result<()> {
-        if len > self.len_bytes()? { self.truncate(len) } else { Ok(()) }
+        let mut disk = self.disk.lock();
+        let room = disk.limit_bytes.map_or(u64::MAX, |limit| limit.saturating_sub(disk.used_bytes()));
+        let inode = disk.inodes.get_mut(&self.inode).ok_or_else(|| errno(libc::ESTALE))?;
+        let now = inode.now.len() as u64;
+        let reached = usize::try_from(len.min(now.saturating_add(room))).map_err(|_| errno(libc::EFBIG))?;
+        if reached as u64 > now {
+            inode.now.resize(reached, 0);
+            inode.unsynced.push(Change::Truncate(reached));
+        }
+        if len.saturating_sub(now) > room { Err(errno(libc::ENOSPC)) } else { Ok(()) }
     }
 
     fn touch(&self) -> Result<()> {

@@ -23,6 +23,8 @@ pub(crate) struct Log {
     named: bool,
     /// Others see it only once it is synced.
     pushes: bool,
+    /// A sync failed: no later one says anything of what was written before.
+    poisoned: bool,
     /// Events that are not in the file yet: a write that failed is tried again with the next.
     waiting: Vec<LogEvent>,
 }
@@ -44,7 +46,7 @@ pub(crate) fn begin(core: &Core) -> io::Result<Log> {
     }
     let (life, file) = made?;
     core.lives(&me, life);
-    Ok(Log { me, file, next: 0, named: false, pushes: core.pushes(), waiting: Vec::new() })
+    Ok(Log { me, file, next: 0, named: false, pushes: core.pushes(), poisoned: false, waiting: Vec::new() })
 }
 
 fn make(core: &Core, me: &Identity, names: [Name; 2]) -> io::Result<(Arc<dyn File>, Arc<dyn File>)> {
@@ -97,7 +99,10 @@ impl Log {
 
     /// Makes the log durable, its name too.
     pub(crate) fn sync(&mut self, core: &Core) -> io::Result<()> {
-        self.file.sync()?;
+        if self.poisoned {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        self.file.sync().inspect_err(|_| self.poisoned = true)?;
         if !self.named {
             core.counters.metadata.add(1);
             core.fs.sync_dir(&core.config.dir)?;

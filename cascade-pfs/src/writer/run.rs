@@ -217,7 +217,13 @@ impl Writer {
     }
 
     /// Starts one write of a run.
-    pub(super) fn start(&self, file: &Arc<dyn File>, group: Vec<Piece>, offset: u64, progress: &Arc<Progress>) {
+    pub(super) fn start(
+        &self,
+        file: &Arc<dyn File>,
+        group: Vec<Piece>,
+        offset: u64,
+        progress: &Arc<Progress>,
+    ) {
         let (core, progress) = (Arc::clone(&self.core), Arc::clone(progress));
         self.core.write_later(file, group, offset, move |result| {
             progress.ended(result);
@@ -297,7 +303,8 @@ impl Writer {
         while self.runs.iter().any(|run| run.segment == segment && !run.is_done()) {
             let _ = self.core.queue.next(false, true);
         }
-        let (behind, others) = std::mem::take(&mut self.runs).into_iter().partition(|run| run.segment == segment);
+        let (behind, others) =
+            std::mem::take(&mut self.runs).into_iter().partition(|run| run.segment == segment);
         self.runs = others;
         runs.extend::<VecDeque<Run>>(behind);
         if let Some(open) = self.segment_mut(segment) {
@@ -306,9 +313,9 @@ impl Writer {
             let _ = open.file.truncate(start);
         }
         if self.open.as_ref().is_some_and(|open| open.id == segment) {
+            // Closed later: runs that are in nobody's list now may be of a segment that is full.
             self.retire();
         }
-        self.close_full();
         self.refuse(runs.into_iter().flat_map(|run| run.waiting), why);
     }
 
