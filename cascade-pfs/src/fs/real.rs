@@ -220,6 +220,11 @@ mod tests {
         assert!(file.lock().unwrap() && again.is_locked().unwrap() && !file.is_locked().unwrap());
         if file.set_aside(1 << 20).is_ok() {
             assert_eq!(file.len_bytes().unwrap(), 1 << 20);
+            assert!(!fs.trim(&path, 4096).unwrap(), "something stands behind it");
+            assert_eq!(file.len_bytes().unwrap(), 1 << 20);
+            assert!(fs.trim(&path, 8192).unwrap(), "nothing was ever written there");
+            assert_eq!(file.len_bytes().unwrap(), 8192);
+            assert!(!fs.trim(&path, 8192).unwrap());
             file.truncate(8192).unwrap();
         }
         let mut read = HostBuffer::zeroed(10_000);
