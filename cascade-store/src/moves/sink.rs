@@ -17,7 +17,7 @@ use crate::tiers::Tiers;
 
 /// Blocks of one batch to the files, at most.
 const MOST_BLOCKS: usize = 64;
-/// Bytes of one batch beyond which no further block is added.
+/// Bytes of one batch beyond which no further block is added, in a large arena.
 const MOST_BYTES: u64 = 8 << 20;
 /// How often a block is tried that others were moving.
 const ATTEMPTS: usize = 4;
@@ -69,9 +69,11 @@ impl Tiers {
         ids: &'a [BlockId],
         is_alone: bool,
     ) -> (Option<Wave>, &'a [BlockId]) {
+        // They are pinned: whoever fills a small arena meanwhile must find room.
+        let most_bytes = MOST_BYTES.min(self.arena.data_bytes() / 16);
         let (mut blocks, mut bytes, mut taken) = (Vec::new(), 0, 0);
         for id in ids {
-            if blocks.len() >= MOST_BLOCKS || bytes >= MOST_BYTES {
+            if blocks.len() >= MOST_BLOCKS || bytes >= most_bytes {
                 break;
             }
             let Some(flight) = files.flights.begin(id, Kind::Sink) else {

@@ -1,11 +1,13 @@
 //! A file system that fails while the store is open: it goes on with the arena, says what it counts, and recovers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cascade_core::ErrorKind;
 use cascade_core::batch::{Outcome, Refusal};
 use cascade_core::id::BlockId;
-use cascade_pfs::testing::MemFs;
+use cascade_core::reservation::Reserve;
+use cascade_pfs::testing::{Call, Fault, FaultFs, MemFs, Rule};
 use cascade_store::{Level, Put, Reach, Store};
 
 use crate::rig::{Rig, block, eventually, expect, put, soon};
@@ -73,5 +75,25 @@ fn a_name_that_cannot_be_forgotten_is_hidden_until_it_is() {
     fs.set_limit(None);
     eventually("it is forgotten", || {
         store.files().is_some_and(|files| cascade_core::tier::Tier::stats(files).blocks == 0)
+    });
+}
+
+#[test]
+fn files_that_are_slow_pin_a_small_part_of_a_small_arena() {
+    let (rig, fs) = (Rig::new(), FaultFs::new(Arc::new(MemFs::new())));
+    let config = rig.settings("16MiB", &[("demote", "off")]).pfs_path("/tier").resolve().unwrap();
+    let store = Store::open_on(&config, Arc::new(fs.clone())).unwrap();
+    let stall = Fault::Stall(Duration::from_secs(2));
+    fs.set(&[Rule { call: Call::Write, suffix: ".seg", first: 0, times: 1, fault: stall }]);
+    let blocks: Vec<_> = (0..15).map(|number| block(number, 1 << 20)).collect();
+    let blocks: Vec<_> = blocks.iter().map(|(id, bytes)| (*id, &bytes[..])).collect();
+    std::thread::scope(|scope| {
+        let putting = scope.spawn(|| store.put_batch(&blocks, Put::default().until(Reach::Files)));
+        eventually("a write is stuck", || fs.injected() > 0);
+        let reserve = |number: u64| store.reserve(&block(100 + number, 1).0, 1 << 20, Put::default());
+        let held: Vec<Reserve> = (0..12).map(reserve).collect();
+        assert!(held.iter().all(|reserve| matches!(reserve, Reserve::Reserved(_))), "{held:?}");
+        // What was evicted for them is gone before it could be copied.
+        assert!(putting.join().unwrap().contains(&Outcome::Stored));
     });
 }
