@@ -2,6 +2,7 @@
 
 mod audit;
 mod below;
+pub mod note;
 mod ops;
 mod scrub;
 

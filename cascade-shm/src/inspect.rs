@@ -15,8 +15,9 @@ use cascade_core::{Error, ErrorKind, Result};
 use crate::collapse::HugePages;
 use crate::file;
 use crate::hugepage::{Huge, Medium};
+use crate::arena::note;
 use crate::layout::{
-    MAGIC, OWNER_ROW_BYTES, REGION_LINE_BYTES, STRIPE_ENTRIES, SUPERBLOCK_BYTES, Superblock,
+    MAGIC, NOTE, NOTE_AT, NOTE_WORDS, OWNER_ROW_BYTES, REGION_LINE_BYTES, STRIPE_ENTRIES, SUPERBLOCK_BYTES, Superblock,
 };
 use crate::ledger::Entry;
 use crate::lock::Holder;
@@ -63,6 +64,8 @@ pub struct Snapshot {
     pub unclean_deaths: u64,
     /// Times that growth stopped for want of memory, since it was made.
     pub shortfalls: u64,
+    /// What the store that uses it noted of itself.
+    pub note: Option<String>,
     /// Slots by what they do.
     pub slots: SlotCount,
     /// Regions by kind.
@@ -203,11 +206,20 @@ impl Inspection {
             evictions: word(4),
             unclean_deaths: word(6),
             shortfalls: word(5),
+            note: self.note()?,
             slots: self.count_slots((word(2) % 63) as u8 + 1)?,
             regions,
             owners: self.owners()?,
             locks,
         })
+    }
+
+    fn note(&self) -> Result<Option<String>> {
+        if self.superblock.optional_features & NOTE == 0 {
+            return Ok(None);
+        }
+        let at = self.superblock.geometry.offsets().control + NOTE_AT;
+        Ok(note::parse(&self.words(at, NOTE_WORDS as u64)?))
     }
 
     /// Hands each step of `len` bytes from `offset` on to `look`.

@@ -7,7 +7,7 @@ use cascade_core::{Error, ErrorKind, Result};
 use crate::index::BUCKET_SLOTS;
 use crate::slot::Slot;
 
-pub use superblock::{KNOWN_FEATURES, MAGIC, MIN_READER, OLDEST_READABLE, Superblock, VERSION};
+pub use superblock::{KNOWN_FEATURES, MAGIC, MIN_READER, NOTE, OLDEST_READABLE, Superblock, VERSION};
 
 /// Unit of the data area that a digest, and a large block, are aligned to.
 pub const CHUNK_BYTES: u64 = 64 * 1024;
@@ -15,6 +15,10 @@ pub const CHUNK_BYTES: u64 = 64 * 1024;
 pub const PAGE_BYTES: u64 = 4096;
 /// The superblock's size in bytes; its digest is in the last eight.
 pub const SUPERBLOCK_BYTES: usize = 4096;
+/// Where the note begins in the control page, in bytes, and how many words it has with its head.
+pub const NOTE_AT: u64 = 1024;
+/// Words of the note: to the end of the control page.
+pub const NOTE_WORDS: usize = (4096 - NOTE_AT as usize) / 8;
 /// Bytes of an owner row.
 pub const OWNER_ROW_BYTES: u64 = 128;
 /// Bytes of a region's lock line.

@@ -43,6 +43,7 @@ pub mod remove;
 mod seal;
 mod session;
 
+pub use arena::note::NOTE_MOST;
 pub use arena::{Arena, Audit, BelowStats, Cold, Fill, Growth, Noted, Scrub, Scrubbed, Survey};
 pub use collapse::HugePages;
 pub use config::ArenaConfig;

@@ -105,6 +105,13 @@ fn all_rows(kind: i32) -> libc::flock {
     libc::flock { l_len: i64::from(u16::MAX) + 1, ..row_lock(0, kind) }
 }
 
+/// Takes the file lock of who compares notes; `false` when another open file has it.
+#[must_use]
+pub fn lock_note(fd: &impl AsFd) -> bool {
+    let lock = libc::flock { l_start: LOCK_BASE - 1, ..row_lock(0, libc::F_WRLCK) };
+    nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_OFD_SETLK(&lock)).is_ok()
+}
+
 /// Whether any open file but that of `fd` holds the lock of any row: a living owner, or a fork of one.
 #[must_use]
 pub fn is_any_row_locked(fd: &impl AsFd) -> bool {

@@ -54,7 +54,7 @@ mod mapped {
     #[cfg(any(loom, shuttle))]
     use super::model::{Advice, Memory as Mapping};
 
-    use crate::layout::{Geometry, Offsets, REGION_LINE_BYTES};
+    use crate::layout::{Geometry, NOTE_AT, NOTE_WORDS, Offsets, REGION_LINE_BYTES};
     use crate::lock::Lock;
     use crate::owner::OwnerRow;
     use crate::slot::{Extent, Slot};
@@ -199,6 +199,11 @@ mod mapped {
         /// Shared counters and locks.
         pub fn control(&self) -> &Control {
             &self.view(self.offsets.control, 1)[0]
+        }
+
+        /// The words of the note at the end of the control page.
+        pub fn note(&self) -> &[AtomicU64] {
+            self.view(self.offsets.control + NOTE_AT, NOTE_WORDS)
         }
 
         /// Owner rows.

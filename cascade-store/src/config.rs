@@ -2,6 +2,7 @@
 
 mod files;
 mod gpu;
+mod recorded;
 mod values;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use values::Values;
 
 pub use files::{Demote, FilesConfig};
 pub use gpu::{GpuCapacity, GpuConfig, GpuDevices};
+pub(crate) use recorded::{Recorded, agree};
 
 /// The directory of the arena unless configured.
 const DEFAULT_SHM_PATH: &str = "/dev/shm/cascade";

@@ -17,7 +17,7 @@ use cascade_pfs::fs::{Fs, RealFs};
 use cascade_shm::Arena;
 
 use crate::chain::Located;
-use crate::config::{Demote, GpuConfig, StoreConfig};
+use crate::config::{self, Demote, GpuConfig, StoreConfig};
 use crate::files::Files;
 use crate::gpu::{self, Gpu};
 use crate::moves::demoter::{Demoter, Request};
@@ -104,7 +104,7 @@ impl Store {
     /// Opens the tiers that `config` names, making what is not there.
     ///
     /// # Errors
-    /// As [`Arena::open`] and [`PfsTier::open`].
+    /// As [`Arena::open`] and [`PfsTier::open`]; `Config`, showing both, when the arena is used with other files, or none.
     pub fn open(config: &StoreConfig) -> Result<Self> {
         Self::open_on(config, Arc::new(RealFs))
     }
@@ -141,6 +141,7 @@ impl Store {
             }
         };
         let arena = Arena::open(&config.arena())?;
+        config::agree(&arena, config.files())?;
         let top = TopTier::new(arena.clone());
         let files = match files {
             None => None,

@@ -13,8 +13,10 @@ pub const VERSION: u32 = 2;
 pub const MIN_READER: u32 = 2;
 /// Oldest version that this code reads: such an arena is used as it is, next to processes that know only that version.
 pub const OLDEST_READABLE: u32 = 1;
-/// Feature bits that this code understands, required or not, each with its name in messages. None exists yet.
-pub const KNOWN_FEATURES: [(u64, &str); 0] = [];
+/// The end of the control page holds a note of the store that uses the arena.
+pub const NOTE: u64 = 1 << 1;
+/// Feature bits that this code understands, required or not, each with its name in messages.
+pub const KNOWN_FEATURES: [(u64, &str); 1] = [(NOTE, "note")];
 
 const NODE_MOST: usize = 64;
 const WRITER_MOST: usize = 32;
@@ -47,7 +49,7 @@ impl Superblock {
         Self {
             version: VERSION,
             required_features: 0,
-            optional_features: 0,
+            optional_features: NOTE,
             geometry,
             incarnation,
             node,

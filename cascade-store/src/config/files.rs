@@ -13,7 +13,7 @@ const DEFAULT_MOST: u64 = 1 << 40;
 
 const DURABILITIES: [(&str, Durability); 3] =
     [("none", Durability::None), ("segment", Durability::Segment), ("block", Durability::Block)];
-const DEMOTIONS: [(&str, Demote); 3] =
+pub(super) const DEMOTIONS: [(&str, Demote); 3] =
     [("through", Demote::Through), ("back", Demote::Back), ("off", Demote::Off)];
 
 /// When a block that was put in the arena is copied to the files.
@@ -51,7 +51,7 @@ pub struct FilesConfig {
     pub demote: Demote,
 }
 
-fn word<T: PartialEq>(words: &[(&'static str, T)], meaning: &T) -> &'static str {
+pub(super) fn word<T: PartialEq>(words: &[(&'static str, T)], meaning: &T) -> &'static str {
     words.iter().find(|(_, known)| known == meaning).map_or("", |(word, _)| *word)
 }
 

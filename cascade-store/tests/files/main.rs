@@ -8,4 +8,5 @@ mod moving;
 mod naming;
 mod opening;
 mod racing;
+mod recorded;
 mod rig;

@@ -10,6 +10,8 @@ use cascade_shm::slot::State;
 use cascade_shm::{ArenaConfig, Huge, HugePages, remove};
 use serde::Serialize;
 
+use crate::config::Recorded;
+
 /// Times are seconds since 1970, sizes bytes.
 #[derive(Debug, Serialize)]
 pub(super) struct Document {
@@ -43,6 +45,8 @@ pub(super) struct Usable {
     pub(super) file_bytes: u64,
     pub(super) last_used: Option<u64>,
     pub(super) pages: Pages,
+    /// What the stores that use it have below it; `null` where none said.
+    pub(super) below: Option<Recorded>,
     pub(super) blocks: Blocks,
     pub(super) slots: Slots,
     pub(super) regions: Regions,
@@ -264,6 +268,7 @@ impl Usable {
             file_bytes: seen.allocated_bytes,
             last_used: seen.last_used.and_then(unix),
             pages: pages(seen.huge, seen.page_bytes, seen.huge_pages),
+            below: seen.note.as_deref().and_then(Recorded::parse),
             blocks: Blocks {
                 total: ordinary.blocks + prefix.blocks,
                 payload_bytes: ordinary.payload_bytes + prefix.payload_bytes,

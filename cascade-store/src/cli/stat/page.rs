@@ -45,6 +45,9 @@ fn page(arena: &Arena, now: u64) -> String {
     if !features.is_empty() {
         lines.insert(1, ("features", features.join(", ")));
     }
+    if let Some(below) = &usable.below {
+        lines.insert(1, ("below", below.to_string()));
+    }
     if usable.quarantine.blocks > 0 {
         let quarantine = &usable.quarantine;
         let held = format_size(quarantine.payload_bytes);
