@@ -12,12 +12,13 @@ use std::time::SystemTime;
 
 use cascade_core::{Error, ErrorKind, Result};
 
+use crate::arena::note;
 use crate::collapse::HugePages;
 use crate::file;
 use crate::hugepage::{Huge, Medium};
-use crate::arena::note;
 use crate::layout::{
-    MAGIC, NOTE, NOTE_AT, NOTE_WORDS, OWNER_ROW_BYTES, REGION_LINE_BYTES, STRIPE_ENTRIES, SUPERBLOCK_BYTES, Superblock,
+    MAGIC, NOTE, NOTE_AT, NOTE_WORDS, OWNER_ROW_BYTES, REGION_LINE_BYTES, STRIPE_ENTRIES, SUPERBLOCK_BYTES,
+    Superblock,
 };
 use crate::ledger::Entry;
 use crate::lock::Holder;

@@ -206,6 +206,8 @@ impl Tiers {
         if !reservation.gather(from) {
             return Outcome::Refused(Refusal::Memory);
         }
+        // First, so that the older block is copied again if this process is killed before the newer one is sealed.
+        self.take_note_back(id);
         let (_, is_hidden) = if planted::is(Bug::LateForget) { (false, false) } else { files.forget(id) };
         add(&self.count.hidden, u64::from(is_hidden));
         match reservation.seal() {

@@ -40,6 +40,7 @@ impl ReservationHome for Home {
     fn seal(&self, _token: u64, digests: &[u64]) -> Sealed {
         let Inner::Reserved(reservation) = self.take() else { return Sealed::Lost };
         let _flight = self.files.flights.begin_after(&self.id, Kind::Change);
+        self.tiers.take_note_back(&self.id);
         let (_, is_hidden) = self.files.forget(&self.id);
         add(&self.tiers.count.hidden, u64::from(is_hidden));
         let sealed = reservation.seal_with(digests.to_vec());

@@ -7,6 +7,7 @@ use cascade_core::batch::{Op, Outcome, Refusal};
 use cascade_core::clock::Clock;
 use cascade_core::id::BlockId;
 use cascade_core::lease::Lease;
+use cascade_core::planted::{self, Bug};
 use cascade_core::tier::{Addressable, Lookup, MissReason, Tier};
 use parking_lot::Mutex;
 
@@ -152,7 +153,8 @@ impl Tiers {
         let delete = |id: &BlockId| {
             let _flight = files.flights.begin_after(id, Kind::Change);
             let above = raw::single(raw::run(&self.arena, vec![Op::Delete { id: *id }]));
-            let (was_below, _) = files.forget(id);
+            let (was_below, _) =
+                if planted::is(Bug::DeleteAbove) { (false, false) } else { files.forget(id) };
             if was_below {
                 // Another process may have brought it up between the two.
                 raw::run(&self.arena, vec![Op::Delete { id: *id }]);

@@ -67,8 +67,11 @@ impl Notes {
                 continue;
             }
             notes.version = notes.version.max(version);
-            notes.under_way = (kind == 0).then_some((key, version));
-            if kind == 1 {
+            if kind == 0 {
+                notes.under_way = Some((key, version));
+            } else {
+                // A worker that was killed while it settled its names has settled some.
+                notes.under_way = notes.under_way.filter(|(at, _)| *at != key);
                 notes.acknowledged.insert(key, Acknowledged { version, in_files: in_files == 1 });
             }
         }
@@ -130,7 +133,9 @@ fn worker_process() {
     // What was under way, or lost, is settled now, one way or the other. What the files have, they keep.
     for (key, version) in found {
         let known = notes.acknowledged.get(&key).copied().unwrap_or_default();
-        let in_files = known.in_files && known.version == version;
+        // A replacement that was under way may have had the files forget it already.
+        let is_begun = notes.under_way.is_some_and(|(at, _)| at == key);
+        let in_files = known.in_files && known.version == version && !is_begun;
         note(&mut file, 1, key, Acknowledged { version, in_files });
     }
     note(&mut file, 2, 0, Acknowledged { version: round, in_files: false });
@@ -165,8 +170,8 @@ fn step(store: &Store, random: &mut Random, next: &mut u64, key: u64, file: &mut
     }
 }
 
-fn start(folder: &Path, arena: &Path, slot: u64, seed: u64, round: u64) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+fn start(folder: &Path, arena: &Path, slot: u64, seed: u64, round: u64) -> Worker {
+    let worker = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "worker_process", "--nocapture", "--test-threads=1"])
         .env("CASCADE_SURVIVE_FOLDER", folder)
         .env("CASCADE_SURVIVE_ARENA", arena)
@@ -175,13 +180,23 @@ fn start(folder: &Path, arena: &Path, slot: u64, seed: u64, round: u64) -> Child
         .env("CASCADE_SEED", seed.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
+        .spawn();
+    Worker(worker.unwrap())
 }
 
-fn kill(mut worker: Child) {
-    worker.kill().unwrap();
-    let status = worker.wait().unwrap();
+/// A worker, which does not outlive a test that fails.
+struct Worker(Child);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn kill(mut worker: Worker) {
+    worker.0.kill().unwrap();
+    let status = worker.0.wait().unwrap();
     assert_eq!(status.signal(), Some(9), "a worker ended by itself, with {status}: its message is above");
 }
 
@@ -197,7 +212,7 @@ fn killed_processes_and_lost_arenas_leave_no_wrong_block() {
     let mut random = Random::new(seed);
     let (mut killed, mut round) = (0, 0);
     while killed < kills {
-        let mut workers: Vec<Child> = (0..WORKERS)
+        let mut workers: Vec<Worker> = (0..WORKERS)
             .map(|slot| start(folder.path(), &arena, slot, seed + killed * 31 + slot, round))
             .collect();
         for _ in 0..KILLS_OF_ROUND {
@@ -210,7 +225,9 @@ fn killed_processes_and_lost_arenas_leave_no_wrong_block() {
             workers.insert(slot, next);
         }
         workers.into_iter().for_each(kill);
-        std::fs::remove_dir_all(&arena).unwrap();
+        // On a busy machine none of the workers may have come so far as to make it.
+        let gone = std::fs::remove_dir_all(&arena);
+        assert!(gone.as_ref().is_ok() || !arena.exists(), "after {killed} kills: {gone:?}");
         round += 1;
     }
     let store = open(folder.path(), &arena);

@@ -67,8 +67,7 @@ impl Arena {
     /// What the arena notes of the store that uses it.
     #[must_use]
     pub fn note(&self) -> Option<String> {
-        let words: Vec<u64> =
-            self.inner.map.note().iter().map(|word| word.load(Ordering::Acquire)).collect();
+        let words: Vec<u64> = self.inner.map.note().iter().map(|word| word.load(Ordering::Acquire)).collect();
         parse(&words)
     }
 

@@ -238,8 +238,9 @@ mod tests {
 
     #[test]
     fn an_unknown_feature_is_refused_if_required_and_ignored_if_not() {
-        let required = Superblock::parse(&rewritten(|bytes| bytes[16] = 0b1010)).unwrap_err().to_string();
-        assert!(required.contains("features: bit 1, bit 3"), "{required}");
+        let required =
+            Superblock::parse(&rewritten(|bytes| bytes[16] = 0b1010_0000)).unwrap_err().to_string();
+        assert!(required.contains("features: bit 5, bit 7"), "{required}");
         let optional = Superblock::parse(&rewritten(|bytes| bytes[144] = 0b1000)).unwrap();
         assert_eq!(optional.optional_features, 8);
     }

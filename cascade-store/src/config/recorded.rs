@@ -54,7 +54,7 @@ impl Recorded {
     /// files that it does not have.
     fn gives_way(&self, wanted: &Self, arena: &Arena) -> bool {
         let is_elsewhere = !self.pfs_path.is_empty() && self.pfs_path != wanted.pfs_path;
-        !arena.has_others() && !(is_elsewhere && arena.stats().blocks > 0)
+        !(arena.has_others() || is_elsewhere && arena.stats().blocks > 0)
     }
 }
 

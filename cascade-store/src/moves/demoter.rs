@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cascade_core::batch::{Completer, Outcome, Refusal};
 use cascade_core::id::BlockId;
+use cascade_core::planted::{self, Bug};
 use cascade_shm::Below;
 
 use super::count::add;
@@ -221,7 +222,9 @@ impl Demoter {
         let (again, new): (Vec<BlockId>, Vec<BlockId>) =
             cold.into_iter().map(|cold| cold.id).partition(|id| before.contains(id));
         self.found = new.into_iter().collect();
-        self.send(&again);
+        if !planted::is(Bug::NoSweep) {
+            self.send(&again);
+        }
     }
 
     /// Copies the coldest blocks while the arena is full of blocks that would be lost.

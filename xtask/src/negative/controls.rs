@@ -31,6 +31,11 @@ const fn simulated(bug: &'static str) -> Control {
     control(bug, "store", "cascade_store", "sim::the_store_holds_under_every_seed")
 }
 
+/// In the store's tests over files.
+const fn store(bug: &'static str, test: &'static str) -> Control {
+    control(bug, "store", "files", test)
+}
+
 const fn loom(bug: &'static str, binary: &'static str, test: &'static str) -> Control {
     control(bug, "loom", binary, test)
 }
@@ -60,6 +65,15 @@ pub(super) const CONTROLS: &[Control] = &[
     simulated("trusted-rise"),
     simulated("blind-settle"),
     simulated("late-forget"),
+    store("late-forget", "naming::an_older_block_in_files_never_comes_back"),
+    store("no-name-lock", "racing::a_block_that_was_being_copied_does_not_outlive_its_replacement"),
+    store("delete-above", "naming::deleted_is_deleted_in_every_tier"),
+    Control {
+        bug: "no-sweep",
+        binary: ("store", "files"),
+        test: "failing::a_sweep_writes_again_when_space_returns",
+        environment: &[("CASCADE_TEST_PATIENCE_S", "20")],
+    },
     Control {
         bug: "entry-before-slot",
         binary: ("kill", "kill"),
