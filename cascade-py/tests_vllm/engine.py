@@ -2,7 +2,8 @@
 list of results to its second after each.
 
 A job is an engine: `model`, `passes` (lists of prompts, each a list of token ids; between passes vLLM's own prefix cache is forgotten, unless
-`keep`), and optionally `connector` (what `kv_transfer_config` takes), `transfer` (all of it instead), `options` of the engine, `batch`
+`keep`), and optionally `remove` (a file that is gone before the engine starts), `meet` (`folder`, `me`, `other`: after each pass it
+waits for the other process to have come as far), `connector` (what `kv_transfer_config` takes), `transfer` (all of it instead), `options` of the engine, `batch`
 (prompts of a pass at once), `fault` (a name of `faults.py`), `faulty_passes`, `new_tokens`, `separate` (the engine in processes
 of its own, as `vllm serve` has it), `die` (SIGKILL of this process after the last pass).
 """
@@ -94,11 +95,24 @@ def metrics_of(llm) -> dict[str, float]:
     return found
 
 
+def meet(folder: str, me: str, other: str, number: int) -> None:
+    """Wait until the other process is as far."""
+    with open(os.path.join(folder, f"{me}.{number}"), "w"):
+        pass
+    until = time.monotonic() + 300
+    while not os.path.exists(os.path.join(folder, f"{other}.{number}")):
+        if time.monotonic() > until:
+            raise TimeoutError(f"{other} did not come as far as pass {number}")
+        time.sleep(0.05)
+
+
 def run(job: dict) -> dict:
     """One engine, from its start to its end."""
     import faults
     from vllm import LLM
 
+    if "remove" in job:
+        os.unlink(job["remove"])
     start = time.perf_counter()
     fault = faults.Fault(job.get("fault"))
     llm = LLM(**options_of(job))
@@ -110,6 +124,8 @@ def run(job: dict) -> dict:
         result["passes"].append(answers(llm, prompts, job))
         # What is saved aside is saved when the next pass looks for it.
         time.sleep(job.get("rest", 0.2))
+        if "meet" in job:
+            meet(number=number, **job["meet"])
     fault.active = False
     # One more step, so that the counters of the last one are out.
     answers(llm, [[3, 4, 5]], {"new_tokens": 2})

@@ -1,15 +1,16 @@
 """Writes the models of these tests: a small Llama with random weights, whose greedy output changes with any token of its prompt.
 
-usage: make_model.py FOLDER [plain|window|other]
+usage: make_model.py FOLDER KIND...   (plain, window, other: a folder of that name for each)
 """
 
 import sys
 
+import tokenizers
 import torch
 import transformers
 
 
-def write(folder: str, kind: str = "plain") -> None:
+def write(folder: str, kind: str) -> None:
     """A checkpoint of 11 MB: `other` has other weights, `window` layers with a sliding window beside full ones."""
     torch.manual_seed(1 if kind == "other" else 0)
     common = dict(
@@ -32,7 +33,22 @@ def write(folder: str, kind: str = "plain") -> None:
     else:
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**common))
     model.to(torch.float32).eval().save_pretrained(folder)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=bytes_tokenizer(), bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    tokenizer.save_pretrained(folder)
+
+
+def bytes_tokenizer() -> tokenizers.Tokenizer:
+    """A token for each byte."""
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {word: at for at, word in enumerate(["<unk>", "<s>", "</s>", *letters])}
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    return made
 
 
 if __name__ == "__main__":
-    write(*sys.argv[1:])
+    for wanted in sys.argv[2:]:
+        write(f"{sys.argv[1]}/{wanted}", wanted)

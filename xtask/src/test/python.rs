@@ -5,28 +5,40 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+use super::vllm;
 use crate::process::run;
 use crate::steps::Steps;
 use crate::venv::{DEMO, Python, TEST, WHEEL};
 use crate::{wheel, workspace};
 
-pub(super) fn add_steps(steps: &mut Steps, quick: bool) {
+/// The tests with vLLM and what they need.
+pub(super) fn add_vllm_alone(steps: &mut Steps) {
+    let mut ready = None;
+    steps.run("wheel", "run `cargo xtask wheel` alone", || {
+        ready = Some(wheel::build(&Python::with(&[&WHEEL])?)?);
+        Ok("built".into())
+    });
+    vllm::add_step(steps, ready.as_deref(), false);
+}
+
+pub(super) fn add_steps(steps: &mut Steps, quick: bool, skip_vllm: bool) {
     if !workspace::root().join("cascade-py/python/cascade_kv/__init__.py").is_file() {
         return;
     }
     if quick {
-        return steps.leave_out("wheel, pytest, stubs, README", "--quick");
+        return steps.leave_out("wheel, pytest, stubs, README, vLLM", "--quick");
     }
     let mut ready = None;
     steps.run("wheel", "run `cargo xtask wheel` alone", || {
         // The adapters are tested with the engine itself, so its packages come too.
         let python = Python::with(&[&WHEEL, &TEST, &DEMO])?;
-        python.install_wheel(&wheel::build(&python)?)?;
-        ready = Some(python);
+        let wheel = wheel::build(&python)?;
+        python.install_wheel(&wheel)?;
+        ready = Some((python, wheel));
         Ok("built and installed".into())
     });
-    let Some(python) = ready else {
-        return steps.leave_out("pytest, stubs, README", "there is no wheel");
+    let Some((python, wheel)) = ready else {
+        return steps.leave_out("pytest, stubs, README, vLLM", "there is no wheel");
     };
     let cure = "target/venv/bin/python -m pytest cascade-py/tests -k NAME";
     steps.run("Python tests", cure, || pytest(&python));
@@ -36,6 +48,7 @@ pub(super) fn add_steps(steps: &mut Steps, quick: bool) {
     if workspace::root().join("README.md").is_file() {
         steps.run("README examples", "change the example that failed", || readme(&python));
     }
+    vllm::add_step(steps, Some(&wheel), skip_vllm);
 }
 
 fn pytest(python: &Python) -> Result<String> {

@@ -1,0 +1,328 @@
+"""vLLM with Cascade against vLLM without: answers are equal, blocks are really moved, and faults are seen."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from conftest import environment, finish, start
+from prompts import prompts
+
+COUNT = int(os.environ.get("CASCADE_VLLM_PROMPTS", "10"))
+BLOCK = 128
+
+
+def tier(**settings):
+    """vLLM's own offloading, with Cascade below its host memory."""
+    extra = {
+        "spec_name": "CascadeCpuTieringSpec",
+        "cpu_bytes_to_use": 64 << 20,
+        "secondary_tiers": [{"type": "cascade", **settings}],
+    }
+    return {"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": extra}
+
+
+@pytest.fixture(scope="session")
+def asked():
+    """The prompts of every run."""
+    return prompts(COUNT)
+
+
+@pytest.fixture(scope="session")
+def runs(models, place, disk, asked):
+    """Every engine that needs no process of its own, one after the other in one."""
+    plain = {"model": models["plain"]}
+    arena = {"shm_path": str(place / "main"), "shm_capacity_bytes": max(256, 8 * COUNT) << 20}
+    tiered = {"shm_path": str(place / "tier"), "shm_capacity_bytes": max(256, 8 * COUNT) << 20}
+    filed = {
+        "shm_path": str(place / "filed"),
+        "shm_capacity_bytes": 256 << 20,
+        "pfs_path": str(disk / "files"),
+    }
+    small = {"shm_path": str(place / "small"), "shm_capacity_bytes": 64 << 20}
+    few, one = asked[:4], asked[:1]
+    salted = [{"tokens": one[0], "salt": salt} for salt in ("a", "b", "a")]
+    tight = {"num_gpu_blocks_override": 40, "max_num_batched_tokens": 512, "enable_chunked_prefill": True}
+    bloom = {"max_num_batched_tokens": 4096}
+    window = {"model": models["window"], "options": {"disable_hybrid_kv_cache_manager": True}}
+    jobs = {
+        # Every prompt twice: the second time vLLM finds in its own cache what Cascade is to find for another engine.
+        "without": plain | {"passes": [asked, asked], "keep": True},
+        "cold": plain | {"passes": [asked], "connector": arena},
+        "warm": plain | {"passes": [asked], "connector": arena},
+        "async": plain | {"passes": [asked], "connector": arena | {"load_async": True}},
+        "by layer": plain | {"passes": [asked], "connector": arena | {"by_layer": True}},
+        "batches": plain | {"passes": [asked], "connector": arena, "batch": 4, "options": bloom},
+        "zeroed": plain | {"passes": [few], "connector": arena, "fault": "zeroed"},
+        "claimed": plain | {"passes": [few], "connector": arena, "fault": "claimed"},
+        "evicted": plain | {"passes": [few, few], "connector": arena, "fault": "evicted", "faulty_passes": [0]},
+        "first evicted": plain | {"passes": [few], "connector": arena | {"load_async": True}, "fault": "first_evicted"},
+        "raising": plain | {"passes": [few], "connector": arena, "fault": "raising"},
+        "other weights": {"model": models["other"], "passes": [one], "connector": arena},
+        "other layer writer": plain
+        | {"passes": [few, few], "connector": small | {"by_layer": True, "weights_fingerprint": "layers"}},
+        "preempted without": plain | {"passes": [asked[:8]], "batch": 8, "options": tight, "new_tokens": 160},
+        "preempted": plain
+        | {"passes": [asked[:8]] * 2, "batch": 8, "options": tight, "new_tokens": 160}
+        | {"connector": small | {"weights_fingerprint": "tight", "save_async": True, "load_async": True}},
+        "salted": plain | {"passes": [[one] for one in salted], "connector": small | {"weights_fingerprint": "salt"}},
+        "tier cold": plain | {"passes": [asked], "transfer": tier(**tiered)},
+        "tier warm": plain | {"passes": [asked], "transfer": tier(**tiered)},
+        "files cold": plain | {"passes": [few], "connector": filed},
+        "files": plain | {"passes": [few, few], "connector": filed, "remove": filed["shm_path"]},
+        "window without": window | {"passes": [one, one], "keep": True},
+        "window cold": window | {"passes": [one], "connector": small},
+        "window": window | {"passes": [one], "connector": small},
+    }
+    wanted = os.environ.get("CASCADE_VLLM_RUNS")
+    names = [name for name in jobs if not wanted or name in wanted.split(",")]
+    process, result = start([jobs[name] for name in names], disk, "runs")
+    found = dict(zip(names, finish(process, result), strict=True))
+    for name, run in found.items():
+        moved = {key[13:]: count for key, count in run["metrics"].items() if "cascade_" in key and count}
+        print(f"\n{name}: started in {run['start_seconds']:.1f} s; {moved}", end="")
+    return found
+
+
+def counted(run, name):
+    return run["metrics"].get(f"vllm:cascade_{name}", 0)
+
+
+def same(answers, others, within=0.0):
+    """Equal tokens and logprobs for each prompt."""
+    assert len(answers) == len(others) > 0
+    for number, (one, other) in enumerate(zip(answers, others, strict=True)):
+        assert one["finish"] == other["finish"] == "length"
+        assert one["tokens"] == other["tokens"], f"prompt {number}"
+        worst = max(abs(a - b) for a, b in zip(one["logprobs"], other["logprobs"], strict=True))
+        assert worst <= within, f"prompt {number}: logprobs differ by {worst}"
+
+
+def blocks(answers):
+    """Blocks that vLLM says it did not compute."""
+    return sum(one["cached"] for one in answers) // BLOCK
+
+
+def test_what_is_computed_is_as_without_cascade(runs):
+    same(runs["cold"]["passes"][0], runs["without"]["passes"][0])
+    assert counted(runs["cold"], "blocks_stored") > 0
+    assert counted(runs["cold"], "bytes_stored") == counted(runs["cold"], "blocks_stored") * 4 * BLOCK * 1024
+    assert counted(runs["cold"], "blocks_loaded") == counted(runs["cold"], "errors") == 0
+
+
+@pytest.mark.parametrize("name", ["warm", "async", "by layer"])
+def test_what_is_loaded_answers_as_what_was_computed(runs, asked, name):
+    run = runs[name]
+    same(run["passes"][0], runs["without"]["passes"][1])
+    # Every whole block of every prompt but the one with its last token.
+    assert blocks(run["passes"][0]) == sum((len(prompt) - 1) // BLOCK for prompt in asked)
+    assert counted(run, "blocks_loaded") == counted(runs["cold"], "blocks_stored")
+    assert counted(run, "tokens_saved_arena") == counted(run, "blocks_loaded") * BLOCK
+    assert counted(run, "blocks_stored") == counted(run, "blocks_failed") == counted(run, "errors") == 0
+
+
+def test_prompts_at_once_answer_alike(runs):
+    # Other prompts in the batch change the last bits of the kernels' sums.
+    same(runs["batches"]["passes"][0], runs["without"]["passes"][1], within=1e-3)
+    assert counted(runs["batches"], "blocks_loaded") > 0
+
+
+@pytest.mark.parametrize("name", ["zeroed", "claimed"])
+def test_kv_that_is_not_there_is_seen_in_the_answers(runs, name):
+    """The negative control: this is how a connector that loads nothing, or nonsense, would look."""
+    for one, other in zip(runs[name]["passes"][0], runs["without"]["passes"][1], strict=False):
+        assert one["cached"] == other["cached"]
+        assert one["tokens"] != other["tokens"]
+
+
+@pytest.mark.parametrize("name", ["evicted", "first evicted"])
+def test_blocks_that_cannot_be_loaded_are_computed(runs, name):
+    run = runs[name]
+    same(run["passes"][0], runs["without"]["passes"][0][:4], within=1e-3)
+    assert counted(run, "blocks_failed") > 0
+    assert counted(run, "blocks_stored") >= counted(run, "blocks_failed")
+    assert counted(run, "errors") == 0
+
+
+def test_what_was_computed_again_was_saved_right(runs):
+    """Nothing that was computed of a load that failed may be found later."""
+    same(runs["evicted"]["passes"][1], runs["without"]["passes"][1][:4], within=1e-3)
+
+
+def test_errors_of_the_store_are_survived_and_counted(runs):
+    same(runs["raising"]["passes"][0], runs["without"]["passes"][0][:4], within=1e-3)
+    assert counted(runs["raising"], "errors") > 0
+
+
+def test_other_weights_find_nothing(runs):
+    assert runs["other weights"]["passes"][0][0]["cached"] == 0
+    assert counted(runs["other weights"], "blocks_loaded") == 0
+
+
+def test_layers_saved_one_by_one_are_whole_blocks(runs):
+    run = runs["other layer writer"]
+    same(run["passes"][0], runs["without"]["passes"][0][:4])
+    same(run["passes"][1], runs["without"]["passes"][1][:4])
+    assert counted(run, "blocks_stored") == counted(run, "blocks_loaded") > 0
+
+
+def test_preempted_requests_answer_alike(runs):
+    run = runs["preempted"]
+    assert run["metrics"]["vllm:num_preemptions"] > 0
+    for answers in run["passes"]:
+        same(answers, runs["preempted without"]["passes"][0], within=1e-2)
+    assert counted(run, "blocks_loaded") > 0
+    assert counted(run, "errors") == 0
+
+
+def test_another_salt_finds_nothing(runs):
+    first, second, third = (answers[0] for answers in runs["salted"]["passes"])
+    assert first["cached"] == second["cached"] == 0
+    assert third["cached"] > 0
+    assert first["tokens"] == second["tokens"] == third["tokens"]
+
+
+def test_the_tier_of_vllms_offloading(runs):
+    same(runs["tier cold"]["passes"][0], runs["without"]["passes"][0])
+    same(runs["tier warm"]["passes"][0], runs["without"]["passes"][1])
+    assert runs["tier warm"]["metrics"]["vllm:external_prefix_cache_hits"] > 0
+    assert runs["tier warm"]["metrics"]["vllm:prompt_tokens_cached_by_source:disk"] > 0
+
+
+def test_files_serve_when_the_arena_is_gone(runs):
+    run = runs["files"]
+    same(run["passes"][0], runs["without"]["passes"][1][:4])
+    same(run["passes"][1], runs["without"]["passes"][1][:4])
+    assert counted(run, "tokens_saved_files") > 0
+    assert run["metrics"]["vllm:prompt_tokens_cached_by_source:disk"] > 0
+    assert counted(run, "blocks_stored") == counted(run, "errors") == 0
+    # The second time they are up.
+    assert counted(run, "tokens_saved_arena") > 0
+
+
+def test_windowed_layers_with_every_token_kept(runs):
+    same(runs["window cold"]["passes"][0], runs["window without"]["passes"][0])
+    same(runs["window"]["passes"][0], runs["window without"]["passes"][1])
+    assert counted(runs["window"], "blocks_loaded") > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"model": "window"}, "--disable-hybrid-kv-cache-manager"),
+        ({"policy": "fail"}, "kv_load_failure_policy"),
+        ({"extra": {"no_such_setting": 1}}, "no_such_setting"),
+    ],
+    ids=["window", "policy", "setting"],
+)
+def test_what_could_not_be_right_is_refused_at_start(models, place, disk, change, what):
+    extra = {"shm_path": str(place / "refused"), "shm_capacity_bytes": 64 << 20} | change.get("extra", {})
+    transfer = {
+        "kv_connector": "CascadeConnector",
+        "kv_role": "kv_both",
+        "kv_load_failure_policy": change.get("policy", "recompute"),
+        "kv_connector_extra_config": extra,
+    }
+    job = {"model": models[change.get("model", "plain")], "passes": [], "transfer": transfer}
+    process, result = start([job], disk, f"refused-{what.strip('-')[:8]}")
+    with pytest.raises(AssertionError, match=what):
+        finish(process, result)
+
+
+def test_two_engines_share_an_arena(models, place, disk, asked):
+    arena = {"shm_path": str(place / "shared"), "shm_capacity_bytes": 256 << 20}
+    meeting = disk / "meeting"
+    meeting.mkdir()
+    mine, yours = [asked[0]], [asked[-1]]
+    jobs = []
+    for me, other, passes in (("a", "b", [mine, yours]), ("b", "a", [yours, mine])):
+        meet = {"folder": str(meeting), "me": me, "other": other}
+        jobs.append({"model": models["plain"], "passes": passes, "connector": arena, "meet": meet})
+    started = [start([job], disk, f"engine-{number}") for number, job in enumerate(jobs)]
+    found = [finish(process, result)[0] for process, result in started]
+    for run, other in zip(found, reversed(found), strict=True):
+        assert run["passes"][0][0]["cached"] == 0
+        assert run["passes"][1][0]["cached"] == (len(asked[0]) - 1) // BLOCK * BLOCK or run is found[0]
+        assert run["passes"][1][0]["cached"] > 0
+        assert run["passes"][1][0]["tokens"] == other["passes"][0][0]["tokens"]
+        assert counted(run, "blocks_loaded") == run["passes"][1][0]["cached"] // BLOCK
+
+
+class Server:
+    """`vllm serve` in processes of its own."""
+
+    def __init__(self, model, connector, disk):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        printed = subprocess.run(
+            [sys.executable, "-m", "cascade_kv.vllm", *connector], check=True, capture_output=True, text=True
+        )
+        words = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model, "--port", str(self.port)]
+        words += ["--host", "127.0.0.1", "--dtype", "float32", "--max-model-len", "4096", "--enforce-eager"]
+        words += ["--max-num-seqs", "4", "--kv-transfer-config", printed.stdout.strip()]
+        settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        settings |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        self.log = disk / f"server-{self.port}.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                words, env=environment() | settings, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def ask(self, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data)
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=300) as answer:
+            return answer.read().decode()
+
+    def wait(self):
+        until = time.monotonic() + 400
+        while True:
+            try:
+                return self.ask("/health")
+            except OSError as error:
+                if self.process.poll() is not None or time.monotonic() > until:
+                    raise AssertionError(f"no server:\n{self.log.read_text()[-5000:]}") from error
+            time.sleep(0.5)
+
+    def complete(self, prompt):
+        body = {"prompt": prompt, "max_tokens": 8, "temperature": 0, "logprobs": 1, "ignore_eos": True}
+        choice = json.loads(self.ask("/v1/completions", body | {"add_special_tokens": False}))["choices"][0]
+        return choice["text"], choice["logprobs"]["token_logprobs"]
+
+    def metric(self, name):
+        lines = [line for line in self.ask("/metrics").split("\n") if line.startswith((f"{name}_total", f"{name}{{"))]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    def kill(self):
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def test_a_server_that_was_killed_starts_again_with_a_hit(models, place, disk, asked):
+    connector = ["--shm-path", str(place / "served"), "--shm-capacity-bytes", str(256 << 20)]
+    prompt = asked[0]
+    answers = []
+    for life in range(2):
+        server = Server(models["plain"], connector, disk)
+        try:
+            server.wait()
+            answers.append(server.complete(prompt))
+            until = time.monotonic() + 60
+            wanted = "vllm:cascade_tokens_saved_arena" if life else "vllm:cascade_blocks_stored"
+            # Counters come out with a later step.
+            while not server.metric(wanted) and time.monotonic() < until:
+                server.complete([5, 6, 7])
+            assert server.metric(wanted) > 0
+            assert (server.metric("vllm:external_prefix_cache_hits") > 0) == bool(life)
+        finally:
+            server.kill()
+    (text, logprobs), (again, logprobs_again) = answers
+    assert text == again
+    assert all(abs(a - b) <= 1e-3 for a, b in zip(logprobs, logprobs_again, strict=True))
