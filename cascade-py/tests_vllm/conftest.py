@@ -34,8 +34,8 @@ def models(disk):
 
 
 def environment() -> dict[str, str]:
-    """A home of its own for notes, so that nothing of this machine is found."""
-    return os.environ | {"XDG_CACHE_HOME": str(Path(tempfile.gettempdir()) / "cascade-vllm-cache")}
+    """Caches in the environment of these tests: nothing of this machine is found, and what vLLM notes of models is kept."""
+    return os.environ | {"XDG_CACHE_HOME": str(Path(sys.prefix) / "cache")}
 
 
 def start(jobs: list[dict], disk: Path, name: str) -> tuple[subprocess.Popen, Path]:

@@ -2,7 +2,7 @@
 list of results to its second after each.
 
 A job is an engine: `model`, `passes` (lists of prompts, each a list of token ids; between passes vLLM's own prefix cache is forgotten, unless
-`keep`), and optionally `remove` (a file that is gone before the engine starts), `meet` (`folder`, `me`, `other`: after each pass it
+`keep`), and optionally `remove` (a folder that is gone before the engine starts), `meet` (`folder`, `me`, `other`: after each pass it
 waits for the other process to have come as far), `connector` (what `kv_transfer_config` takes), `transfer` (all of it instead), `options` of the engine, `batch`
 (prompts of a pass at once), `fault` (a name of `faults.py`), `faulty_passes`, `new_tokens`, `separate` (the engine in processes
 of its own, as `vllm serve` has it), `die` (SIGKILL of this process after the last pass).
@@ -11,6 +11,7 @@ of its own, as `vllm serve` has it), `die` (SIGKILL of this process after the la
 import gc
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -112,14 +113,17 @@ def run(job: dict) -> dict:
     from vllm import LLM
 
     if "remove" in job:
-        os.unlink(job["remove"])
+        shutil.rmtree(job["remove"])
     start = time.perf_counter()
     fault = faults.Fault(job.get("fault"))
     llm = LLM(**options_of(job))
     result: dict = {"start_seconds": time.perf_counter() - start, "passes": []}
     for number, prompts in enumerate(job["passes"]):
         if number and not job.get("keep"):
-            llm.reset_prefix_cache()
+            # A request's pages are given back in a step after its saves have ended.
+            answers(llm, [[3, 4, 5]], {"new_tokens": 2})
+            if not llm.reset_prefix_cache():
+                raise RuntimeError("vLLM did not forget its prefix cache")
         fault.active = number in job.get("faulty_passes", range(len(job["passes"])))
         result["passes"].append(answers(llm, prompts, job))
         # What is saved aside is saved when the next pass looks for it.

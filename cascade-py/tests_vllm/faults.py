@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 
@@ -84,6 +85,23 @@ def first_evicted(fault: Fault) -> None:
     def copy_in(self, ids, rows):
         if fault.active and ids:
             self._store.delete(ids[0])
+        return real(self, ids, rows)
+
+    fault.patch(worker.WorkerSide, "_copy_in", copy_in)
+
+
+def damaged(fault: Fault) -> None:
+    """A byte of the second block of every load is flipped in the arena's memory."""
+    from cascade_kv.vllm import worker
+
+    real = worker.WorkerSide._copy_in
+
+    def copy_in(self, ids, rows):
+        if fault.active and len(ids) > 1:
+            block = bytearray(self._pages.block_bytes)
+            self._store.get(ids[1], block)
+            with open(self._store.path, "r+b") as file, mmap.mmap(file.fileno(), 0) as arena:
+                arena[arena.find(block[:512]) + 100] ^= 1
         return real(self, ids, rows)
 
     fault.patch(worker.WorkerSide, "_copy_in", copy_in)

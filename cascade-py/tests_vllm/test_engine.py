@@ -47,8 +47,9 @@ def runs(models, place, disk, asked):
     small = {"shm_path": str(place / "small"), "shm_capacity_bytes": 64 << 20}
     few, one = asked[:4], asked[:1]
     salted = [{"tokens": one[0], "salt": salt} for salt in ("a", "b", "a")]
-    tight = {"num_gpu_blocks_override": 40, "max_num_batched_tokens": 512, "enable_chunked_prefill": True}
-    bloom = {"max_num_batched_tokens": 4096}
+    tight = {"num_gpu_blocks_override": 31, "max_num_batched_tokens": 512, "enable_chunked_prefill": True}
+    # They share nothing, and two of them do not fit when they have grown.
+    apart = [prompt[::-1] for prompt in asked[:4]]
     window = {"model": models["window"], "options": {"disable_hybrid_kv_cache_manager": True}}
     jobs = {
         # Every prompt twice: the second time vLLM finds in its own cache what Cascade is to find for another engine.
@@ -57,18 +58,19 @@ def runs(models, place, disk, asked):
         "warm": plain | {"passes": [asked], "connector": arena},
         "async": plain | {"passes": [asked], "connector": arena | {"load_async": True}},
         "by layer": plain | {"passes": [asked], "connector": arena | {"by_layer": True}},
-        "batches": plain | {"passes": [asked], "connector": arena, "batch": 4, "options": bloom},
+        "batches": plain | {"passes": [asked], "connector": arena, "batch": 4},
         "zeroed": plain | {"passes": [few], "connector": arena, "fault": "zeroed"},
         "claimed": plain | {"passes": [few], "connector": arena, "fault": "claimed"},
         "evicted": plain | {"passes": [few, few], "connector": arena, "fault": "evicted", "faulty_passes": [0]},
+        "damaged": plain | {"passes": [one], "connector": arena, "fault": "damaged"},
         "first evicted": plain | {"passes": [few], "connector": arena | {"load_async": True}, "fault": "first_evicted"},
         "raising": plain | {"passes": [few], "connector": arena, "fault": "raising"},
         "other weights": {"model": models["other"], "passes": [one], "connector": arena},
         "other layer writer": plain
         | {"passes": [few, few], "connector": small | {"by_layer": True, "weights_fingerprint": "layers"}},
-        "preempted without": plain | {"passes": [asked[:8]], "batch": 8, "options": tight, "new_tokens": 160},
+        "preempted without": plain | {"passes": [apart], "batch": 4, "options": tight, "new_tokens": 160},
         "preempted": plain
-        | {"passes": [asked[:8]] * 2, "batch": 8, "options": tight, "new_tokens": 160}
+        | {"passes": [apart] * 2, "batch": 4, "options": tight, "new_tokens": 160}
         | {"connector": small | {"weights_fingerprint": "tight", "save_async": True, "load_async": True}},
         "salted": plain | {"passes": [[one] for one in salted], "connector": small | {"weights_fingerprint": "salt"}},
         "tier cold": plain | {"passes": [asked], "transfer": tier(**tiered)},
@@ -140,10 +142,10 @@ def test_kv_that_is_not_there_is_seen_in_the_answers(runs, name):
         assert one["tokens"] != other["tokens"]
 
 
-@pytest.mark.parametrize("name", ["evicted", "first evicted"])
+@pytest.mark.parametrize("name", ["evicted", "damaged", "first evicted"])
 def test_blocks_that_cannot_be_loaded_are_computed(runs, name):
     run = runs[name]
-    same(run["passes"][0], runs["without"]["passes"][0][:4], within=1e-3)
+    same(run["passes"][0], runs["without"]["passes"][0][: len(run["passes"][0])], within=1e-3)
     assert counted(run, "blocks_failed") > 0
     assert counted(run, "blocks_stored") >= counted(run, "blocks_failed")
     assert counted(run, "errors") == 0
@@ -184,6 +186,7 @@ def test_another_salt_finds_nothing(runs):
     first, second, third = (answers[0] for answers in runs["salted"]["passes"])
     assert first["cached"] == second["cached"] == 0
     assert third["cached"] > 0
+    assert counted(runs["salted"], "blocks_loaded") == third["cached"] // BLOCK
     assert first["tokens"] == second["tokens"] == third["tokens"]
 
 

@@ -85,8 +85,9 @@ class SchedulerSide:
         first = computed // tokens
         track = self._track(request)
         track.offered = 0
-        if track.failed or track.ignored or first >= last:
+        if track.failed or track.ignored:
             return 0, False
+        # Also what vLLM has itself: what is not stored of it is saved.
         levels = self._locate(track, list(request.block_hashes[:last]))
         self._note_origins(track, levels)
         found = 0
