@@ -28,7 +28,8 @@ def write(folder: str, kind: str) -> None:
         initializer_range=0.08,
     )
     if kind == "window":
-        config = transformers.Gemma2Config(**common, sliding_window=256, query_pre_attn_scalar=64)
+        common |= {"tie_word_embeddings": True, "sliding_window": 256, "query_pre_attn_scalar": 64}
+        config = transformers.Gemma2Config(**common)
         model = transformers.Gemma2ForCausalLM(config)
     else:
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**common))
