@@ -49,7 +49,12 @@ def runs(models, place, disk, asked):
     small = {"shm_path": str(place / "small"), "shm_capacity_bytes": 64 << 20}
     few, one = asked[:4], asked[:1]
     salted = [{"tokens": one[0], "salt": salt} for salt in ("a", "b", "a")]
-    tight = {"num_gpu_blocks_override": 31, "max_num_batched_tokens": 512, "enable_chunked_prefill": True}
+    tight = {
+        "num_gpu_blocks_override": 31,
+        "max_model_len": 2048,
+        "max_num_batched_tokens": 512,
+        "enable_chunked_prefill": True,
+    }
     # They share nothing, and two of them do not fit when they have grown.
     apart = [prompt[::-1] for prompt in asked[:4]]
     window = {"model": models["window"], "options": {"disable_hybrid_kv_cache_manager": True}}
