@@ -155,6 +155,8 @@ impl Shared {
 #[derive(Clone, Debug)]
 pub struct Ticket {
     shared: Arc<Shared>,
+    /// The ticket whose end this one tells of: it is cancelled with this one.
+    relayed: Option<Box<Ticket>>,
 }
 
 /// The tier's side: reports an outcome for each operation. What is never reported reads as unavailable once this is dropped.
@@ -171,7 +173,7 @@ pub fn ticket(ops: usize) -> (Ticket, Completer) {
         done: Condvar::new(),
         cancelled: AtomicBool::new(false),
     });
-    (Ticket { shared: Arc::clone(&shared) }, Completer { shared })
+    (Ticket { shared: Arc::clone(&shared), relayed: None }, Completer { shared })
 }
 
 impl Ticket {
@@ -186,7 +188,28 @@ impl Ticket {
                 done: Condvar::new(),
                 cancelled: AtomicBool::new(false),
             }),
+            relayed: None,
         }
+    }
+
+    /// A ticket that ends when `inner` does, with what `change` makes of its outcomes: what a layer gives its client.
+    #[must_use]
+    pub fn relay(
+        inner: Self,
+        outcomes: usize,
+        change: impl FnOnce(Vec<Outcome>) -> Vec<Outcome> + Send + 'static,
+    ) -> Self {
+        if let Some(outcomes) = inner.wait(Instant::now()) {
+            return Self::ready(change(outcomes));
+        }
+        let (mut outer, completer) = ticket(outcomes);
+        let ended = inner.clone();
+        inner.on_end(move || {
+            let outcomes = change(ended.wait(Instant::now()).unwrap_or_default());
+            outcomes.into_iter().enumerate().for_each(|(at, outcome)| completer.complete(at, outcome));
+        });
+        outer.relayed = Some(Box::new(inner));
+        outer
     }
 
     /// Whether every operation has its outcome.
@@ -224,6 +247,9 @@ impl Ticket {
     /// Asks that operations which have not started are given up; those under way complete.
     pub fn cancel(&self) {
         self.shared.cancelled.store(true, Ordering::Relaxed);
+        if let Some(inner) = &self.relayed {
+            inner.cancel();
+        }
     }
 }
 
@@ -306,6 +332,22 @@ mod tests {
         watch(&lost, "lost");
         drop(completer);
         assert_eq!(*calls.lock().unwrap(), [("first", true), ("late", true), ("lost", true)]);
+    }
+
+    #[test]
+    fn a_relayed_ticket_ends_and_is_cancelled_with_the_one_below() {
+        let (inner, completer) = ticket(1);
+        let outer = Ticket::relay(inner, 2, |mut outcomes| {
+            outcomes.push(Outcome::Exists);
+            outcomes
+        });
+        outer.cancel();
+        assert!(completer.is_cancelled() && !outer.poll());
+        completer.complete(0, Outcome::Stored);
+        let expected = Some(vec![Outcome::Stored, Outcome::Exists]);
+        assert_eq!(outer.wait(Instant::now()), expected);
+        let again = Ticket::relay(Ticket::ready(vec![Outcome::Stored]), 1, |outcomes| outcomes);
+        assert_eq!(again.wait(Instant::now()), Some(vec![Outcome::Stored]));
     }
 
     #[test]

@@ -250,6 +250,20 @@ impl Store {
         Ok(self.open()?.longest_prefix(&to_ids(ids)?))
     }
 
+    /// The tier of each block that every shard has, before the first that is not, and why it ends.
+    fn prefix(&self, shards: &Bound<'_, PyAny>) -> PyResult<(Vec<&'static str>, Option<&'static str>)> {
+        let shards: Vec<Vec<id::BlockId>> =
+            shards.try_iter()?.map(|ids| to_ids(&ids?)).collect::<PyResult<_>>()?;
+        let shards: Vec<&[id::BlockId]> = shards.iter().map(Vec::as_slice).collect();
+        let found = self.open()?.prefix(&shards);
+        let why = |answer| match answer {
+            Lookup::Pending => "pending",
+            Lookup::Miss(why) => why.name(),
+            Lookup::Hit(_) => "hit",
+        };
+        Ok((found.levels.iter().map(|level| level.name()).collect(), found.end.map(why)))
+    }
+
     /// For each id the length of its block, or `None`.
     fn lookup(&self, ids: &Bound<'_, PyAny>) -> PyResult<Vec<Option<u64>>> {
         let answers = self.open()?.lookup(&to_ids(ids)?);

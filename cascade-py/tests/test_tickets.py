@@ -38,6 +38,14 @@ def test_a_batch_over_both_tiers(both):
     assert both.submit_prefetch(ids[:1]).wait() == ["exists"]
 
 
+def test_a_prefix_over_shards(both):
+    ids, data = blocks(8)
+    assert both.submit_put(ids, data, wait="files").wait() == ["stored"] * 8
+    assert both.prefix([ids[:4], ids[4:]]) == (["arena"] * 4, None)
+    assert both.demote([ids[5]]) == ["stored"] and both.delete(ids[3])
+    assert both.prefix([ids[:4], ids[4:]]) == (["arena", "files", "arena"], "absent")
+
+
 def test_an_event_loop_hears_of_many_tickets(both):
     ids, data = blocks(40)
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 use cascade_core::Result;
 use cascade_core::batch::{Batch, Op, Outcome, Ticket};
 use cascade_core::id::BlockId;
+use cascade_core::layer::Breaker;
 use cascade_core::lease::Lease;
 use cascade_core::metrics::TierStats;
 use cascade_core::reservation::Reserve;
@@ -27,7 +28,8 @@ impl Tiers {
         moves.evicted_undemoted = arena.evictions.saturating_sub(kept);
         moves.risen_hits = below.risen_hits;
         let files = self.files().map(|files| files.tier.file_stats());
-        StoreStats { tiers, files, moves, misses: self.count.misses() }
+        let breaker = self.files().and_then(|files| files.tier.breaker()).map(Breaker::stats);
+        StoreStats { tiers, files, breaker, moves, misses: self.count.misses() }
     }
 
     /// Does operations of one kind, together; an outcome for each.

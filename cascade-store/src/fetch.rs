@@ -105,7 +105,9 @@ impl Tiers {
             let (slice, rest) = left.split_at(fetch.slice(left));
             left = rest;
             fetch.set(slice, raw::run(&self.arena, fetch.ops(slice)));
-            from_arena += slice.iter().filter(|at| fetch.answers[**at].get().is_ok()).count() as u64;
+            let hits = slice.iter().filter(|at| fetch.answers[**at].get().is_ok());
+            from_arena += hits.clone().count() as u64;
+            self.queue_sinking(files, files.sighted(hits.map(|at| fetch.wanted[*at].0)));
             !slice.is_empty()
         };
         if !below.is_empty() {

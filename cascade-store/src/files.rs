@@ -8,8 +8,9 @@ use std::time::Instant;
 use cascade_core::Result;
 use cascade_core::batch::{Batch, Op, Outcome, Ticket};
 use cascade_core::id::BlockId;
+use cascade_core::layer::BreakerState;
 use cascade_core::metrics::TierStats;
-use cascade_core::tier::{BlockMeta, Capability, Lookup, MissReason, Tier};
+use cascade_core::tier::{BlockMeta, Capability, Class, Lookup, MissReason, Tier};
 use cascade_pfs::PfsConfig;
 use parking_lot::Mutex;
 
@@ -18,7 +19,7 @@ use crate::moves::demoter::Request;
 use crate::moves::flights::{Flights, Kind};
 use crate::moves::queue::Queue;
 use crate::moves::rise::Wanted;
-use crate::moves::seen::Seen;
+use crate::moves::seen::{Seen, Sightings};
 use crate::raw;
 use crate::seam::BottomTier;
 
@@ -55,6 +56,8 @@ pub(crate) struct Files {
     pub(crate) demote: Demote,
     pub(crate) flights: Arc<Flights>,
     pub(crate) seen: Seen,
+    /// What goes down where only some blocks do.
+    sightings: Sightings,
     /// For the demoter.
     pub(crate) sink: Queue<Request>,
     /// For the thread that prefetches.
@@ -72,6 +75,7 @@ impl Files {
             demote,
             flights: Arc::default(),
             seen: Seen::default(),
+            sightings: Sightings::default(),
             sink: Queue::new(WAITING),
             rise: Queue::new(WAITING),
             hidden: Hidden::default(),
@@ -87,6 +91,24 @@ impl Files {
     /// Whether this process was forked from the one that opened the store: it has the arena, and no files.
     pub(crate) fn is_forked(&self) -> bool {
         std::process::id() != self.pid
+    }
+
+    /// Whether the file system is given a rest: nothing can be read or written.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.tier.breaker().is_some_and(|breaker| breaker.state() == BreakerState::Open)
+    }
+
+    /// Notes that blocks were put or used; those that are to go down for it now.
+    pub(crate) fn sighted(&self, ids: impl IntoIterator<Item = BlockId>) -> Vec<BlockId> {
+        if self.demote != Demote::Selective {
+            return Vec::new();
+        }
+        ids.into_iter().filter(|id| self.sightings.see(id) == 2).collect()
+    }
+
+    /// Whether a block that only the arena has is to be copied.
+    pub(crate) fn selects(&self, id: &BlockId, class: Class) -> bool {
+        self.demote != Demote::Selective || class == Class::Prefix || self.sightings.count(id) >= 2
     }
 
     /// What the files have under an id.
@@ -151,6 +173,36 @@ impl Files {
                 return;
             }
         }
+    }
+}
+
+/// The files as the chain shows them: what cannot be read now is not there.
+#[derive(Debug)]
+pub(crate) struct Shown(pub(crate) Arc<Files>);
+
+impl Tier for Shown {
+    fn capability(&self) -> Capability {
+        self.0.capability()
+    }
+
+    fn lookup(&self, ids: &[BlockId], out: &mut [Lookup]) {
+        self.0.lookup(ids, out);
+        if !self.0.is_forked() && self.0.is_shut() {
+            let hits = out.iter_mut().filter(|answer| answer.is_hit());
+            hits.for_each(|answer| *answer = Lookup::Miss(MissReason::Unavailable));
+        }
+    }
+
+    fn submit(&self, batch: Batch) -> Ticket {
+        self.0.submit(batch)
+    }
+
+    fn flush(&self, deadline: Instant) -> Result<()> {
+        self.0.flush(deadline)
+    }
+
+    fn stats(&self) -> TierStats {
+        self.0.stats()
     }
 }
 

@@ -28,6 +28,7 @@ mod fetch;
 mod files;
 mod gpu;
 mod moves;
+mod prefix;
 mod put;
 mod raw;
 mod reserve;
@@ -45,6 +46,7 @@ pub use config::{
     Demote, FilesConfig, GpuCapacity, GpuConfig, GpuDevices, Origin, StoreConfig, StoreConfigBuilder,
 };
 pub use moves::count::MoveStats;
+pub use prefix::Prefix;
 pub use put::{Put, Reach};
 pub use stats::StoreStats;
 pub use store::{Store, outcome_name};

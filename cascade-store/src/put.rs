@@ -80,6 +80,8 @@ impl Tiers {
         let outcomes = self.put_uncounted(blocks, reach);
         let there = outcomes.iter().filter(|outcome| **outcome == Outcome::Exists).count();
         add(&self.count.exists, there as u64);
+        let is_elsewhere = |outcome: &&Outcome| **outcome == Outcome::Refused(Refusal::Pending);
+        add(&self.count.put_elsewhere, outcomes.iter().filter(is_elsewhere).count() as u64);
         outcomes
     }
 
@@ -113,14 +115,24 @@ impl Tiers {
         for (at, (block, below)) in blocks.iter().zip(below).enumerate() {
             match block.2.on_existing {
                 OnExisting::Replace => outcomes[at] = Some(self.replace(files, block)),
-                OnExisting::Keep if below.is_hit() => outcomes[at] = Some(Outcome::Exists),
+                // What cannot be read now is as good as not there.
+                OnExisting::Keep if below.is_hit() && !files.is_shut() => {
+                    outcomes[at] = Some(Outcome::Exists)
+                }
                 OnExisting::Keep => plain.push(at),
             }
         }
         let stored = raw::run(&self.arena, plain.iter().map(|at| store_op(&blocks[*at])).collect());
+        let (mut lacking, mut refused) = (Vec::new(), Vec::new());
         for (at, outcome) in plain.into_iter().zip(stored) {
-            outcomes[at] =
-                Some(if is_lack(outcome) { self.spill(files, &blocks[at], outcome) } else { outcome });
+            outcomes[at] = Some(outcome);
+            if is_lack(outcome) {
+                lacking.push(at);
+                refused.push((&blocks[at], outcome));
+            }
+        }
+        for (at, outcome) in lacking.into_iter().zip(self.spill_all(files, &refused)) {
+            outcomes[at] = Some(outcome);
         }
         let outcomes: Vec<Outcome> = outcomes
             .into_iter()
@@ -147,9 +159,17 @@ impl Tiers {
     ) -> Vec<Outcome> {
         let done = |outcome: &Outcome| matches!(outcome, Outcome::Stored | Outcome::Exists);
         if reach == Reach::Found {
-            if files.demote == Demote::Through {
-                let stored = ids.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::Stored);
-                self.queue_sinking(files, stored.map(|(id, _)| *id));
+            let stored = ids.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::Stored);
+            match files.demote {
+                Demote::Through => self.queue_sinking(files, stored.map(|(id, _)| *id)),
+                Demote::Selective => {
+                    let stored: Vec<BlockId> = stored.map(|(id, _)| *id).collect();
+                    let prefix = stored.iter().filter(|id| self.is_prefix(id)).copied();
+                    self.queue_sinking(files, prefix);
+                    let known = ids.iter().zip(&outcomes).filter(|(_, outcome)| done(outcome));
+                    self.queue_sinking(files, files.sighted(known.map(|(id, _)| *id)));
+                }
+                Demote::Back | Demote::Off => {}
             }
             return outcomes;
         }
@@ -167,8 +187,17 @@ impl Tiers {
         outcomes
     }
 
+    /// Whether the arena has a block, of a shared prefix.
+    fn is_prefix(&self, id: &BlockId) -> bool {
+        self.above(id).is_some_and(|meta| meta.class == Class::Prefix)
+    }
+
     /// Hands blocks of the arena to the demoter.
     pub(crate) fn queue_sinking(&self, files: &Files, ids: impl IntoIterator<Item = BlockId>) {
+        let mut ids = ids.into_iter().peekable();
+        if ids.peek().is_none() {
+            return;
+        }
         let refused = files.sink.push(ids.into_iter().map(Request::Put)).len();
         add(&self.count.demote_deferred, refused as u64);
     }
@@ -234,18 +263,34 @@ impl Tiers {
         }
     }
 
-    /// Stores a block in files that the arena refused with `refusal`, and waits for it. The caller holds the flight of a block
-    /// that replaces.
+    /// [`Tiers::spill_all`] of one block.
     fn spill(&self, files: &Files, block: &Block, refusal: Outcome) -> Outcome {
+        self.spill_all(files, &[(block, refusal)]).pop().unwrap_or(refusal)
+    }
+
+    /// Stores blocks in files that the arena refused, each for its reason, together, and waits for them. The caller holds the
+    /// flight of a block that replaces.
+    fn spill_all(&self, files: &Files, blocks: &[(&Block, Outcome)]) -> Vec<Outcome> {
         let until = self.clock.now() + SPILL_PATIENCE;
-        let outcome = loop {
-            let outcome = raw::single(raw::run(files, vec![store_op(block)]));
-            let is_busy = outcome == Outcome::Refused(Refusal::Throttled);
-            if !is_busy || self.clock.now() >= until {
-                break outcome;
+        let mut outcomes = vec![Outcome::Refused(Refusal::Throttled); blocks.len()];
+        let mut left: Vec<usize> = (0..blocks.len()).collect();
+        while !left.is_empty() {
+            let stored = raw::run(files, left.iter().map(|at| store_op(blocks[*at].0)).collect());
+            left.iter().zip(stored).for_each(|(at, outcome)| outcomes[*at] = outcome);
+            left.retain(|at| outcomes[*at] == Outcome::Refused(Refusal::Throttled));
+            if left.is_empty() || self.clock.now() >= until {
+                break;
             }
             self.clock.sleep(NAP);
+        }
+        let settle = |(outcome, (block, refusal)): (Outcome, &(&Block, Outcome))| {
+            self.spilled(files, block, outcome, *refusal)
         };
+        outcomes.into_iter().zip(blocks).map(settle).collect()
+    }
+
+    /// What a put comes to whose block the arena refused with `refusal`, and the files answered with `outcome`.
+    fn spilled(&self, files: &Files, block: &Block, outcome: Outcome, refusal: Outcome) -> Outcome {
         let (id, from, _) = block;
         match outcome {
             Outcome::Stored => {

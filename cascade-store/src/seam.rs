@@ -9,6 +9,7 @@ use std::time::Instant;
 use cascade_core::Result;
 use cascade_core::batch::{Batch, Ticket};
 use cascade_core::id::BlockId;
+use cascade_core::layer::Breaker;
 use cascade_core::lease::Lease;
 use cascade_core::metrics::TierStats;
 use cascade_core::reservation::Reserve;
@@ -89,7 +90,7 @@ pub(crate) struct TopTier(Arc<dyn Top>);
 
 /// A tier at the bottom, whichever it is.
 #[derive(Clone, Debug)]
-pub(crate) struct BottomTier(Arc<dyn Bottom>);
+pub(crate) struct BottomTier(Arc<dyn Bottom>, Option<Breaker>);
 
 impl TopTier {
     pub(crate) fn new(tier: impl Top + 'static) -> Self {
@@ -99,7 +100,56 @@ impl TopTier {
 
 impl BottomTier {
     pub(crate) fn new(tier: impl Bottom + 'static) -> Self {
-        Self(Arc::new(tier))
+        Self(Arc::new(tier), None)
+    }
+
+    /// The same behind a breaker: while it is open, nothing is asked of the tier but what it knows.
+    pub(crate) fn guarded(self, breaker: Breaker) -> Self {
+        Self(Arc::new(Guarded { inner: self.0, breaker: breaker.clone() }), Some(breaker))
+    }
+
+    pub(crate) fn breaker(&self) -> Option<&Breaker> {
+        self.1.as_ref()
+    }
+}
+
+/// A tier at the bottom behind a breaker. Lookups pass: they ask the tier's index, and who replaces a block must know of an older
+/// one also while it cannot be forgotten.
+#[derive(Debug)]
+struct Guarded {
+    inner: Arc<dyn Bottom>,
+    breaker: Breaker,
+}
+
+impl Tier for Guarded {
+    fn capability(&self) -> Capability {
+        self.inner.capability()
+    }
+
+    fn lookup(&self, ids: &[BlockId], out: &mut [Lookup]) {
+        self.inner.lookup(ids, out);
+    }
+
+    fn submit(&self, batch: Batch) -> Ticket {
+        self.breaker.submit(&*self.inner, batch)
+    }
+
+    fn flush(&self, deadline: Instant) -> Result<()> {
+        self.inner.flush(deadline)
+    }
+
+    fn stats(&self) -> TierStats {
+        self.inner.stats()
+    }
+}
+
+impl Bottom for Guarded {
+    fn ids(&self) -> Vec<BlockId> {
+        self.inner.ids()
+    }
+
+    fn file_stats(&self) -> PfsStats {
+        self.inner.file_stats()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a store counts, tier by tier.
 
+use cascade_core::layer::BreakerStats;
 use cascade_core::metrics::TierStats;
 use cascade_core::tier::MissReason;
 use cascade_pfs::PfsStats;
@@ -15,6 +16,8 @@ pub struct StoreStats {
     pub tiers: Vec<(Level, TierStats)>,
     /// Files and calls of the tier of files, where there is one.
     pub files: Option<PfsStats>,
+    /// What kept calls from a file system that failed, where there are files.
+    pub breaker: Option<BreakerStats>,
     /// Moves between the tiers.
     pub moves: MoveStats,
     /// Fetches and leases that no tier could serve, by reason.
@@ -54,7 +57,12 @@ impl StoreStats {
     #[must_use]
     pub fn file_fields(&self) -> Vec<(&'static str, u64)> {
         let Some(files) = &self.files else { return Vec::new() };
+        let breaker = self.breaker.unwrap_or_default();
         vec![
+            ("breaker_open", u64::from(breaker.open)),
+            ("breaker_opened", breaker.opened),
+            ("breaker_failures", breaker.failures),
+            ("breaker_kept_out", breaker.kept_out),
             ("direct", u64::from(files.direct)),
             ("segments", files.segments),
             ("file_bytes", files.file_bytes),

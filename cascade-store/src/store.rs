@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cascade_core::batch::{Batch, Outcome, Refusal, Ticket, ticket};
 use cascade_core::clock::SystemClock;
 use cascade_core::id::BlockId;
+use cascade_core::layer::{Breaker, BreakerConfig};
 use cascade_core::lease::Lease;
 use cascade_core::reservation::Reserve;
 use cascade_core::tier::{BlockMeta, Lookup, MissReason, Tier};
@@ -30,6 +31,15 @@ use crate::seam::{BottomTier, TopTier};
 use crate::stats::StoreStats;
 use crate::submits::Submits;
 use crate::tiers::Tiers;
+
+/// When a file system is given a rest, and for how long: a few failures are a disk's, or a peer's; a batch that takes so long is
+/// sick, however much it moves.
+const BREAKER: BreakerConfig = BreakerConfig {
+    failures: 4,
+    window: Duration::from_secs(600),
+    timeout: Duration::from_secs(60),
+    rest: Duration::from_secs(2),
+};
 
 /// A store embedded in this process. Clones share it. A forked child has the arena, and no files.
 #[derive(Clone, Debug)]
@@ -114,7 +124,15 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_on(config: &StoreConfig, fs: Arc<dyn Fs>) -> Result<Self> {
-        Self::open_with(config, fs, |config| Ok(gpu::open(config)))
+        Self::open_guarded(config, fs, BREAKER)
+    }
+
+    /// [`Store::open_on`] with another idea of when that file system is sick.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_guarded(config: &StoreConfig, fs: Arc<dyn Fs>, guard: BreakerConfig) -> Result<Self> {
+        Self::open_with(config, fs, guard, |config| Ok(gpu::open(config)))
     }
 
     /// Opens the store with its blocks of tier 1 on these devices, whatever `gpu_devices` says, for tests.
@@ -122,12 +140,13 @@ impl Store {
     /// # Errors
     /// As [`Store::open`], and `System` when a device cannot be used.
     pub fn open_with_devices(config: &StoreConfig, devices: &[Arc<dyn Device>]) -> Result<Self> {
-        Self::open_with(config, Arc::new(RealFs), |config| gpu::open_on(config, devices).map(Some))
+        Self::open_with(config, Arc::new(RealFs), BREAKER, |config| gpu::open_on(config, devices).map(Some))
     }
 
     fn open_with(
         config: &StoreConfig,
         fs: Arc<dyn Fs>,
+        guard: BreakerConfig,
         open_gpu: impl FnOnce(&GpuConfig) -> Result<Option<Arc<Gpu>>>,
     ) -> Result<Self> {
         // Files first: what is wrong with them is said before an arena is made.
@@ -136,7 +155,9 @@ impl Store {
             Some(wanted) => {
                 let settings = wanted.pfs()?;
                 let tier = PfsTier::open_on(settings.clone(), fs)?;
-                let files = Files::new(BottomTier::new(tier.clone()), settings, wanted.demote);
+                let breaker = Breaker::new(guard, Arc::new(SystemClock::default()));
+                let bottom = BottomTier::new(tier.clone()).guarded(breaker);
+                let files = Files::new(bottom, settings, wanted.demote);
                 (Some(tier), Some(files))
             }
         };

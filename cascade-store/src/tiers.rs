@@ -12,7 +12,7 @@ use cascade_core::tier::{Addressable, Lookup, MissReason, Tier};
 use parking_lot::Mutex;
 
 use crate::chain::{Chain, Level, Rung};
-use crate::files::Files;
+use crate::files::{Files, Shown};
 use crate::gpu::Gpu;
 use crate::moves::count::{Count, add};
 use crate::moves::flights::Kind;
@@ -46,7 +46,7 @@ impl Tiers {
     pub(crate) fn new(arena: TopTier, files: Option<Arc<Files>>, clock: Arc<dyn Clock>) -> Self {
         let mut rungs = vec![Rung { level: Level::Arena, tier: Arc::new(arena.clone()) }];
         if let Some(files) = &files {
-            rungs.push(Rung { level: Level::Files, tier: Arc::clone(files) as Arc<dyn Tier> });
+            rungs.push(Rung { level: Level::Files, tier: Arc::new(Shown(Arc::clone(files))) });
         }
         let (chain, count) = (Chain::new(rungs), Count::default());
         Self { arena, chain, count, clock, files, gpu: None, roomy: Mutex::new(None) }
@@ -104,6 +104,10 @@ impl Tiers {
     fn lower(&self, ids: &[BlockId], mut leases: Vec<Answer<Lease>>) -> Vec<Answer<Lease>> {
         let hits = leases.iter().filter(|lease| lease.is_ok()).count();
         add(&self.count.arena_hits, hits as u64);
+        if let Some(files) = self.files() {
+            let used = ids.iter().zip(&leases).filter(|(_, lease)| lease.is_ok()).map(|(id, _)| *id);
+            self.queue_sinking(files, files.sighted(used));
+        }
         if hits < ids.len() {
             self.lease_from_devices(ids, &mut leases);
         }

@@ -1,6 +1,7 @@
 //! The conformance suite and the oracle over the tiers and layers of this crate, and the proof that both find bugs.
 
 mod broken;
+mod layers;
 
 use std::panic::catch_unwind;
 use std::sync::Arc;

@@ -198,7 +198,7 @@ class Store:
     `shm_region`, `shm_owners`, `shm_leases`, `node`, `janitor`. Files, which are there with `pfs_path`: `pfs_capacity`,
     `pfs_durability` (``"none"``, ``"segment"``, ``"block"``), `pfs_segment`, `pfs_direct`, `pfs_io_engine`,
     `pfs_stripe_count`, `pfs_stripe_size`, and `demote` (``"through"``: every block that is put is copied to files in the
-    background; ``"back"``: the coldest, when the arena fills; ``"off"``). `in_flight` (``"1GiB"``) bounds the bytes of
+    background; ``"selective"``: only shared prefixes, and what is put or used twice; ``"back"``: the coldest, when the arena fills; ``"off"``). `in_flight` (``"1GiB"``) bounds the bytes of
     `submit_get` and `submit_put` under way. Each has an environment variable
     (``CASCADE_SHM_PATH``, ...) and a key in the file named by `config_file` or ``CASCADE_CONFIG``. ValueError for a wrong
     one, or when the arena is there with another; MemoryError when there is no room; FileNotFoundError, PermissionError
@@ -270,6 +270,9 @@ class Store:
         """Room for blocks that are filled from the rows part by part, as layers are computed."""
     def longest_prefix(self, ids: Iterable[BlockId | str]) -> int:
         """How many leading ids are stored, in any tier."""
+    def prefix(self, shards: Iterable[Iterable[BlockId | str]]) -> tuple[list[str], str | None]:
+        """The longest prefix of a chain of which every shard (a tensor parallel rank's ids, in order) is there: the slowest tier
+        of each block, and why it ends: ``"pending"`` (being written: ask again), the reason for a miss, or None for all of it."""
     def lookup(self, ids: Iterable[BlockId | str]) -> list[int | None]:
         """The length in bytes of each block that is stored, else None."""
     def locate(self, ids: Iterable[BlockId | str]) -> list[tuple[str, int] | None]:

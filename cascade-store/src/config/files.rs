@@ -13,8 +13,12 @@ const DEFAULT_MOST: u64 = 1 << 40;
 
 const DURABILITIES: [(&str, Durability); 3] =
     [("none", Durability::None), ("segment", Durability::Segment), ("block", Durability::Block)];
-pub(super) const DEMOTIONS: [(&str, Demote); 3] =
-    [("through", Demote::Through), ("back", Demote::Back), ("off", Demote::Off)];
+pub(super) const DEMOTIONS: [(&str, Demote); 4] = [
+    ("through", Demote::Through),
+    ("selective", Demote::Selective),
+    ("back", Demote::Back),
+    ("off", Demote::Off),
+];
 
 /// When a block that was put in the arena is copied to the files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +26,9 @@ pub enum Demote {
     /// At once, in the background. What the node loses, or the arena evicts, is in files: the default.
     #[default]
     Through,
+    /// At once, but only blocks of a shared prefix, and those that were put or used a second time. Others are lost when the arena
+    /// evicts them, and counted.
+    Selective,
     /// When the arena fills: the coldest first, until enough of it can be evicted without loss.
     Back,
     /// Never. Only what the arena has no room for goes to files.

@@ -81,6 +81,8 @@ counters! {
     spilled,
     /// Bytes of those.
     spilled_bytes,
+    /// Puts that found another thread or process storing the same block, and copied nothing.
+    put_elsewhere,
     /// Operations that were submitted while more bytes than `in_flight` were under way, and answered at once.
     throttled,
     /// Fetches and leases that the arena served.

@@ -189,11 +189,16 @@ impl Demoter {
     /// Copies every block of the arena that the files lack; why some are left.
     fn send_all(&mut self) -> Option<Refusal> {
         self.refused = None;
-        let ids: Vec<BlockId> = self.tiers.arena.survey(u64::MAX).cold.iter().map(|cold| cold.id).collect();
-        self.send(&ids);
+        self.send(&self.alone());
         while self.finish_one() {}
         self.found.clear();
         self.refused.take()
+    }
+
+    /// Blocks that only the arena has and the files are to have.
+    fn alone(&self) -> Vec<BlockId> {
+        let cold = self.tiers.arena.survey(u64::MAX).cold.into_iter();
+        cold.filter(|cold| self.files.selects(&cold.id, cold.meta.class)).map(|cold| cold.id).collect()
     }
 
     /// What there is to do when nobody asks.
@@ -205,9 +210,9 @@ impl Demoter {
         self.files.forget_hidden();
         match self.files.demote {
             Demote::Off => {}
-            Demote::Through if self.since(self.swept) >= SWEEP_EVERY => self.sweep(),
+            Demote::Through | Demote::Selective if self.since(self.swept) >= SWEEP_EVERY => self.sweep(),
             Demote::Back if self.since(self.looked) >= LOOK_EVERY => self.relieve(),
-            Demote::Through | Demote::Back => {}
+            Demote::Through | Demote::Selective | Demote::Back => {}
         }
     }
 
@@ -217,10 +222,10 @@ impl Demoter {
         if !self.role.tend() {
             return;
         }
-        let cold = self.tiers.arena.survey(u64::MAX).cold;
+        let alone = self.alone();
         let before = std::mem::take(&mut self.found);
         let (again, new): (Vec<BlockId>, Vec<BlockId>) =
-            cold.into_iter().map(|cold| cold.id).partition(|id| before.contains(id));
+            alone.into_iter().partition(|id| before.contains(id));
         self.found = new.into_iter().collect();
         if !planted::is(Bug::NoSweep) {
             self.send(&again);

@@ -10,5 +10,7 @@ mod raw;
 #[allow(dead_code)]
 mod rig;
 
+mod breaker;
 mod queue;
 mod submit;
+mod ways;
