@@ -1,5 +1,4 @@
-//! Model of the budget: every interleaving of threads that take and give back. Run once with the compare-exchange replaced by a
-//! load and a store, it failed.
+//! Model of the budget: every interleaving of threads that take and give back.
 #![cfg(loom)]
 
 use cascade_core::budget::Budget;

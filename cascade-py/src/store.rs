@@ -28,10 +28,11 @@ pub(crate) struct Store {
 pub(crate) fn put_meta(prefix: bool, wait: &str) -> PyResult<Put> {
     let reach = match wait {
         "found" => Reach::Found,
+        "queued" => Reach::Queued,
         "files" => Reach::Files,
         "durable" => Reach::Durable,
         other => {
-            let what = format!("wait = {other:?}: \"found\", \"files\" or \"durable\" is needed");
+            let what = format!("wait = {other:?}: \"found\", \"queued\", \"files\" or \"durable\" is needed");
             return Err(PyValueError::new_err(what));
         }
     };

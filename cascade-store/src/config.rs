@@ -52,7 +52,7 @@ impl Origin {
 }
 
 /// Every setting: its name in files and code, and its environment variable.
-const SETTINGS: [(&str, &str); 20] = [
+const SETTINGS: [(&str, &str); 21] = [
     ("shm_path", "CASCADE_SHM_PATH"),
     ("shm_capacity", "CASCADE_SHM_CAPACITY"),
     ("shm_slots", "CASCADE_SHM_SLOTS"),
@@ -71,6 +71,7 @@ const SETTINGS: [(&str, &str); 20] = [
     ("pfs_stripe_size", "CASCADE_PFS_STRIPE_SIZE"),
     ("demote", "CASCADE_DEMOTE"),
     ("in_flight", "CASCADE_IN_FLIGHT"),
+    ("acknowledge", "CASCADE_ACKNOWLEDGE"),
     ("gpu_capacity", "CASCADE_GPU_CAPACITY"),
     ("gpu_devices", "CASCADE_GPU_DEVICES"),
 ];

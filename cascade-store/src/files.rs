@@ -20,6 +20,7 @@ use crate::moves::flights::{Flights, Kind};
 use crate::moves::queue::Queue;
 use crate::moves::rise::Wanted;
 use crate::moves::seen::{Seen, Sightings};
+use crate::put::Reach;
 use crate::raw;
 use crate::seam::BottomTier;
 
@@ -54,6 +55,8 @@ pub(crate) struct Files {
     pub(crate) tier: BottomTier,
     pub(crate) config: PfsConfig,
     pub(crate) demote: Demote,
+    /// How far every put must have come, at least.
+    pub(crate) least: Reach,
     pub(crate) flights: Arc<Flights>,
     pub(crate) seen: Seen,
     /// What goes down where only some blocks do.
@@ -73,6 +76,7 @@ impl Files {
             tier,
             config,
             demote,
+            least: Reach::Found,
             flights: Arc::default(),
             seen: Seen::default(),
             sightings: Sightings::default(),
@@ -86,6 +90,11 @@ impl Files {
     /// With moves that other stores, and other processes of the node, hear of.
     pub(crate) fn moving_with(self, flights: Arc<Flights>) -> Self {
         Self { flights, ..self }
+    }
+
+    /// The same, with puts acknowledged when they have come so far, at least.
+    pub(crate) fn acknowledging(self, least: Reach) -> Self {
+        Self { least, ..self }
     }
 
     /// Whether this process was forked from the one that opened the store: it has the arena, and no files.

@@ -27,6 +27,8 @@ pub enum Reach {
     /// It can be found: in the arena, or in files where the arena has no room. It survives the process.
     #[default]
     Found,
+    /// It is, and is queued on its way to files, whatever `demote` says. `Throttled` when too many wait.
+    Queued,
     /// It is in files, where other nodes find it. It survives the arena.
     Files,
     /// It is in files and on the medium, whatever `pfs_durability` says. It survives a loss of power.
@@ -77,6 +79,7 @@ fn store_op((id, from, meta): &Block) -> Op {
 impl Tiers {
     /// Stores blocks; an outcome for each.
     pub(crate) fn put(&self, blocks: Vec<Block>, reach: Reach) -> Vec<Outcome> {
+        let reach = self.files().map_or(reach, |files| reach.max(files.least));
         let outcomes = self.put_uncounted(blocks, reach);
         let there = outcomes.iter().filter(|outcome| **outcome == Outcome::Exists).count();
         add(&self.count.exists, there as u64);
@@ -158,6 +161,16 @@ impl Tiers {
         reach: Reach,
     ) -> Vec<Outcome> {
         let done = |outcome: &Outcome| matches!(outcome, Outcome::Stored | Outcome::Exists);
+        if reach == Reach::Queued {
+            let places: Vec<usize> = (0..ids.len()).filter(|at| done(&outcomes[*at])).collect();
+            let queued = places.iter().map(|at| Request::Put(ids[*at]));
+            // Those that there is no room for are the last.
+            let refused = files.sink.push(queued).len();
+            add(&self.count.demote_deferred, refused as u64);
+            let deferred = places.iter().skip(places.len().saturating_sub(refused));
+            deferred.for_each(|at| outcomes[*at] = Outcome::Refused(Refusal::Throttled));
+            return outcomes;
+        }
         if reach == Reach::Found {
             let stored = ids.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == Outcome::Stored);
             match files.demote {

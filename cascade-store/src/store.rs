@@ -157,7 +157,7 @@ impl Store {
                 let tier = PfsTier::open_on(settings.clone(), fs)?;
                 let breaker = Breaker::new(guard, Arc::new(SystemClock::default()));
                 let bottom = BottomTier::new(tier.clone()).guarded(breaker);
-                let files = Files::new(bottom, settings, wanted.demote);
+                let files = Files::new(bottom, settings, wanted.demote).acknowledging(wanted.acknowledge);
                 (Some(tier), Some(files))
             }
         };

@@ -198,7 +198,8 @@ class Store:
     `shm_region`, `shm_owners`, `shm_leases`, `node`, `janitor`. Files, which are there with `pfs_path`: `pfs_capacity`,
     `pfs_durability` (``"none"``, ``"segment"``, ``"block"``), `pfs_segment`, `pfs_direct`, `pfs_io_engine`,
     `pfs_stripe_count`, `pfs_stripe_size`, and `demote` (``"through"``: every block that is put is copied to files in the
-    background; ``"selective"``: only shared prefixes, and what is put or used twice; ``"back"``: the coldest, when the arena fills; ``"off"``). `in_flight` (``"1GiB"``) bounds the bytes of
+    background; ``"selective"``: only shared prefixes, and what is put or used twice; ``"back"``: the coldest, when the
+    arena fills; ``"off"``). `acknowledge` is the least `wait` of every put. `in_flight` (``"1GiB"``) bounds the bytes of
     `submit_get` and `submit_put` under way. Each has an environment variable
     (``CASCADE_SHM_PATH``, ...) and a key in the file named by `config_file` or ``CASCADE_CONFIG``. ValueError for a wrong
     one, or when the arena is there with another; MemoryError when there is no room; FileNotFoundError, PermissionError
@@ -215,11 +216,12 @@ class Store:
         id: BlockId | str,
         data: Buffer,
         prefix: bool = False,
-        wait: Literal["found", "files", "durable"] = "found",
+        wait: Literal["found", "queued", "files", "durable"] = "found",
     ) -> _PutResult:
         """Stores bytes. `prefix`: outlives ordinary blocks. ValueError when empty or not C-contiguous.
 
-        `wait`: returns when the block can be found; when it is in files; when it is there and survives a loss of power.
+        `wait`: returns when the block can be found; when it is queued on its way to files; when it is in files; when it is
+        there and survives a loss of power.
         What could not come so far has another result than ``"stored"`` and ``"exists"``, although it may be in the arena."""
     def get(self, id: BlockId | str, out: Buffer) -> int | None:
         """Copies a block into the front of `out`: its length, or None on a miss.
@@ -232,7 +234,7 @@ class Store:
         ids: Iterable[BlockId | str],
         data: Iterable[Buffer],
         prefix: bool = False,
-        wait: Literal["found", "files", "durable"] = "found",
+        wait: Literal["found", "queued", "files", "durable"] = "found",
     ) -> list[_PutResult]:
         """Stores many blocks; a result for each."""
     def get_batch(self, ids: Iterable[BlockId | str], outs: Iterable[Buffer]) -> list[int | None]:
@@ -249,7 +251,7 @@ class Store:
         ids: Iterable[BlockId | str],
         data: Iterable[Buffer],
         prefix: bool = False,
-        wait: Literal["found", "files", "durable"] = "found",
+        wait: Literal["found", "queued", "files", "durable"] = "found",
         *,
         timeout_s: float | None = None,
     ) -> Ticket:

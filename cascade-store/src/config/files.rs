@@ -7,6 +7,7 @@ use cascade_core::{Error, ErrorKind, Result};
 use cascade_pfs::{Durability, IoEngine, PfsConfig, filesystem};
 
 use super::values::Values;
+use crate::put::Reach;
 
 /// The default capacity is at most this.
 const DEFAULT_MOST: u64 = 1 << 40;
@@ -18,6 +19,13 @@ pub(super) const DEMOTIONS: [(&str, Demote); 4] = [
     ("selective", Demote::Selective),
     ("back", Demote::Back),
     ("off", Demote::Off),
+];
+
+const ACKNOWLEDGEMENTS: [(&str, Reach); 4] = [
+    ("found", Reach::Found),
+    ("queued", Reach::Queued),
+    ("files", Reach::Files),
+    ("durable", Reach::Durable),
 ];
 
 /// When a block that was put in the arena is copied to the files.
@@ -56,6 +64,8 @@ pub struct FilesConfig {
     pub stripe_bytes: Option<u32>,
     /// When blocks go there.
     pub demote: Demote,
+    /// How far every put must have come before it is acknowledged, at least.
+    pub acknowledge: Reach,
 }
 
 pub(super) fn word<T: PartialEq>(words: &[(&'static str, T)], meaning: &T) -> &'static str {
@@ -68,7 +78,8 @@ impl FilesConfig {
         let is_set = |name: &&&str| values.text(name).is_some();
         if values.text("pfs_path").is_none_or(str::is_empty) {
             let alone = super::SETTINGS.iter().map(|(name, _)| name);
-            let alone = alone.filter(|name| name.starts_with("pfs_") || **name == "demote");
+            let alone =
+                alone.filter(|name| name.starts_with("pfs_") || ["demote", "acknowledge"].contains(*name));
             return match alone.filter(|name| **name != "pfs_path").find(is_set) {
                 None => Ok(None),
                 Some(name) => {
@@ -91,6 +102,7 @@ impl FilesConfig {
             stripe_count: values.number("pfs_stripe_count", 1, 65_535)?.and_then(|n| u16::try_from(n).ok()),
             stripe_bytes: stripe_bytes(values)?,
             demote: values.one_of("demote", &DEMOTIONS, "through")?,
+            acknowledge: values.one_of("acknowledge", &ACKNOWLEDGEMENTS, "found")?,
         };
         // What the capacity has no part in is checked here too.
         config.with_capacity(config.capacity_bytes.unwrap_or(DEFAULT_MOST)).check()?;
@@ -136,6 +148,7 @@ impl FilesConfig {
         shown.extend(self.stripe_count.map(|count| ("pfs_stripe_count", count.to_string())));
         shown.extend(self.stripe_bytes.map(|bytes| ("pfs_stripe_size", quoted(&exact_size(bytes.into())))));
         shown.push(("demote", quoted(word(&DEMOTIONS, &self.demote))));
+        shown.push(("acknowledge", quoted(word(&ACKNOWLEDGEMENTS, &self.acknowledge))));
         shown
     }
 }

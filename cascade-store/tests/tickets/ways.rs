@@ -6,7 +6,7 @@ use cascade_core::batch::{Outcome, Refusal};
 use cascade_core::id::BlockId;
 use cascade_core::reservation::Reserve;
 use cascade_core::tier::{Lookup, MissReason};
-use cascade_store::{Level, Put, Store};
+use cascade_store::{Level, Put, Reach, Store};
 
 use crate::raw::Child;
 use crate::rig::{Rig, block, eventually, expect, level, put, soon};
@@ -44,6 +44,21 @@ fn selective_copies_prefixes_and_what_is_seen_twice() {
     (0..3).for_each(|number| expect(&store, number, LEN));
     expect(&store, 30, LEN);
     assert_eq!(store.longest_prefix(&ids(3..20)), 0);
+}
+
+#[test]
+fn a_put_is_acknowledged_as_far_as_asked_and_as_set() {
+    let rig = Rig::new();
+    let store = rig.open("64MiB", &[("demote", "off")]);
+    let (id, bytes) = block(1, LEN);
+    assert_eq!(store.put(&id, &bytes, Put::default()), Outcome::Stored);
+    assert_eq!(store.put(&id, &bytes, Put::default().until(Reach::Queued)), Outcome::Exists);
+    eventually("it went down although nothing does by itself", || in_files(&store) == 1);
+    drop(store);
+    let store = rig.open("64MiB", &[("demote", "off"), ("acknowledge", "files")]);
+    assert!(store.in_force().contains("acknowledge = \"files\""));
+    assert_eq!(put(&store, 2, LEN), Outcome::Stored);
+    assert_eq!(in_files(&store), 1, "it is there when the put returns");
 }
 
 #[test]
