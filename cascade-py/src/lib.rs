@@ -2,6 +2,7 @@
 
 mod buffers;
 mod command;
+mod device;
 mod ids;
 mod kept;
 mod lease;
@@ -37,6 +38,7 @@ fn raise(error: Error) -> PyErr {
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<device::DeviceLease>()?;
     module.add_class::<ids::BlockId>()?;
     module.add_class::<ids::KeySpace>()?;
     module.add_class::<lease::Lease>()?;

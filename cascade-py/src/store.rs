@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::buffers::{Buffer, check_apart, check_lengths};
+use crate::device::{DeviceArray, DeviceLease};
 use crate::ids::{to_id, to_ids};
 use crate::lease::Lease;
 use crate::pages::{Fill, Pages};
@@ -100,7 +101,7 @@ impl Store {
         Ok(self.open()?.arena().path().to_owned())
     }
 
-    #[pyo3(signature = (id, data, prefix=false, wait="found"))]
+    #[pyo3(signature = (id, data, prefix=false, wait="found", stream=None))]
     fn put(
         &self,
         py: Python<'_>,
@@ -108,9 +109,17 @@ impl Store {
         data: &Bound<'_, PyAny>,
         prefix: bool,
         wait: &str,
+        stream: Option<u64>,
     ) -> PyResult<&'static str> {
         let put = put_meta(prefix, wait)?;
-        let (store, id, buffer) = (self.open()?, to_id(id)?, Buffer::to_read(data)?);
+        let (store, id) = (self.open()?, to_id(id)?);
+        let buffer = match Buffer::to_read(data) {
+            Ok(buffer) => buffer,
+            Err(error) => {
+                let array = DeviceArray::of(data, stream)?.ok_or(error)?;
+                return Ok(outcome_name(array.put(py, &store, id, put)));
+            }
+        };
         if buffer.len() == 0 {
             return Err(PyValueError::new_err("a block has at least one byte"));
         }
@@ -118,15 +127,36 @@ impl Store {
         Ok(outcome_name(py.detach(|| store.put(&id, bytes, put))))
     }
 
-    fn get(&self, py: Python<'_>, id: &Bound<'_, PyAny>, out: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
-        let (store, id, mut buffer) = (self.open()?, to_id(id)?, Buffer::to_write(out)?);
-        let room = buffer.len();
-        let bytes = buffer.bytes_mut();
-        match py.detach(|| store.get(&id, bytes)) {
+    #[pyo3(signature = (id, out, stream=None))]
+    fn get(
+        &self,
+        py: Python<'_>,
+        id: &Bound<'_, PyAny>,
+        out: &Bound<'_, PyAny>,
+        stream: Option<u64>,
+    ) -> PyResult<Option<u64>> {
+        let (store, id) = (self.open()?, to_id(id)?);
+        let (answer, room) = match Buffer::to_write(out) {
+            Ok(mut buffer) => {
+                let (room, bytes) = (buffer.len(), buffer.bytes_mut());
+                (py.detach(|| store.get(&id, bytes)), room)
+            }
+            Err(error) => {
+                let array = DeviceArray::of(out, stream)?.ok_or(error)?;
+                (array.get(py, &store, id), array.len())
+            }
+        };
+        match answer {
             Ok(BlockMeta { len, .. }) => Ok(Some(len)),
             Err(MissReason::Destination) => Err(too_short(stored_len(&store, &id).unwrap_or(0), room)),
             Err(_) => Ok(None),
         }
+    }
+
+    /// Pins a block on its device, brought up where it is not there.
+    fn get_gpu_ptr(&self, py: Python<'_>, id: &Bound<'_, PyAny>) -> PyResult<Option<DeviceLease>> {
+        let (store, id) = (self.open()?, to_id(id)?);
+        Ok(py.detach(|| store.get_gpu_ptr(&id)).ok().map(DeviceLease::new))
     }
 
     fn lease(&self, py: Python<'_>, id: &Bound<'_, PyAny>) -> PyResult<Option<Lease>> {

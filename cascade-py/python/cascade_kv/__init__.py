@@ -7,6 +7,7 @@ after ``import cascade_kv as cascade_cpp``.
 """
 
 from ._native import BlockId, CompletionQueue, KeySpace, Store, __version__, parse_size
+from ._native import DeviceLease as DeviceLease
 from ._native import Fill as Fill
 from ._native import Lease as Lease
 from ._native import Pages as Pages
@@ -17,6 +18,7 @@ __all__ = [
     "BlockId",
     "CascadeConfig",
     "CascadeStore",
+    "DeviceLease",
     "CompletionQueue",
     "Fill",
     "KeySpace",

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, final
+from typing import Any, Literal, Protocol, Self, final
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -12,6 +12,7 @@ from typing_extensions import Buffer
 __all__ = [
     "__version__",
     "BlockId",
+    "DeviceLease",
     "CompletionQueue",
     "Fill",
     "KeySpace",
@@ -101,6 +102,51 @@ class KeySpace:
         """An engine's own block hash as an id of this key space."""
     def foreign_batch(self, hashes: Sequence[bytes]) -> list[BlockId]:
         """:meth:`foreign` for many."""
+
+class _OnDevice(Protocol):
+    """An array in the memory of a CUDA device: a torch, CuPy or JAX array. One with ``__cuda_array_interface__`` alone will do too."""
+
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __dlpack__(self, *, stream: int | None = None) -> Any: ...
+
+@final
+class DeviceLease:
+    """A pinned block in device memory, not copied. It must not be written. Tensors made from it keep it pinned.
+
+    Its place is used again when the work is over that its stream had queued when the last of them ended: the stream that DLPack
+    named, or that :meth:`release` names, else the default stream."""
+
+    @property
+    def ptr(self) -> int:
+        """Device address of the first byte, a multiple of 512."""
+    def __len__(self) -> int: ...
+    @property
+    def device(self) -> int:
+        """Number of the CUDA device."""
+    @property
+    def generation(self) -> int:
+        """Changes when the place is used for another block."""
+    @property
+    def valid(self) -> bool:
+        """Whether the block is still pinned: false after release, and when the device failed."""
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """The bytes for CuPy, Numba and others, whose arrays must end before :meth:`release`."""
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any: ...
+    def torch(self, dtype: Any = None, shape: Sequence[int] | None = None) -> Any:
+        """The block as a tensor (uint8 unless `dtype`, flat unless `shape`), without a copy. Needs torch."""
+    def release(self, stream: int | None = None) -> None:
+        """Gives the pin back when what `stream` has queued is over; returns at once. BufferError while tensors made from it exist."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_exception: type[BaseException] | BaseException | TracebackType | None) -> None: ...
 
 @final
 class Lease:
@@ -197,7 +243,8 @@ class Store:
     Settings are keyword arguments. The arena: `shm_path`, `shm_capacity` (such as ``"10GiB"``), `shm_slots`,
     `shm_region`, `shm_owners`, `shm_leases`, `node`, `janitor`. Files, which are there with `pfs_path`: `pfs_capacity`,
     `pfs_durability` (``"none"``, ``"segment"``, ``"block"``), `pfs_segment`, `pfs_direct`, `pfs_io_engine`,
-    `pfs_stripe_count`, `pfs_stripe_size`, and `demote` (``"through"``: every block that is put is copied to files in the
+    `pfs_stripe_count`, `pfs_stripe_size`. GPUs: `gpu_capacity` (bytes of each, ``"auto"``: half of what is free, ``"off"``: the default),
+    `gpu_devices` (``"0"``, ``"0,1"``, ``"all"``). And `demote` (``"through"``: every block that is put is copied to files in the
     background; ``"selective"``: only shared prefixes, and what is put or used twice; ``"back"``: the coldest, when the
     arena fills; ``"off"``). `acknowledge` is the least `wait` of every put. `in_flight` (``"1GiB"``) bounds the bytes of
     `submit_get` and `submit_put` under way. Each has an environment variable
@@ -214,19 +261,25 @@ class Store:
     def put(
         self,
         id: BlockId | str,
-        data: Buffer,
+        data: Buffer | _OnDevice,
         prefix: bool = False,
         wait: Literal["found", "queued", "files", "durable"] = "found",
+        stream: int | None = None,
     ) -> _PutResult:
         """Stores bytes. `prefix`: outlives ordinary blocks. ValueError when empty or not C-contiguous.
 
         `wait`: returns when the block can be found; when it is queued on its way to files; when it is in files; when it is
         there and survives a loss of power.
-        What could not come so far has another result than ``"stored"`` and ``"exists"``, although it may be in the arena."""
-    def get(self, id: BlockId | str, out: Buffer) -> int | None:
+        What could not come so far has another result than ``"stored"`` and ``"exists"``, although it may be in the arena.
+
+        A contiguous array on a CUDA device goes to the tier of GPUs (`gpu_capacity`), and from there to the arena; it is read after
+        what its library's current stream, or `stream`, had queued, and has been read when this returns."""
+    def get(self, id: BlockId | str, out: Buffer | _OnDevice, stream: int | None = None) -> int | None:
         """Copies a block into the front of `out`: its length, or None on a miss.
 
         ValueError, and nothing written, when `out` is too short, read-only or not C-contiguous."""
+    def get_gpu_ptr(self, id: BlockId | str) -> DeviceLease | None:
+        """Pins a block on its GPU, brought up from the arena or files where it is not there, or None: a miss, or no GPU tier."""
     def lease(self, id: BlockId | str) -> Lease | None:
         """Pins a block in the arena, brought up from files where it is not there, or None on a miss."""
     def put_batch(
@@ -278,7 +331,7 @@ class Store:
     def lookup(self, ids: Iterable[BlockId | str]) -> list[int | None]:
         """The length in bytes of each block that is stored, else None."""
     def locate(self, ids: Iterable[BlockId | str]) -> list[tuple[str, int] | None]:
-        """The highest tier (``"arena"``, ``"files"``) that has each block, and its length in bytes, else None."""
+        """The highest tier (``"hbm"``, ``"arena"``, ``"files"``) that has each block, and its length in bytes, else None."""
     def prefetch(self, ids: Iterable[BlockId | str], timeout_s: float = 0.0) -> list[str] | None:
         """Brings blocks that only the files have up into the arena, in the background.
 
