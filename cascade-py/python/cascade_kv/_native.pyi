@@ -14,6 +14,7 @@ __all__ = [
     "BlockId",
     "DeviceLease",
     "CompletionQueue",
+    "DeviceLease",
     "Fill",
     "KeySpace",
     "Lease",

@@ -18,6 +18,9 @@ dtype, layout, tenant) and all tokens up to its end, so it is known before any p
 Bit-equality: loaded blocks are the bytes that were saved. Logits equal those of the same split into forward passes;
 another split of the same prompt may differ in the last bits, as it does in Transformers itself.
 
+With a model on a GPU and a store that keeps blocks there (`gpu_capacity`), keys and values go from and to device memory without
+a copy in pageable memory.
+
 Limits: batch of one without left padding; plain full-attention layers (anything else raises
 :class:`UnsupportedCacheError` with the reason); the model on one device.
 """
@@ -55,6 +58,9 @@ _LAYOUT = "hf5:L2HTD"
 
 # Host memory of one batch of puts, and bytes pinned by the leases of one batch of loads.
 _BATCH_BYTES = 64 << 20
+
+# Blocks that only files have are waited for so long before they are read one by one.
+_PREFETCH_SECONDS = 60.0
 
 Tokens: TypeAlias = Sequence[int] | np.ndarray | torch.Tensor
 
@@ -141,6 +147,7 @@ class PrefixCache:
         self._tenant_secret = tenant_secret
         self._adapter = adapter
         self._prefix = prefix
+        self._on_device = model.device.type == "cuda" and "hbm" in store.stats()["tiers"]
         self._version = weights_version(model)
         self._key_space = self._make_key_space()
 
@@ -179,13 +186,14 @@ class PrefixCache:
         usable = max(len(prompt) - 1, 0) // self.block_tokens
         ids = self._ids(prompt, extra)[:usable]
         found = self._store.longest_prefix(ids) if ids else 0
-        host = self._host_tensor(found)
-        blocks = self._copy_leased(ids[:found], host)
+        data = self._empty(found)
+        copy = self._copy_on_device if self._on_device else self._copy_leased
+        blocks = copy(ids[:found], data)
         if blocks < found:
             self.stats.shortened += 1
             # A fresh tensor: kernels may choose another path, with other last bits, for other strides.
-            host = host[..., : blocks * self.block_tokens, :].contiguous()
-        cache = self._to_cache(host)
+            data = data[..., : blocks * self.block_tokens, :].contiguous()
+        cache = self._to_cache(data)
         count = blocks * self.block_tokens
         self._count_load(len(prompt), count, time.perf_counter() - start)
         return cache, count
@@ -212,8 +220,7 @@ class PrefixCache:
         outcome: Counter[str] = Counter()
         failed: set[int] = set()
         for batch in _runs(missing, max(1, _BATCH_BYTES // self.block_bytes)):
-            payload = self._gather(layers, batch)
-            results = self._store.put_batch([ids[i] for i in batch], list(payload), prefix=self._prefix)
+            results = self._put([ids[i] for i in batch], self._gather(layers, batch))
             for index, result in zip(batch, results, strict=True):
                 outcome[str(result)] += 1
                 if str(result) not in ("stored", "exists"):
@@ -245,11 +252,34 @@ class PrefixCache:
 
     # --- loading --------------------------------------------------------------------------------------------------
 
-    def _host_tensor(self, blocks: int) -> torch.Tensor:
-        """Uninitialised host memory for `blocks` blocks, shape [layers, 2, kv_heads, tokens, head_dim]."""
+    def _empty(self, blocks: int) -> torch.Tensor:
+        """Uninitialised memory for `blocks` blocks, shape [layers, 2, kv_heads, tokens, head_dim]: the device's, or the host's."""
         g = self.geometry
         shape = (g.layers, 2, g.kv_heads, blocks * self.block_tokens, g.head_dim)
+        if self._on_device:
+            return torch.empty(shape, dtype=g.dtype, device=self._model.device)
         return torch.empty(shape, dtype=g.dtype, pin_memory=blocks > 0 and self._model.device.type == "cuda")
+
+    def _copy_on_device(self, ids: list[BlockId], data: torch.Tensor) -> int:
+        """Copy stored blocks to their place in device memory; the number of leading blocks that were really there."""
+        g = self.geometry
+        shape = (g.layers, 2, g.kv_heads, self.block_tokens, g.head_dim)
+        below = [id_ for id_, place in zip(ids, self._store.locate(ids), strict=True) if place and place[0] == "files"]
+        if below:
+            # Files are read several at once; what does not come in time is read when its turn comes.
+            self._store.prefetch(below, timeout_s=_PREFETCH_SECONDS)
+        for index, id_ in enumerate(ids):
+            place = data[:, :, :, index * self.block_tokens : (index + 1) * self.block_tokens]
+            lease = self._store.get_gpu_ptr(id_)
+            if lease is not None and len(lease) == self.block_bytes:
+                # The lease ends behind this copy, on the stream that torch told it.
+                place.copy_(lease.torch(g.dtype, shape))
+                continue
+            block = torch.empty(shape, dtype=g.dtype, device=data.device)
+            if self._store.get(id_, block) != self.block_bytes:
+                return index
+            place.copy_(block)
+        return len(ids)
 
     def _copy_leased(self, ids: list[BlockId], host: torch.Tensor) -> int:
         """Copy stored blocks to their place in `host`; the number of leading blocks that were really there."""
@@ -317,8 +347,15 @@ class PrefixCache:
                 )
         return layers
 
-    def _gather(self, layers: list[tuple[torch.Tensor, torch.Tensor]], batch: range) -> np.ndarray:
-        """Bytes of adjacent blocks, shape [blocks, block_bytes], gathered where the cache lives and moved once."""
+    def _put(self, ids: list[BlockId], blocks: torch.Tensor) -> list[str]:
+        """Store adjacent blocks, shape [blocks, ...]; a result for each."""
+        if self._on_device:
+            return [str(self._store.put(id_, block, prefix=self._prefix)) for id_, block in zip(ids, blocks, strict=True)]
+        payload = blocks.cpu().view(torch.uint8).numpy().reshape(len(ids), self.block_bytes)
+        return [str(result) for result in self._store.put_batch(ids, list(payload), prefix=self._prefix)]
+
+    def _gather(self, layers: list[tuple[torch.Tensor, torch.Tensor]], batch: range) -> torch.Tensor:
+        """Adjacent blocks, shape [blocks, layers, 2, kv_heads, tokens, head_dim], gathered where the cache lives."""
         g = self.geometry
         span = slice(batch.start * self.block_tokens, batch.stop * self.block_tokens)
         shape = (len(batch), g.layers, 2, g.kv_heads, self.block_tokens, g.head_dim)
@@ -327,7 +364,7 @@ class PrefixCache:
             for which, tensor in enumerate(pair):
                 cut = tensor[0, :, span].unflatten(1, (len(batch), self.block_tokens))
                 staging[:, index, which].copy_(cut.transpose(0, 1))
-        return staging.cpu().view(torch.uint8).numpy().reshape(len(batch), self.block_bytes)
+        return staging
 
     def _report(
         self, ids: list[BlockId], missing: list[int], outcome: Counter[str], failed: set[int], seconds: float
