@@ -18,9 +18,7 @@ import cascade_kv as ck
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ck.Store]:
     where = Path("/dev/shm") / f"cascade-test-{os.getpid()}-device"
-    with ck.Store(
-        shm_path=str(where), shm_capacity="64MiB", gpu_capacity="8MiB", gpu_devices="simulated"
-    ) as opened:
+    with ck.Store(shm_path=str(where), shm_capacity="64MiB", gpu_capacity="8MiB", gpu_devices="simulated") as opened:
         yield opened
         opened.clear()
     for file in where.iterdir():

@@ -195,6 +195,7 @@ class Fill:
         """Copies one part of every row into its block."""
     def seal(self) -> list[_PutResult]:
         """Makes the blocks visible, once: a result for each."""
+
 class Ticket:
     """A batch under way. One that is dropped changes nothing for its blocks."""
 

@@ -110,16 +110,19 @@ def attention(store: ck.Store) -> dict[str, Any]:
     query = torch.randn(1, heads, 64, dim, device="cuda", dtype=torch.bfloat16)
     id_ = ck.BlockId.content(b"keys and values")
     store.put(id_, keys_values)
-    with store.get_gpu_ptr(id_) as lease:
-        leased = lease.torch(torch.bfloat16, keys_values.shape)
-        sdpa = torch.nn.functional.scaled_dot_product_attention
-        ratios, equal = [], True
-        for _ in range(9):
-            own = _timed(lambda: [sdpa(query, keys_values[0], keys_values[1]) for _ in range(20)], 3)
-            ours = _timed(lambda: [sdpa(query, leased[0], leased[1]) for _ in range(20)], 3)
-            ratios.append(own / ours)
-            equal &= torch.equal(sdpa(query, keys_values[0], keys_values[1]), sdpa(query, leased[0], leased[1]))
-        del leased
+    lease = store.get_gpu_ptr(id_)
+    return _beside(query, keys_values, lease.torch(torch.bfloat16, keys_values.shape))
+
+
+def _beside(query: torch.Tensor, own: torch.Tensor, leased: torch.Tensor) -> dict[str, Any]:
+    def attend(memory: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(query, memory[0], memory[1])
+
+    def twenty(memory: torch.Tensor) -> float:
+        return _timed(lambda: [attend(memory) for _ in range(20)], 3)
+
+    ratios = [twenty(own) / twenty(leased) for _ in range(9)]
+    equal = torch.equal(attend(own), attend(leased))
     return {"speed_against_torch": statistics.median(ratios), "least": min(ratios), "equal": equal}
 
 
@@ -220,8 +223,8 @@ def main() -> int:
     """Runs everything."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shm-path", default="/dev/shm/cascade-gpu-check")
-    parser.add_argument("--shm-capacity", default="24GiB")
-    parser.add_argument("--gpu-capacity", default="16GiB")
+    parser.add_argument("--shm-capacity", default="12GiB")
+    parser.add_argument("--gpu-capacity", default="8GiB")
     parser.add_argument("--tokens", default="8192,16384,32768")
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--block-tokens", type=int, default=256)
@@ -235,7 +238,7 @@ def main() -> int:
             shm_capacity=options.shm_capacity,
             gpu_capacity=options.gpu_capacity,
             pfs_path=f"{files}/segments",
-            pfs_capacity="48GiB",
+            pfs_capacity="24GiB",
         ) as store,
     ):
         store.wait_ready(120)

@@ -350,7 +350,9 @@ class PrefixCache:
     def _put(self, ids: list[BlockId], blocks: torch.Tensor) -> list[str]:
         """Store adjacent blocks, shape [blocks, ...]; a result for each."""
         if self._on_device:
-            return [str(self._store.put(id_, block, prefix=self._prefix)) for id_, block in zip(ids, blocks, strict=True)]
+            return [
+                str(self._store.put(id_, block, prefix=self._prefix)) for id_, block in zip(ids, blocks, strict=True)
+            ]
         payload = blocks.cpu().view(torch.uint8).numpy().reshape(len(ids), self.block_bytes)
         return [str(result) for result in self._store.put_batch(ids, list(payload), prefix=self._prefix)]
 
