@@ -196,6 +196,7 @@ class Fill:
     def seal(self) -> list[_PutResult]:
         """Makes the blocks visible, once: a result for each."""
 
+@final
 class Ticket:
     """A batch under way. One that is dropped changes nothing for its blocks."""
 
