@@ -211,7 +211,7 @@ impl Tiers {
         if ids.peek().is_none() {
             return;
         }
-        let refused = files.sink.push(ids.into_iter().map(Request::Put)).len();
+        let refused = files.sink.push(ids.map(Request::Put)).len();
         add(&self.count.demote_deferred, refused as u64);
     }
 

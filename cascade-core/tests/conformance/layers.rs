@@ -80,7 +80,7 @@ fn get(tier: &dyn Tier, number: u8, len: usize) -> (Outcome, Vec<u8>) {
 
 fn one(tier: &dyn Tier, op: Op) -> Outcome {
     let outcomes = tier.submit(Batch::new(vec![op])).wait(Instant::now() + Duration::from_secs(60));
-    outcomes.expect("a tier of memory answers")[0]
+    outcomes.and_then(|outcomes| outcomes.first().copied()).unwrap_or(Outcome::Cancelled)
 }
 
 #[test]
