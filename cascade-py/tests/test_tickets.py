@@ -22,7 +22,9 @@ def blocks(count):
 @pytest.fixture
 def both(place, tmp_path):
     """A store over arena and files."""
-    with ck.Store(shm_path=place / "arena", shm_capacity="64MiB", pfs_path=tmp_path / "files", pfs_capacity="256MiB") as s:
+    with ck.Store(
+        shm_path=place / "arena", shm_capacity="64MiB", pfs_path=tmp_path / "files", pfs_capacity="256MiB"
+    ) as s:
         yield s
 
 
