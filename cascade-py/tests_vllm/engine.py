@@ -3,7 +3,7 @@ list of results to its second after each.
 
 A job is an engine: `model`, `passes` (lists of prompts, each a list of token ids; between passes vLLM's own prefix cache is forgotten, unless
 `keep`), and optionally `remove` (a folder that is gone before the engine starts), `meet` (`folder`, `me`, `other`: after each pass it
-waits for the other process to have come as far), `refused` (the engine is not to start: the result has the reason), `connector` (what `kv_transfer_config` takes), `transfer` (all of it instead), `options` of the engine, `batch`
+waits for the other process to have come as far), `connector` (what `kv_transfer_config` takes), `transfer` (all of it instead), `options` of the engine, `batch`
 (prompts of a pass at once), `fault` (a name of `faults.py`), `faulty_passes`, `new_tokens`, `separate` (the engine in processes
 of its own, as `vllm serve` has it), `die` (SIGKILL of this process after the last pass).
 """
@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -149,8 +150,8 @@ def main(jobs: list[dict], result_path: str) -> None:
         try:
             results.append(run(job))
         except Exception as error:
-            if not job.get("refused"):
-                raise
+            # The other engines run all the same; the tests of this one fail.
+            traceback.print_exc()
             results.append({"refused": str(error)})
         with open(result_path, "w") as file:
             json.dump(results, file)

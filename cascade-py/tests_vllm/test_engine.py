@@ -94,13 +94,14 @@ def runs(models, place, disk, asked):
         ("refused window", "window", {}),
     ):
         transfer = kv_transfer_settings(**small) | change
-        jobs[name] = {"model": models[model], "passes": [], "transfer": transfer, "refused": True}
+        jobs[name] = {"model": models[model], "passes": [], "transfer": transfer}
     wanted = os.environ.get("CASCADE_VLLM_RUNS")
     names = [name for name in jobs if not wanted or name in wanted.split(",")]
     process, result = start([jobs[name] for name in names], disk, "runs")
     found = dict(zip(names, finish(process, result), strict=True))
     for name, run in found.items():
         if "refused" in run:
+            print(f"\n{name}: did not run: {run['refused'][:300]}", end="")
             continue
         moved = {key[13:]: count for key, count in run["metrics"].items() if "cascade_" in key and count}
         print(f"\n{name}: started in {run['start_seconds']:.1f} s; {moved}", end="")
