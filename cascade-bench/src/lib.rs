@@ -8,6 +8,7 @@
 //! * [`mod@files`]: the tier of files, beside fio and others;
 //! * [`mod@gpu`]: the memory of GPUs, with rows of its own;
 //! * [`mod@shm`]: the arena as that tier; [`cli`]: the command line;
+//! * [`mod@oversubscription`]: more blocks than the arena holds, and what stays of prefix blocks;
 //! * [`trace`]: requests replayed against policies of eviction;
 //! * [`report`]: the JSON document, the table, the comparison with an older run;
 //! * [`mod@plot`]: SVG; [`units`], [`stats`]: sizes, rates, medians and percentiles.
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod contention;
 pub mod files;
 pub mod gpu;
+pub mod oversubscription;
 pub mod plot;
 pub mod report;
 pub mod run;

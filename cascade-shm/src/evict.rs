@@ -2,6 +2,7 @@
 //! by side, so what is freed is in one piece.
 
 mod score;
+pub mod shared;
 mod window;
 
 use std::time::Duration;
@@ -16,13 +17,20 @@ use crate::region::Claim;
 use crate::session::{Cell, Core, Event, Stripe};
 use crate::slot::{Slot, State, Word};
 
-pub use score::worth;
-pub use window::Window;
+pub use score::Judge;
+pub use window::{Pick, Window};
 
 /// Blocks evicted under one scan of the ledgers.
 const BATCH: usize = 16;
-/// Windows looked at for each one that is emptied.
-const SAMPLES: usize = 16;
+/// Random windows looked at together: few enough that a put does not feel it, and enough to find some that are worth little. A model
+/// makes do with fewer, since it follows every load.
+const SAMPLES: usize = if cfg!(any(loom, shuttle)) { 16 } else { 64 };
+/// Windows emptied at one look.
+const EMPTIED: usize = 2;
+/// Windows that are left for the next look, the cheapest of those seen.
+const POOL: usize = 64;
+/// Of those, looked at again next time.
+const AGAIN: usize = 8;
 /// What one look frees beyond the block that asked for room, at most.
 const AHEAD_BYTES: u64 = 4 << 20;
 /// How long to wait for another's claim before going on without one.
@@ -52,31 +60,18 @@ pub fn make_room(stripe: &Stripe, len: u64, slot: u32) -> Option<Room<'_>> {
     // One patience for all windows: what is being filled may be the caller's own, and is not done while it waits here.
     let mut patience = Wait::new(FILL_PATIENCE);
     for attempt in 0..ATTEMPTS {
-        let mut windows = window::sample(stripe, len, slot, SAMPLES << (attempt / 4));
-        windows.sort_by(|a, b| a.cost.total_cmp(&b.cost));
-        // For small blocks one look pays for several: the put that follows finds room at once.
+        let mut pool = std::mem::take(&mut *stripe.pool.lock());
+        let again: Vec<Pick> = pool.drain(..pool.len().min(AGAIN)).collect();
+        let mut windows = window::sample(stripe, len, slot, &again, SAMPLES << (attempt / 4));
+        windows.sort_by(|a, b| a.cost.total_cmp(&b.cost).then(a.pick.cmp_place(&b.pick)));
+        windows.dedup_by(|a, b| a.pick.is_at(&b.pick));
+        // For small blocks one look pays for two: the put that follows finds room at once.
         let enough = len + AHEAD_BYTES.min(core.map().geometry().data_bytes / 256);
-        let (mut first, mut freed, mut emptied) = (None, 0, 0);
-        // What is pinned looks cheap again and again: go on to the next window rather than give up.
-        for window in &windows {
-            if window.is_wide {
-                if first.is_some() {
-                    continue;
-                }
-                let patience = (attempt >= UNWAITED).then_some(&mut patience);
-                if let Some(room) = empty_wide(stripe, window, slot, patience) {
-                    return Some(room);
-                }
-            } else if empty(stripe, window) {
-                first.get_or_insert(window.regions.start);
-                (freed, emptied) = (freed + window.bytes, emptied + 1);
-                if freed >= enough || emptied >= SAMPLES / 4 {
-                    break;
-                }
-            }
-        }
-        if let Some(region) = first {
-            return Some(Room { region, _claim: None });
+        let made =
+            empty_cheapest(stripe, &windows, enough, slot, (attempt >= UNWAITED).then_some(&mut patience));
+        keep_rest(stripe, pool, &windows[made.tried..]);
+        if let Some(room) = made.room {
+            return Some(room);
         }
         let is_barred = core.with_regions(|regions| {
             regions.end_dead_claim();
@@ -91,6 +86,51 @@ pub fn make_room(stripe: &Stripe, len: u64, slot: u32) -> Option<Room<'_>> {
         crate::recover::dead_owners(core);
     }
     None
+}
+
+/// What came of emptying windows.
+struct Made<'a> {
+    room: Option<Room<'a>>,
+    /// Windows that were tried: the first so many.
+    tried: usize,
+}
+
+/// Empties the first of `windows`, until `enough` bytes are free or as many windows as may be at one look.
+fn empty_cheapest<'a>(
+    stripe: &'a Stripe,
+    windows: &[Window],
+    enough: u64,
+    slot: u32,
+    mut patience: Option<&mut Wait>,
+) -> Made<'a> {
+    let (mut first, mut freed, mut emptied) = (None, 0, 0);
+    // What is pinned looks cheap again and again: go on to the next window rather than give up.
+    for (at, window) in windows.iter().enumerate() {
+        if window.is_wide {
+            if first.is_some() {
+                continue;
+            }
+            if let Some(room) = empty_wide(stripe, window, slot, patience.as_deref_mut()) {
+                return Made { room: Some(room), tried: at + 1 };
+            }
+        } else if empty(stripe, window) {
+            first.get_or_insert(window.regions.start);
+            (freed, emptied) = (freed + window.bytes, emptied + 1);
+            if freed >= enough || emptied >= EMPTIED {
+                let room = first.map(|region| Room { region, _claim: None });
+                return Made { room, tried: at + 1 };
+            }
+        }
+    }
+    Made { room: first.map(|region| Room { region, _claim: None }), tried: windows.len() }
+}
+
+/// Leaves the cheapest of what was seen to the next look of this stripe.
+fn keep_rest(stripe: &Stripe, mut pool: Vec<Pick>, rest: &[Window]) {
+    pool.extend(rest.iter().filter(|window| !window.is_wide).map(|window| window.pick));
+    pool.sort_by(Pick::cmp_cost);
+    pool.truncate(POOL);
+    *stripe.pool.lock() = pool;
 }
 
 /// Empties a window of whole regions under a claim, so that others do not take what is freed of it before all is.
@@ -235,13 +275,13 @@ pub fn reclaim_retired(stripe: &Stripe, slot: u32, retired: Word, cell: Cell<'_>
 pub fn relieve_buckets(stripe: &Stripe, key: &Key) -> bool {
     let core = stripe.core();
     let index = core.index();
-    let now = core.now();
+    let judge = Judge::new(core, true);
     let mut victims: Vec<(f64, (u32, Word))> = index
         .neighbours(key)
         .filter_map(|number| {
             let slot = index.slot(number)?;
             let word = slot.word();
-            (word.state() == State::Sealed).then(|| (score::worth(slot, word, now), (number, word)))
+            (word.state() == State::Sealed).then(|| (judge.worth(slot, word), (number, word)))
         })
         .collect();
     victims.sort_by(|a, b| a.0.total_cmp(&b.0));

@@ -7,7 +7,7 @@ use cascade_core::{Error, ErrorKind, Result};
 use crate::index::BUCKET_SLOTS;
 use crate::slot::Slot;
 
-pub use superblock::{KNOWN_FEATURES, MAGIC, MIN_READER, NOTE, OLDEST_READABLE, Superblock, VERSION};
+pub use superblock::{HEAT, KNOWN_FEATURES, MAGIC, MIN_READER, NOTE, OLDEST_READABLE, Superblock, VERSION};
 
 /// Unit of the data area that a digest, and a large block, are aligned to.
 pub const CHUNK_BYTES: u64 = 64 * 1024;

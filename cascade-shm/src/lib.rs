@@ -46,7 +46,7 @@ mod session;
 pub use arena::note::NOTE_MOST;
 pub use arena::{Arena, Audit, BelowStats, Cold, Fill, Growth, Noted, Scrub, Scrubbed, Survey};
 pub use collapse::HugePages;
-pub use config::ArenaConfig;
+pub use config::{ArenaConfig, Eviction};
 pub use hugepage::Huge;
 pub use slot::Below;
 
@@ -56,5 +56,5 @@ pub mod model {
     pub use crate::raw::Map;
     pub use crate::recover::dead_owners;
     pub use crate::region::{Kind, Regions, Tenancy};
-    pub use crate::session::{Core, Session, Stripe};
+    pub use crate::session::{Core, Rule, Session, Stripe};
 }

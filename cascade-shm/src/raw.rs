@@ -46,6 +46,7 @@ mod mapped {
 
     use cascade_core::block::BlockMemory;
     use cascade_core::planted::{self, Bug};
+    use cascade_core::policy::WorthTable;
     use cascade_core::sync::{AtomicU32, AtomicU64};
     use cascade_core::{Error, ErrorKind, Result};
 
@@ -204,6 +205,20 @@ mod mapped {
         /// The words of the note at the end of the control page.
         pub fn note(&self) -> &[AtomicU64] {
             self.view(self.offsets.control + NOTE_AT, NOTE_WORDS)
+        }
+
+        /// The table of worth: a header and `WorthTable::WORDS` words, in the page before the data area where no other area reaches
+        /// there; else, and in a model, there is none.
+        pub fn worth_words(&self) -> &[AtomicU64] {
+            const { assert!((1 + WorthTable::WORDS) * 8 <= 4096) };
+            #[cfg(any(loom, shuttle))]
+            return &[];
+            #[cfg(not(any(loom, shuttle)))]
+            {
+                let end = self.offsets.digests + self.geometry.data_bytes / crate::layout::CHUNK_BYTES * 8;
+                let at = self.offsets.data - 4096;
+                if at < end { &[] } else { self.view(at, 1 + WorthTable::WORDS) }
+            }
         }
 
         /// Owner rows.

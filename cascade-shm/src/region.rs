@@ -92,8 +92,8 @@ pub struct Tenancy {
     pub slot: u32,
     /// Index of the tenant.
     pub tenant: u16,
-    /// The eviction clock's time.
-    pub now: u64,
+    /// The past that its slot gets.
+    pub past: u32,
 }
 
 impl<'a> Regions<'a> {
@@ -194,7 +194,7 @@ impl<'a> Regions<'a> {
 
     fn give(&self, extent: Extent, whose: Tenancy) {
         if let Some(slot) = self.map.slots().get(whose.slot as usize) {
-            slot.set_extent(extent, whose.tenant, whose.now);
+            slot.set_extent(extent, whose.tenant, whose.past);
         }
     }
 

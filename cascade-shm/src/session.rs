@@ -12,6 +12,8 @@ use cascade_core::sync::{AtomicU64, Ordering};
 use cascade_core::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
 
+use crate::config::Eviction;
+use crate::evict::shared;
 use crate::index::Index;
 use crate::layout::STRIPE_ENTRIES;
 use crate::ledger::Entry;
@@ -21,10 +23,20 @@ use crate::process::{self, ForkGuard};
 use crate::raw::Map;
 use crate::recover;
 use crate::region::{Regions, Vetted};
+use crate::slot::{Meaning, Now};
 
 pub use counters::{Counters, Event};
 pub use stripe::{Cell, Held, Stripe};
 pub use waiting::Waiting;
+
+/// What eviction goes by: what the arena says of its blocks, and what this process makes of that.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rule {
+    /// What slots mean.
+    pub meaning: Meaning,
+    /// What goes first.
+    pub eviction: Eviction,
+}
 
 /// What a session's stripes share.
 #[derive(Debug)]
@@ -38,6 +50,9 @@ pub struct Core {
     pub(crate) quarantine: Mutex<cascade_core::quarantine::Quarantine<(usize, u32)>>,
     pub(crate) clock: cascade_core::clock::SystemClock,
     vetted: Vetted,
+    rule: Rule,
+    /// Bytes put for each tick of the eviction clock.
+    tick_bytes: u64,
 }
 
 /// An owner row in use by this process.
@@ -52,7 +67,7 @@ impl Session {
     ///
     /// # Errors
     /// `NoSpace` when every row has a living owner.
-    pub fn join(map: &Arc<Map>, open: &dyn Fn() -> Result<File>) -> Result<Self> {
+    pub fn join(map: &Arc<Map>, rule: Rule, open: &dyn Fn() -> Result<File>) -> Result<Self> {
         crate::kill::point("attach.before_row");
         let lock = ForkGuard::new(open()?);
         let last = (map.geometry().owners - 1) as u16;
@@ -69,7 +84,7 @@ impl Session {
                 take_row(map, &lock, 0..last).ok_or_else(|| full(last))?
             }
         };
-        let session = Self::new(Arc::clone(map), lock, row);
+        let session = Self::new(Arc::clone(map), lock, row, rule);
         crate::kill::point("attach.joined");
         session.recover();
         if !cfg!(any(loom, shuttle)) {
@@ -78,7 +93,7 @@ impl Session {
         Ok(session)
     }
 
-    fn new(map: Arc<Map>, lock: ForkGuard, row: u16) -> Self {
+    fn new(map: Arc<Map>, lock: ForkGuard, row: u16, rule: Rule) -> Self {
         // A free row's ledger is empty, unless it was damaged: pins that nobody holds would keep blocks for ever.
         for cell in map.ledger(row).iter().filter(|cell| Entry::load(cell) != Entry::EMPTY) {
             Entry::EMPTY.store(cell);
@@ -88,6 +103,7 @@ impl Session {
         let stripes = map.geometry().ledger_entries as usize / STRIPE_ENTRIES;
         let limit_bytes = map.geometry().data_bytes / 4;
         let grace = crate::kill::QUARANTINE;
+        let tick_bytes = (map.geometry().data_bytes / rule.meaning.ticks()).max(1);
         let core = Arc::new(Core {
             waiting: Waiting::new(map.geometry().regions()),
             map,
@@ -96,6 +112,8 @@ impl Session {
             quarantine: Mutex::new(cascade_core::quarantine::Quarantine::new(grace, limit_bytes)),
             clock: cascade_core::clock::SystemClock::default(),
             vetted,
+            rule,
+            tick_bytes,
         });
         let stripes = (0..stripes).map(|number| Arc::new(Stripe::new(Arc::clone(&core), number))).collect();
         Self { core, stripes }
@@ -151,7 +169,7 @@ fn recover_with_last_row(map: &Arc<Map>, open: &dyn Fn() -> Result<File>, last: 
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     crate::kill::point("attach.last_row");
-    Session::new(Arc::clone(map), lock, last).recover();
+    Session::new(Arc::clone(map), lock, last, Rule::default()).recover();
     Ok(())
 }
 
@@ -215,10 +233,17 @@ impl Core {
         })
     }
 
-    /// The time of the eviction clock: a 64th of the arena's size in bytes put is one tick.
-    pub fn now(&self) -> u64 {
+    /// The time of the eviction clock.
+    #[inline]
+    pub fn now(&self) -> Now {
         let put = self.map.control().put_bytes.load(Ordering::Relaxed);
-        put / (self.map.geometry().data_bytes / 64).max(1) % crate::slot::TOUCH_MODULUS
+        let now = Now::at((put / self.tick_bytes) as u32, self.rule.meaning);
+        if shared::is_there(&self.map) { now } else { now.counting() }
+    }
+
+    /// What eviction goes by.
+    pub fn rule(&self) -> Rule {
+        self.rule
     }
 
     /// The epoch of verification, 1..=63.

@@ -1,6 +1,7 @@
 //! The slot: one cache line that says all of a block. Byte table in docs/format.md.
 
 mod below;
+mod past;
 
 use cascade_core::id::BlockId;
 use cascade_core::planted::{self, Bug};
@@ -8,6 +9,7 @@ use cascade_core::sync::{AtomicU64, Ordering, fence};
 use cascade_core::tier::Class;
 
 pub use below::Below;
+pub use past::{Meaning, Now};
 
 /// Offsets are stored in units of this many bytes.
 pub const OFFSET_UNIT: u64 = 4096;
@@ -15,9 +17,8 @@ pub const OFFSET_UNIT: u64 = 4096;
 const NO_OFFSET: u64 = (1 << 40) - 1;
 const GENERATION_MASK: u64 = (1 << 40) - 1;
 const LEN_MASK: u64 = (1 << 36) - 1;
-const TOUCH_MASK: u64 = (1 << 20) - 1;
-/// Highest value of the touch clock, which wraps.
-pub const TOUCH_MODULUS: u64 = 1 << 20;
+/// Where the bits begin that say of a block's past what eviction asks.
+const PAST_SHIFT: u32 = 36;
 
 /// What a slot is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,11 +218,11 @@ impl Slot {
         (self.place.load(Ordering::Relaxed) >> 40 & 0xffff) as u16
     }
 
-    /// Gives the slot its extent. Only by the owner, under the region's lock: the length first, so that a rebuild which
-    /// sees the offset sees the length.
-    pub fn set_extent(&self, extent: Extent, tenant: u16, touch: u64) {
+    /// Gives the slot its extent, and the block its past ([`Now::fresh`]). Only by the owner, under the region's lock: the length
+    /// first, so that a rebuild which sees the offset sees the length.
+    pub fn set_extent(&self, extent: Extent, tenant: u16, past: u32) {
         // Released for `steady_extent`: who sees this length sees that the extent before it is gone.
-        self.size.store(extent.len & LEN_MASK | (touch & TOUCH_MASK) << 36, Ordering::Release);
+        self.size.store(extent.len & LEN_MASK | u64::from(past) << PAST_SHIFT, Ordering::Release);
         let units = extent.offset / OFFSET_UNIT;
         self.place.store(units & NO_OFFSET | u64::from(tenant) << 40, Ordering::Release);
     }
@@ -243,28 +244,6 @@ impl Slot {
         let new = old & !(0x3f << 56) | u64::from(epoch & 0x3f) << 56;
         // A failed exchange means that another reader verified it, or that the block is gone: nothing to do in either case.
         let _ = self.place.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    /// Frequency (0..=255) and time of the last touch.
-    #[inline]
-    pub fn heat(&self) -> (u64, u64) {
-        let size = self.size.load(Ordering::Relaxed);
-        (size >> 56, size >> 36 & TOUCH_MASK)
-    }
-
-    /// Counts a use at time `now`: written at most once in each tick, so a hot block costs no shared cache line.
-    #[inline]
-    pub fn touch(&self, now: u64) {
-        let old = self.size.load(Ordering::Relaxed);
-        let (frequency, touched) = (old >> 56, old >> 36 & TOUCH_MASK);
-        if touched == now & TOUCH_MASK && frequency > 0 {
-            return;
-        }
-        let age = now.wrapping_sub(touched) & TOUCH_MASK;
-        let aged = frequency.checked_shr((age / 64).min(63) as u32).unwrap_or(0);
-        let new = old & LEN_MASK | (now & TOUCH_MASK) << 36 | (aged + 1).min(255) << 56;
-        // Losing the race to another toucher loses one count, which changes nothing that matters.
-        let _ = self.size.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
@@ -288,20 +267,16 @@ mod tests {
     }
 
     #[test]
-    fn extent_heat_and_verification_share_words_without_touching_each_other() {
+    fn extent_past_and_verification_share_words_without_touching_each_other() {
         let slot = Slot::default();
         slot.clear_extent();
         assert_eq!(slot.extent(), None);
         let extent = Extent { offset: 4096 * ((1 << 40) - 2), len: (1 << 36) - 1 };
-        slot.set_extent(extent, 0xffff, 7);
+        slot.set_extent(extent, 0xffff, (1 << 28) - 1);
         slot.set_verified(63);
-        slot.touch(9);
-        slot.touch(9);
+        assert_eq!((slot.extent(), slot.tenant(), slot.past()), (Some(extent), 0xffff, (1 << 28) - 1));
+        slot.touch(Now::at(9, Meaning::Heat));
+        assert_eq!((slot.verified_epoch(), slot.past()), (63, (1 << 28) - 1 & !0xffff | 9));
         assert_eq!((slot.extent(), slot.tenant()), (Some(extent), 0xffff));
-        assert_eq!((slot.verified_epoch(), slot.heat()), (63, (1, 9)));
-        slot.touch(10);
-        assert_eq!(slot.heat(), (2, 10));
-        slot.touch(10 + 64);
-        assert_eq!(slot.heat(), (2, 74), "half of the count is forgotten in 64 ticks");
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use cascade_core::units::{exact_size, parse_size};
 use cascade_core::{Error, ErrorKind, Result};
 use cascade_pfs::PfsConfig;
-use cascade_shm::{Arena, ArenaConfig};
+use cascade_shm::{Arena, ArenaConfig, Eviction};
 use serde::Deserialize;
 
 use values::Values;
@@ -26,6 +26,9 @@ const DEFAULT_SHM_PATH: &str = "/dev/shm/cascade";
 const DEFAULT_IN_FLIGHT: u64 = 1 << 30;
 /// The environment variable that names a configuration file.
 const FILE_VARIABLE: &str = "CASCADE_CONFIG";
+
+/// What goes first when the arena is full.
+const EVICTIONS: [(&str, Eviction); 2] = [("learned", Eviction::Learned), ("lru", Eviction::Lru)];
 
 /// Where a setting came from; a later one in this list wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +55,7 @@ impl Origin {
 }
 
 /// Every setting: its name in files and code, and its environment variable.
-const SETTINGS: [(&str, &str); 21] = [
+const SETTINGS: [(&str, &str); 22] = [
     ("shm_path", "CASCADE_SHM_PATH"),
     ("shm_capacity", "CASCADE_SHM_CAPACITY"),
     ("shm_slots", "CASCADE_SHM_SLOTS"),
@@ -61,6 +64,7 @@ const SETTINGS: [(&str, &str); 21] = [
     ("shm_leases", "CASCADE_SHM_LEASES"),
     ("node", "CASCADE_NODE"),
     ("janitor", "CASCADE_JANITOR"),
+    ("eviction", "CASCADE_EVICTION"),
     ("pfs_path", "CASCADE_PFS_PATH"),
     ("pfs_capacity", "CASCADE_PFS_CAPACITY"),
     ("pfs_segment", "CASCADE_PFS_SEGMENT"),
@@ -147,6 +151,7 @@ impl StoreConfig {
             ("shm_owners", (geometry.owners - 1).to_string()),
             ("shm_leases", geometry.leases().to_string()),
             ("node", quoted(self.arena.node_name())),
+            ("eviction", quoted(values::word(&EVICTIONS, &self.arena.eviction).to_owned())),
             ("janitor", quoted(if self.arena.janitor { "on" } else { "off" }.to_owned())),
         ];
         match (&self.files, files) {
@@ -290,6 +295,7 @@ fn check(values: &BTreeMap<&'static str, (String, Origin)>) -> Result<StoreConfi
         leases: values.number("shm_leases", 1, 1 << 20)?.and_then(|leases| u32::try_from(leases).ok()),
         node: values.text("node").map(str::to_owned),
         janitor: values.switch("janitor", true)?,
+        eviction: values.one_of("eviction", &EVICTIONS, "learned")?,
         ..ArenaConfig::new(values.path("shm_path", DEFAULT_SHM_PATH)?)
     };
     let in_flight_bytes = values.size("in_flight")?.unwrap_or(DEFAULT_IN_FLIGHT);

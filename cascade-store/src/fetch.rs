@@ -83,6 +83,7 @@ impl Tiers {
         let mut answers: Vec<_> = fetch.answers.iter().map(Cell::get).collect();
         self.fetch_from_devices(wanted, &mut answers);
         answers.iter().filter_map(|answer| answer.err()).for_each(|why| self.count.missed(why));
+        self.learner.fetch(wanted.iter().map(|(id, _)| id));
         answers
     }
 

@@ -27,6 +27,7 @@ mod config;
 mod fetch;
 mod files;
 mod gpu;
+mod learn;
 mod moves;
 mod prefix;
 mod put;

@@ -65,7 +65,7 @@ impl Put {
     #[must_use]
     pub fn meta(self, id: &BlockId) -> PutMeta {
         let on_existing = if id.kind().replaceable() { OnExisting::Replace } else { OnExisting::Keep };
-        PutMeta { class: self.class, on_existing, tenant: self.tenant }
+        PutMeta { class: self.class, on_existing, tenant: self.tenant, heat: None }
     }
 }
 
@@ -80,6 +80,11 @@ impl Tiers {
     /// Stores blocks; an outcome for each.
     pub(crate) fn put(&self, blocks: Vec<Block>, reach: Reach) -> Vec<Outcome> {
         let reach = self.files().map_or(reach, |files| reach.max(files.least));
+        let mut blocks = blocks;
+        let bytes = blocks.iter().map(|(_, from, _)| from.len()).sum();
+        let ids: Vec<BlockId> = blocks.iter().map(|(id, ..)| *id).collect();
+        let heats = self.learner.put(&ids, bytes);
+        blocks.iter_mut().zip(heats).for_each(|((.., meta), heat)| meta.heat = Some(heat));
         let outcomes = self.put_uncounted(blocks, reach);
         let there = outcomes.iter().filter(|outcome| **outcome == Outcome::Exists).count();
         add(&self.count.exists, there as u64);

@@ -80,7 +80,8 @@ impl ReservationHome for Home {
 impl Tiers {
     /// Final memory for a block. With `Keep` it is the arena's own reservation, and the next sweep copies the block down.
     pub(crate) fn reserve(self: &Arc<Self>, id: &BlockId, len: u64, meta: PutMeta) -> Reserve {
-        let reserve = self.reserve_uncounted(id, len, meta);
+        let heat = self.learner.put(std::slice::from_ref(id), len as usize).pop();
+        let reserve = self.reserve_uncounted(id, len, PutMeta { heat, ..meta });
         add(&self.count.exists, u64::from(matches!(reserve, Reserve::Exists(_))));
         reserve
     }

@@ -21,6 +21,7 @@ use crate::chain::Located;
 use crate::config::{self, Demote, GpuConfig, StoreConfig};
 use crate::files::Files;
 use crate::gpu::{self, Gpu};
+use crate::learn::Learner;
 use crate::moves::demoter::{Demoter, Request};
 use crate::moves::node;
 use crate::moves::rise::Wanted;
@@ -170,7 +171,7 @@ impl Store {
         };
         let clock = Arc::new(SystemClock::default());
         let gpu = config.gpu().map(open_gpu).transpose()?.flatten();
-        let tiers = Arc::new(Tiers::new(top, files, clock).below(gpu));
+        let tiers = Arc::new(Tiers::new(top, files, clock).below(gpu).learning(Learner::new(&arena)));
         let background = Background::start(&tiers, &arena)?;
         let submits = Arc::new(Submits::new(Arc::clone(&tiers), config.in_flight_bytes()));
         Ok(Self { tiers, arena, pfs, config: config.clone(), submits, _background: Arc::new(background) })
@@ -269,6 +270,7 @@ impl Store {
     pub fn locate(&self, ids: &[BlockId]) -> Vec<Located> {
         let mut found = self.tiers.chain.locate(ids);
         self.tiers.raise_names(ids, &mut found);
+        self.tiers.learner.look_up(ids);
         found
     }
 

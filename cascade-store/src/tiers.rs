@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::chain::{Chain, Level, Rung};
 use crate::files::{Files, Shown};
 use crate::gpu::Gpu;
+use crate::learn::Learner;
 use crate::moves::count::{Count, add};
 use crate::moves::flights::Kind;
 use crate::moves::rise::How;
@@ -33,6 +34,8 @@ pub(crate) struct Tiers {
     pub(crate) chain: Chain,
     pub(crate) count: Count,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Hears of every request, for the arena's eviction.
+    pub(crate) learner: Learner,
     files: Option<Arc<Files>>,
     gpu: Option<Arc<Gpu>>,
     /// Whether there was room in the arena, and when that was asked.
@@ -49,7 +52,13 @@ impl Tiers {
             rungs.push(Rung { level: Level::Files, tier: Arc::new(Shown(Arc::clone(files))) });
         }
         let (chain, count) = (Chain::new(rungs), Count::default());
-        Self { arena, chain, count, clock, files, gpu: None, roomy: Mutex::new(None) }
+        let learner = Learner::default();
+        Self { arena, chain, count, clock, learner, files, gpu: None, roomy: Mutex::new(None) }
+    }
+
+    /// The same, with somebody who learns from requests.
+    pub(crate) fn learning(self, learner: Learner) -> Self {
+        Self { learner, ..self }
     }
 
     /// The same with devices above them.
@@ -117,6 +126,7 @@ impl Tiers {
             self.lease_below(files, ids, &mut leases);
         }
         leases.iter().filter_map(|lease| lease.as_ref().err()).for_each(|why| self.count.missed(*why));
+        self.learner.fetch(ids);
         leases
     }
 

@@ -89,6 +89,7 @@ fn wrong_settings_say_which_and_why() {
         ("shm_capacty = 1", "there is no setting \"shm_capacty\""),
         ("shm_capacity = \"many\"", "shm_capacity"),
         ("janitor = \"perhaps\"", "\"on\" or \"off\""),
+        ("eviction = \"fifo\"", "\"learned\" or \"lru\""),
         ("shm_owners = 0", "a whole number from 1"),
         ("shm_path = \"relative\"", "absolute"),
         ("shm_path = ", "not a valid configuration"),

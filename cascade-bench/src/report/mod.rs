@@ -108,6 +108,9 @@ pub struct Row {
     /// Bytes that the requests moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved: Option<crate::trace::Moved>,
+    /// What more blocks than the arena holds did to prefix blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pressure: Option<crate::oversubscription::Pressure>,
 }
 
 impl Row {
@@ -138,6 +141,7 @@ impl Row {
             opening: None,
             replay: None,
             moved: None,
+            pressure: None,
         }
     }
 

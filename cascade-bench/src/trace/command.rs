@@ -85,28 +85,37 @@ fn real_rows(arguments: &Arguments, workload: &Workload) -> Result<Vec<Row>> {
     let files = arguments.files.as_deref().map(Scratch::new).transpose()?;
     let block_bytes = usize::try_from(arguments.block).unwrap_or(usize::MAX);
     let mut rows = Vec::new();
-    for capacity in &arguments.capacity {
+    let done = |policy: &Policy| policy.setting().map(|eviction| (*policy, eviction));
+    let policies: Vec<(Policy, &str)> = arguments.policy.iter().filter_map(done).collect();
+    if policies.is_empty() {
+        let what = "--real runs what an arena can do: --policy default, lru";
+        return Err(Error::new(ErrorKind::InvalidArgument, what));
+    }
+    let runs =
+        arguments.capacity.iter().flat_map(|blocks| policies.iter().map(move |policy| (blocks, policy)));
+    for (capacity, (policy, eviction)) in runs {
         check_room(&arguments.dir, real::needed_bytes(*capacity, block_bytes), 1 << 30)?;
         let plan = Plan {
             memory: real::folder(scratch.path(), *capacity),
             files: files.as_ref().map(|files| real::folder(files.path(), *capacity)),
             block_bytes,
             blocks: *capacity,
+            eviction,
         };
         let bar = progress_bar(workload.requests.len() as u64);
-        bar.set_message(format!("{} through a store of {capacity} blocks", workload.name));
+        bar.set_message(format!("{} through a store of {capacity} blocks, {policy}", workload.name));
         let replayed = replay(workload, &plan, &mut |done| bar.set_position(done as u64))?;
         bar.finish_and_clear();
         for folder in [Some(&plan.memory), plan.files.as_ref()].into_iter().flatten() {
             // What stays here goes with the scratch folder.
             drop(std::fs::remove_dir_all(folder));
         }
-        rows.push(real_row(workload, &replayed, plan.files.is_some()));
+        rows.push(real_row(workload, &replayed, *policy, plan.files.is_some()));
     }
     Ok(rows)
 }
 
-fn real_row(workload: &Workload, replayed: &Replayed, has_files: bool) -> Row {
+fn real_row(workload: &Workload, replayed: &Replayed, policy: Policy, has_files: bool) -> Row {
     let Replayed { capacity, outcome, moved } = replayed;
     let at = |policy| simulated(workload, policy, *capacity, 1).hit_rate();
     let (rate, lru, best) = (outcome.hit_rate(), at(Policy::Lru), at(Policy::Belady));
@@ -115,7 +124,7 @@ fn real_row(workload: &Workload, replayed: &Replayed, has_files: bool) -> Row {
     row.verified = Some(moved.wrong == 0);
     row.replay = Some(Replay {
         workload: workload.name.clone(),
-        policy: if has_files { "store (arena, files)" } else { "store (arena)" }.to_owned(),
+        policy: format!("{policy}: store ({})", if has_files { "arena, files" } else { "arena" }),
         capacity_blocks: *capacity as u64,
         hit_rate: rate,
         hit_rates: Spread { min: rate, median: rate, max: rate },
@@ -131,10 +140,12 @@ fn real_row(workload: &Workload, replayed: &Replayed, has_files: bool) -> Row {
 
 /// Capacities are those that the arena has: whole regions.
 fn real_table(rows: &[Row]) -> String {
-    let mut text = "\nthrough a store, a request at a time (us: p50, p99 of a request)\n".to_owned();
-    let head =
-        "  blocks  hits %  gap %      look-up          get              put        GB out   GB in  refused";
-    let _ = writeln!(text, "{head}  from files");
+    let bytes = rows.iter().find_map(|row| Some(row.moved.as_ref()?.block_bytes)).unwrap_or(0);
+    let size = cascade_core::units::format_size(bytes);
+    let mut text =
+        format!("\nthrough a store, blocks of {size}, a request at a time (us: p50, p99 of a request)\n");
+    let head = "policy   blocks hits % gap %      look-up    get: arena     get: files          put";
+    let _ = writeln!(text, "{head}  GB out  GB in refused from files");
     for (replay, moved) in rows.iter().filter_map(|row| Some((row.replay.as_ref()?, row.moved.as_ref()?))) {
         let times = |of: &Option<Latency>| {
             of.map_or_else(|| "-".to_owned(), |of| format!("{:.0}, {:.0}", of.p50, of.p99))
@@ -142,11 +153,13 @@ fn real_table(rows: &[Row]) -> String {
         let gap = replay.gap_closed.map_or_else(|| "-".to_owned(), |gap| format!("{:.0}", gap * 100.0));
         let _ = writeln!(
             text,
-            "{:>8} {:>7.2} {gap:>6} {:>13} {:>16} {:>16} {:>8.2} {:>7.2} {:>8} {:>11}",
+            "{:<8} {:>6} {:>6.2} {gap:>5} {:>12} {:>13} {:>14} {:>12} {:>7.2} {:>6.2} {:>7} {:>10}",
+            replay.policy.split(':').next().unwrap_or_default(),
             replay.capacity_blocks,
             replay.hit_rate * 100.0,
             times(&moved.lookup_us),
             times(&moved.get_us),
+            times(&moved.get_files_us),
             times(&moved.put_us),
             moved.bytes_out as f64 / 1e9,
             moved.bytes_in as f64 / 1e9,

@@ -57,6 +57,18 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// What the setting `eviction` of a store is called that does this; `None` for what no arena can do.
+    #[must_use]
+    pub fn setting(self) -> Option<&'static str> {
+        match self {
+            Self::Default => Some("learned"),
+            Self::Lru => Some("lru"),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let value = self.to_possible_value();

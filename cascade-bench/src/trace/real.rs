@@ -24,6 +24,8 @@ pub struct Plan {
     pub block_bytes: usize,
     /// Blocks that the arena should hold; it has whole regions.
     pub blocks: usize,
+    /// The setting `eviction`.
+    pub eviction: &'static str,
 }
 
 /// What moved, and how long it took. Times are those of a whole request, in microseconds.
@@ -33,8 +35,11 @@ pub struct Moved {
     pub block_bytes: u64,
     /// Looking up the chain.
     pub lookup_us: Option<Latency>,
-    /// Fetching the prefix, where there was one.
+    /// Fetching the prefix, where there was one, and the arena had all of it.
     pub get_us: Option<Latency>,
+    /// Fetching the prefix where files had some or all of it.
+    #[serde(default)]
+    pub get_files_us: Option<Latency>,
     /// Putting the rest, where there was one.
     pub put_us: Option<Latency>,
     /// Bytes fetched.
@@ -88,7 +93,8 @@ fn open(plan: &Plan) -> Result<Store> {
         .without_environment()
         .shm_path(&plan.memory)
         .shm_capacity(&format!("{bytes}B"))?
-        .set("shm_slots", (plan.blocks as u64 * 2).max(4096).to_string())?;
+        .set("shm_slots", (plan.blocks as u64 * 2).max(4096).to_string())?
+        .set("eviction", plan.eviction)?;
     if let Some(files) = &plan.files {
         config = config.pfs_path(files);
     }
@@ -105,7 +111,7 @@ struct Run<'a> {
     block_bytes: usize,
     buffer: Vec<u8>,
     outcome: Outcome,
-    times_us: [Vec<f64>; 3],
+    times_us: [Vec<f64>; 4],
     from: [u64; 2],
     refused: u64,
     wrong: u64,
@@ -115,7 +121,7 @@ impl<'a> Run<'a> {
     fn new(store: &'a Store, block_bytes: usize, workload: &Workload) -> Self {
         let longest = workload.requests.iter().map(|request| request.blocks.len()).max().unwrap_or(0);
         let buffer = vec![0; longest * block_bytes];
-        let times_us = [Vec::new(), Vec::new(), Vec::new()];
+        let times_us = std::array::from_fn(|_| Vec::new());
         Self {
             store,
             block_bytes,
@@ -154,7 +160,8 @@ impl<'a> Run<'a> {
             ids.iter().copied().zip(buffer.chunks_exact_mut(self.block_bytes)).take(levels.len()).collect();
         let begun = Instant::now();
         let answers = self.store.get_batch(&mut wanted);
-        self.time(1, begun);
+        let is_above = levels.iter().all(|level| *level == Level::Arena);
+        self.time(if is_above { 1 } else { 3 }, begun);
         let came = answers.iter().take_while(|answer| answer.is_ok()).count();
         for (block, (_, bytes)) in blocks.iter().zip(&wanted).take(came) {
             self.wrong += u64::from(!is_of(bytes, *block));
@@ -191,11 +198,13 @@ impl<'a> Run<'a> {
 
     fn moved(&self, seconds: f64) -> Moved {
         let bytes = |blocks: u64| blocks * self.block_bytes as u64;
-        let [lookup_us, get_us, put_us] = [0, 1, 2].map(|what| Latency::of(&self.times_us[what]));
+        let [lookup_us, get_us, put_us, get_files_us] =
+            [0, 1, 2, 3].map(|what| Latency::of(&self.times_us[what]));
         Moved {
             block_bytes: self.block_bytes as u64,
             lookup_us,
             get_us,
+            get_files_us,
             put_us,
             bytes_out: bytes(self.outcome.hits),
             bytes_in: bytes(self.outcome.puts),

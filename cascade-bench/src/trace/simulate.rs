@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::format::Workload;
 
-/// Ticks of the policy's clock while a tier's worth of blocks goes by.
+/// Ticks of the policy's clock while a tier's worth of blocks is put, as in an arena.
 const TICKS: u64 = 256;
 const ABSENT: u32 = u32::MAX;
 
@@ -56,7 +56,7 @@ pub fn simulate(workload: &Workload, capacity: usize, policy: &mut dyn EvictionP
     let mut outcome = Outcome::default();
     let mut keys = Vec::new();
     for request in &workload.requests {
-        let now = (u128::from(outcome.references) * u128::from(TICKS) / capacity as u128) as Tick;
+        let now = (u128::from(outcome.puts) * u128::from(TICKS) / capacity as u128) as Tick;
         keys.clear();
         keys.extend(request.blocks.iter().map(|block| key(*block)));
         policy.request(&keys, now);

@@ -161,6 +161,7 @@ fn a_store_serves_the_same_requests_with_their_bytes() {
         files,
         block_bytes: 4096,
         blocks,
+        eviction: "learned",
     };
     let enough = replay(&workload, &plan("enough", 16_384, None), &mut |_| ()).unwrap();
     assert_eq!((enough.moved.wrong, enough.moved.refused, enough.outcome.evictions), (0, 0, 0));
@@ -168,4 +169,29 @@ fn a_store_serves_the_same_requests_with_their_bytes() {
     assert_eq!(enough.moved.from_arena, enough.outcome.hits);
     let parts = enough.outcome.hits + enough.outcome.puts + enough.outcome.orphans;
     assert_eq!(parts, workload.references());
+}
+
+#[test]
+fn an_arena_hits_like_the_simulation_and_by_the_policy_that_is_asked_for() {
+    let folder = tempfile::Builder::new().prefix("cascade-test-").tempdir_in("/dev/shm").unwrap();
+    let workload = Family::Loop.workload(2).minutes(0.0, 20.0);
+    let run = |policy: Policy| {
+        let eviction = policy.setting().unwrap();
+        let plan = Plan {
+            memory: folder.path().join(eviction),
+            files: None,
+            block_bytes: 4096,
+            blocks: 2048,
+            eviction,
+        };
+        let real = replay(&workload, &plan, &mut |_| ()).unwrap();
+        let mut simulated = policy.build(real.capacity, 1).unwrap();
+        let simulated = simulate(&workload, real.capacity, simulated.as_mut()).hit_rate();
+        println!("{policy}: {} real, {simulated} simulated", real.outcome.hit_rate());
+        assert!(real.moved.wrong == 0 && real.moved.refused == 0);
+        (real.outcome.hit_rate(), simulated)
+    };
+    let ((ours, simulated), (lru, _)) = (run(Policy::Default), run(Policy::Lru));
+    assert!(ours > simulated * 0.7, "{ours} of {simulated}");
+    assert!(ours > lru, "{ours} against {lru}");
 }

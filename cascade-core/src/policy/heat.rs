@@ -112,6 +112,25 @@ impl Heat {
         self.uses() == MOST_USES
     }
 
+    /// The same block, touched at `now` without being used.
+    #[must_use]
+    pub fn at(self, now: Tick) -> Self {
+        Self(self.0 & !0xffff | now & 0xffff)
+    }
+
+    /// After one more use by a request that says nothing of its chain: kind and depth stay.
+    #[must_use]
+    pub fn again(self, now: Tick) -> Self {
+        let more = u32::from(!self.is_common()) << 16;
+        Self(self.at(now).0 + more)
+    }
+
+    /// This state of a block of which somebody else saw `other`: the more uses count.
+    #[must_use]
+    pub fn beside(self, other: Self) -> Self {
+        Self(self.0 & !(MOST_USES << 16) | self.uses().max(other.uses()) << 16)
+    }
+
     /// After one more use.
     #[must_use]
     pub fn used(self, now: Tick, kind: Kind, depth: usize) -> Self {

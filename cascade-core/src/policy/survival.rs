@@ -118,13 +118,24 @@ impl Default for Survival {
 impl Survival {
     /// A block in state `heat` was used again `age` ticks after its last touch (`is_use`), or went out of sight then.
     pub fn end(&mut self, heat: Heat, age: u32, is_use: bool) {
-        let (counts, bucket) = (&mut self.classes[class(heat)], bucket(age));
-        counts.ends[bucket] += 1.0;
-        // The moment lies somewhere within its tick.
-        counts.rests[bucket] += (f64::from(age) - edge(bucket)).max(0.5);
+        self.wait(heat, age, 1.0);
         if is_use {
-            counts.uses[bucket] += 1.0;
+            self.classes[class(heat)].uses[bucket(age)] += 1.0;
         }
+    }
+
+    /// `blocks` blocks in state `heat` have waited for `age` ticks.
+    pub fn wait(&mut self, heat: Heat, age: u32, blocks: f64) {
+        let (counts, bucket) = (&mut self.classes[class(heat)], bucket(age));
+        counts.ends[bucket] += blocks;
+        // The moment lies somewhere within its tick.
+        counts.rests[bucket] += blocks * (f64::from(age) - edge(bucket)).max(0.5);
+    }
+
+    /// Waits that were seen, faded.
+    #[must_use]
+    pub fn evidence(&self) -> f64 {
+        self.classes.iter().flat_map(|counts| &counts.ends).sum()
     }
 
     /// Forgets a share of everything: what is new weighs more.

@@ -138,6 +138,7 @@ impl Writer {
             class: record.meta.class,
             tenant: record.meta.tenant,
             on_existing: OnExisting::Replace,
+            heat: None,
         };
         let Some(put) = Self::move_block(record, &buffer, meta) else { return Some(()) };
         if !self.fits(draft, record.bytes()) {

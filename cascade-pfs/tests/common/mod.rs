@@ -16,7 +16,8 @@ use cascade_pfs::testing::MemFs;
 use cascade_pfs::{IoEngine, PfsConfig, PfsTier};
 
 pub(crate) const MIB: u64 = 1 << 20;
-pub(crate) const KEEP: PutMeta = PutMeta { class: Class::Ordinary, on_existing: OnExisting::Keep, tenant: 0 };
+pub(crate) const KEEP: PutMeta =
+    PutMeta { class: Class::Ordinary, on_existing: OnExisting::Keep, tenant: 0, heat: None };
 pub(crate) const REPLACE: PutMeta = PutMeta { on_existing: OnExisting::Replace, ..KEEP };
 /// Where the tier is on a file system in memory.
 pub(crate) const DIR: &str = "/tier";

@@ -244,7 +244,8 @@ class Store:
     """A store embedded in this process, over the node's arena, and files below it. Ids are :class:`BlockId`, or names.
 
     Settings are keyword arguments. The arena: `shm_path`, `shm_capacity` (such as ``"10GiB"``), `shm_slots`,
-    `shm_region`, `shm_owners`, `shm_leases`, `node`, `janitor`. Files, which are there with `pfs_path`: `pfs_capacity`,
+    `shm_region`, `shm_owners`, `shm_leases`, `node`, `janitor`, `eviction` (``"learned"``, ``"lru"``).
+    Files, which are there with `pfs_path`: `pfs_capacity`,
     `pfs_durability` (``"none"``, ``"segment"``, ``"block"``), `pfs_segment`, `pfs_direct`, `pfs_io_engine`,
     `pfs_stripe_count`, `pfs_stripe_size`. GPUs: `gpu_capacity` (bytes of each, ``"auto"``: half of what is free, ``"off"``: the default),
     `gpu_devices` (``"0"``, ``"0,1"``, ``"all"``). And `demote` (``"through"``: every block that is put is copied to files in the

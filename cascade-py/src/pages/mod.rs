@@ -174,5 +174,5 @@ impl Pages {
 fn meta(id: &BlockId, is_prefix: bool) -> PutMeta {
     let on_existing = if id.kind().replaceable() { OnExisting::Replace } else { OnExisting::Keep };
     let class = if is_prefix { Class::Prefix } else { Class::default() };
-    PutMeta { class, on_existing, tenant: 0 }
+    PutMeta { class, on_existing, ..PutMeta::default() }
 }

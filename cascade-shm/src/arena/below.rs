@@ -8,7 +8,7 @@ use cascade_core::lease::{Lease, LeaseHome};
 use cascade_core::tier::{BlockMeta, MissReason};
 
 use super::Arena;
-use crate::evict::worth;
+use crate::evict::Judge;
 use crate::grow;
 use crate::index::Found;
 use crate::protocol::{self, Pin};
@@ -83,13 +83,13 @@ impl Arena {
         let mut survey = Survey::default();
         let Some(session) = self.session() else { return survey };
         let core = session.core();
-        let now = core.now();
+        let judge = Judge::new(core, true);
         for slot in core.map().slots() {
             let word = slot.word();
             if word.state() != State::Sealed {
                 continue;
             }
-            let (id, kept, worth) = (slot.id(), slot.is_kept(), worth(slot, word, now));
+            let (id, kept, worth) = (slot.id(), slot.is_kept(), judge.worth(slot, word));
             let Some(meta) = meta_of(slot, word) else { continue };
             cascade_core::sync::fence(cascade_core::sync::Ordering::Acquire);
             if slot.word().generation() != word.generation() {
@@ -129,13 +129,13 @@ impl Arena {
     /// The reason for a miss; `Throttled` when this handle holds as many leases as it may.
     pub fn lease_to_copy(&self, id: &BlockId) -> Result<Lease, MissReason> {
         let throttled = |answer: &Result<Lease, MissReason>| matches!(answer, Err(MissReason::Throttled));
-        self.on_stripe(|stripe| lease_to_copy(&stripe, id), throttled).unwrap_or(Err(MissReason::Unavailable))
+        self.on_stripe(|stripe| lease_to_copy(stripe, id), throttled).unwrap_or(Err(MissReason::Unavailable))
     }
 
     /// Notes where else a block is, if it still is the one with this digest.
     pub fn note_below(&self, id: &BlockId, digest: u64, below: Below) -> Noted {
         let unknown = |answer: &Noted| *answer == Noted::Unknown;
-        self.on_stripe(|stripe| note(&stripe, id, digest, below), unknown).unwrap_or(Noted::Unknown)
+        self.on_stripe(|stripe| note(stripe, id, digest, below), unknown).unwrap_or(Noted::Unknown)
     }
 
     /// Counters about the tiers below.

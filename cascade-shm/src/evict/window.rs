@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use cascade_core::sync::{AtomicU32, Ordering};
 
-use super::score;
+use cascade_core::policy::Shares;
+use cascade_core::tier::Class;
+
+use super::score::Judge;
 use crate::region::{Kind, Regions};
 use crate::session::Stripe;
 use crate::slot::{State, Word};
@@ -28,7 +31,36 @@ pub struct Window {
     pub is_wide: bool,
     /// Bytes of it.
     pub bytes: u64,
+    /// Where it was found.
+    pub pick: Pick,
     place: Place,
+    /// How much of it is prefix blocks, 0 to 1.
+    prefix: f64,
+}
+
+/// A place to look for a window, and what was seen there.
+#[derive(Clone, Copy, Debug)]
+pub struct Pick {
+    region: u32,
+    unit: u32,
+    cost: f64,
+}
+
+impl Pick {
+    /// By what it cost when it was looked at.
+    pub(super) fn cmp_cost(&self, other: &Self) -> std::cmp::Ordering {
+        self.cost.total_cmp(&other.cost)
+    }
+
+    /// By where it is.
+    pub(super) fn cmp_place(&self, other: &Self) -> std::cmp::Ordering {
+        (self.region, self.unit).cmp(&(other.region, other.unit))
+    }
+
+    /// Whether both are at the same place.
+    pub(super) fn is_at(&self, other: &Self) -> bool {
+        (self.region, self.unit) == (other.region, other.unit)
+    }
 }
 
 /// Where a window begins, counted in units of `kind` through all regions, and how long it is.
@@ -39,9 +71,9 @@ struct Place {
     need: usize,
 }
 
-/// Some random windows for the block of `len` bytes in `slot`. Each look costs misses that depend on each other (what lies there, and
+/// Some random windows for the block of `len` bytes in `slot`, and those at the places `again`. Each look costs misses that depend on each other (what lies there, and
 /// its slot), so all samples make the same step together.
-pub(super) fn sample(stripe: &Stripe, len: u64, slot: u32, samples: usize) -> Vec<Window> {
+pub(super) fn sample(stripe: &Stripe, len: u64, slot: u32, again: &[Pick], samples: usize) -> Vec<Window> {
     let map = stripe.core().map();
     stripe.core().with_regions(|regions| {
         let ready = regions.ready();
@@ -49,25 +81,37 @@ pub(super) fn sample(stripe: &Stripe, len: u64, slot: u32, samples: usize) -> Ve
             return Vec::new();
         }
         let (kind, barred) = (Kind::of(len), regions.barred(slot));
-        let picks: Vec<(usize, usize)> = pick_regions(stripe, regions, kind, samples)
-            .map(|region| {
-                let unit = (stripe.random() % regions.units(kind) as u64) as usize;
-                if let Some(resident) = map.residents(region).get(unit) {
-                    crate::raw::prefetch(resident);
-                }
-                (region, unit)
-            })
-            .collect();
-        let places: Vec<Place> = picks
+        let again = again.iter().map(|pick| (pick.region as usize, pick.unit as usize));
+        let again: Vec<(usize, usize)> =
+            again.filter(|(region, unit)| *region < ready && *unit < regions.units(kind)).collect();
+        let random = pick_regions(stripe, regions, kind, samples)
+            .map(|region| (region, (stripe.random() % regions.units(kind) as u64) as usize));
+        let picks: Vec<(usize, usize)> = again.iter().copied().chain(random).collect();
+        for (region, unit) in &picks {
+            if let Some(resident) = map.residents(*region).get(*unit) {
+                crate::raw::prefetch(resident);
+            }
+        }
+        let places: Vec<(usize, Place)> = picks
             .into_iter()
-            .filter_map(|(region, unit)| place(stripe, regions, len, ready, region, unit))
-            .filter(|place| {
+            .enumerate()
+            .filter_map(|(at, (region, unit))| Some((at, place(stripe, regions, len, ready, region, unit)?)))
+            .filter(|(_, place)| {
                 let touched = place.regions(regions);
                 touched.end <= barred.start || barred.end <= touched.start
             })
-            .inspect(|place| prefetch_victims(stripe, regions, *place))
+            .inspect(|(_, place)| prefetch_victims(stripe, regions, *place))
             .collect();
-        places.into_iter().filter_map(|place| assess(stripe, regions, place)).collect()
+        let judge = Judge::new(stripe.core(), stripe.prefix_share() <= Shares::default().prefix);
+        let mut windows = Vec::with_capacity(places.len());
+        for (at, place) in places {
+            let Some(window) = assess(stripe, regions, place, &judge) else { continue };
+            if at >= again.len() {
+                stripe.saw_prefix(window.prefix);
+            }
+            windows.push(window);
+        }
+        windows
     })
 }
 
@@ -184,23 +228,25 @@ fn parts<'a>(
 }
 
 /// What it costs to empty `place`; `None` if a block there is being filled, as far as was looked, and it is not wide.
-fn assess(stripe: &Stripe, regions: &Regions<'_>, place: Place) -> Option<Window> {
+fn assess(stripe: &Stripe, regions: &Regions<'_>, place: Place, judge: &Judge<'_>) -> Option<Window> {
     let touched = place.regions(regions);
     let is_wide = touched.len() > 1 || place.need >= regions.units(place.kind);
-    let mut cost = 0.0;
+    let (mut cost, mut prefix) = (0.0, 0.0);
     for part in parts(stripe, regions, place) {
         let part = part?;
-        cost += part.share * mean_worth(stripe, &part, is_wide)?;
+        let (worth, of_prefix) = mean_worth(stripe, &part, is_wide, judge)?;
+        (cost, prefix) = (cost + part.share * worth, prefix + part.share * of_prefix);
     }
     let bytes = place.need as u64 * place.kind.unit_bytes();
-    Some(Window { cost, regions: touched, is_wide, bytes, place })
+    let in_region = regions.units(place.kind);
+    let pick = Pick { region: touched.start as u32, unit: (place.first % in_region) as u32, cost };
+    Some(Window { cost, regions: touched, is_wide, bytes, pick, place, prefix: prefix.min(1.0) })
 }
 
-/// Mean worth of what the units of `part` hold, so that windows of either kind compare. Of many residents only some are looked at,
-/// evenly spread: a whole region would cost more than the put that asks for room.
-fn mean_worth(stripe: &Stripe, part: &Part<'_>, is_wide: bool) -> Option<f64> {
+/// Mean worth of what the units of `part` hold, so that windows of either kind compare, and which share of it is prefix blocks. Of many
+/// residents only some are looked at, evenly spread: a whole region would cost more than the put that asks for room.
+fn mean_worth(stripe: &Stripe, part: &Part<'_>, is_wide: bool, judge: &Judge<'_>) -> Option<(f64, f64)> {
     let map = stripe.core().map();
-    let now = stripe.core().now();
     let step = part.residents.len().div_ceil(MOST_LOOKED_AT).max(1);
     let load = |resident: &AtomicU32| resident.load(Ordering::Relaxed);
     let looked_at = || part.residents.iter().step_by(step).map(load);
@@ -212,23 +258,27 @@ fn mean_worth(stripe: &Stripe, part: &Part<'_>, is_wide: bool) -> Option<f64> {
     // Room is found from a region's beginning on, so that this is short.
     let any = || part.residents.iter().map(load).find(|slot| *slot != 0);
     let is_sparse = part.is_other && looked_at().all(|slot| slot == 0);
-    let (mut worth, mut held) = (0.0, 0_usize);
-    for slot in looked_at().chain(is_sparse.then(any).flatten()).filter_map(|slot| slot.checked_sub(1)) {
-        let victim = map.slots().get(slot as usize)?;
-        let word = victim.word();
-        match word.state() {
-            State::Sealed => worth += score::worth(victim, word, now),
-            State::Retired => {}
-            // Among so many blocks one is always being filled. It is waited for.
-            _ if is_wide => {}
-            _ => return None,
+    let (mut worth, mut prefix, mut held, mut last) = (0.0, 0_usize, 0_usize, (0, 0.0, 0));
+    for resident in looked_at().chain(is_sparse.then(any).flatten()).filter(|slot| *slot != 0) {
+        if last.0 != resident {
+            let victim = map.slots().get(resident as usize - 1)?;
+            let word = victim.word();
+            let is_prefix = usize::from(word.class() == Class::Prefix);
+            last = match word.state() {
+                State::Sealed => (resident, judge.worth(victim, word), is_prefix),
+                State::Retired => (resident, 0.0, 0),
+                // Among so many blocks one is always being filled. It is waited for.
+                _ if is_wide => (resident, 0.0, 0),
+                _ => return None,
+            };
         }
-        held += 1;
+        (worth, prefix, held) = (worth + last.1, prefix + last.2, held + 1);
     }
     // What is empty counts as worth nothing. Not so in a region of the other kind: what it holds speaks for its free room as
     // well, or one that has just changed hands, nearly empty, would look cheap enough to change back at once, again and again.
-    let (of, change) = if part.is_other { (held, CHANGE) } else { (looked_at().len(), 1.0) };
-    Some(change * worth / of.max(1) as f64)
+    let looks = looked_at().len().max(1);
+    let (of, change) = if part.is_other { (held.max(1), CHANGE) } else { (looks, 1.0) };
+    Some((change * worth / of as f64, prefix as f64 / looks as f64))
 }
 
 impl Window {

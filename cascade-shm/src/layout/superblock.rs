@@ -13,10 +13,12 @@ pub const VERSION: u32 = 2;
 pub const MIN_READER: u32 = 2;
 /// Oldest version that this code reads: such an arena is used as it is, next to processes that know only that version.
 pub const OLDEST_READABLE: u32 = 1;
+/// Slots say of a block's past what `cascade_core::policy::Heat` is, and there may be a table of worth.
+pub const HEAT: u64 = 1;
 /// The end of the control page holds a note of the store that uses the arena.
 pub const NOTE: u64 = 1 << 1;
 /// Feature bits that this code understands, required or not, each with its name in messages.
-pub const KNOWN_FEATURES: [(u64, &str); 1] = [(NOTE, "note")];
+pub const KNOWN_FEATURES: [(u64, &str); 2] = [(HEAT, "heat"), (NOTE, "note")];
 
 const NODE_MOST: usize = 64;
 const WRITER_MOST: usize = 32;
@@ -49,7 +51,7 @@ impl Superblock {
         Self {
             version: VERSION,
             required_features: 0,
-            optional_features: NOTE,
+            optional_features: HEAT | NOTE,
             geometry,
             incarnation,
             node,

@@ -9,7 +9,10 @@ use cascade_core::planted::{self, Bug};
 use cascade_core::reservation::{ReservationHome, Sealed};
 use cascade_core::sync::AtomicU64;
 
+use parking_lot::Mutex;
+
 use super::{Core, Counters};
+use crate::evict::Pick;
 use crate::layout::{STRIPE_ENTRIES, STRIPE_LEASES};
 use crate::ledger::Entry;
 use crate::protocol;
@@ -19,6 +22,9 @@ use crate::slot::State;
 /// The entries that leases and reservations may hold.
 const HOLDABLE: u64 = (1 << STRIPE_LEASES) - 1;
 
+/// Windows that the share of prefix blocks is a mean of.
+const PREFIX_SAMPLES: f64 = 512.0;
+
 /// Ledger entries of one thread, and what it counts.
 #[derive(Debug)]
 pub struct Stripe {
@@ -27,6 +33,10 @@ pub struct Stripe {
     used: LocalU64,
     replaces: [AtomicU8; STRIPE_ENTRIES],
     random: LocalU64,
+    /// Share of prefix blocks in what eviction looked at lately, as the bits of a float.
+    prefix_share: LocalU64,
+    /// Windows that eviction looked at and left.
+    pub pool: Mutex<Vec<Pick>>,
     /// The region where this thread last found room.
     pub hint: std::sync::atomic::AtomicUsize,
     /// Counters of what was done through this stripe.
@@ -88,6 +98,8 @@ impl Stripe {
             used: LocalU64::new(0),
             replaces: [const { AtomicU8::new(0) }; STRIPE_ENTRIES],
             random: LocalU64::new(seed),
+            prefix_share: LocalU64::new(0),
+            pool: Mutex::new(Vec::new()),
             // Threads start far apart, so that they do not meet at one region's lock.
             hint: std::sync::atomic::AtomicUsize::new(number * 37),
             counters: Counters::default(),
@@ -108,6 +120,17 @@ impl Stripe {
         x ^= x << 17;
         self.random.store(x, Ordering::Relaxed);
         x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// The share of the arena that prefix blocks have, as far as eviction has seen lately.
+    pub fn prefix_share(&self) -> f64 {
+        f64::from_bits(self.prefix_share.load(Ordering::Relaxed))
+    }
+
+    /// Notes that a random window is so far of prefix blocks.
+    pub fn saw_prefix(&self, share: f64) {
+        let mean = self.prefix_share();
+        self.prefix_share.store((mean + (share - mean) / PREFIX_SAMPLES).to_bits(), Ordering::Relaxed);
     }
 
     /// Takes a free entry for a lease or a reservation; `None` when as many as may be are held.

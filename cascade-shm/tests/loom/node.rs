@@ -11,7 +11,7 @@ use cascade_shm::index::Claim;
 use cascade_shm::layout::Geometry;
 use cascade_shm::ledger::Entry;
 use cascade_shm::lock::Holder;
-use cascade_shm::model::{Core, Map, Session, Tenancy};
+use cascade_shm::model::{Core, Map, Rule, Session, Tenancy};
 use cascade_shm::owner::{OwnerRow, Process};
 use cascade_shm::slot::{Extent, State, Word};
 
@@ -40,7 +40,7 @@ impl Node {
 
     /// An owner.
     pub(crate) fn join(&self) -> Session {
-        Session::join(&self.map, &|| Ok(self.file())).unwrap()
+        Session::join(&self.map, Rule::default(), &|| Ok(self.file())).unwrap()
     }
 
     fn file(&self) -> File {
@@ -92,7 +92,7 @@ impl Node {
 }
 
 pub(crate) fn allocate(core: &Core, len: u64, slot: u32, start: usize) -> Option<Extent> {
-    let whose = Tenancy { slot, tenant: 0, now: 0 };
+    let whose = Tenancy { slot, tenant: 0, past: 0 };
     core.with_regions(|regions| regions.allocate(len, whose, start))
 }
 

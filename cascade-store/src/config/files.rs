@@ -6,7 +6,7 @@ use cascade_core::units::exact_size;
 use cascade_core::{Error, ErrorKind, Result};
 use cascade_pfs::{Durability, IoEngine, PfsConfig, filesystem};
 
-use super::values::Values;
+use super::values::{Values, word};
 use crate::put::Reach;
 
 /// The default capacity is at most this.
@@ -66,10 +66,6 @@ pub struct FilesConfig {
     pub demote: Demote,
     /// How far every put must have come before it is acknowledged, at least.
     pub acknowledge: Reach,
-}
-
-pub(super) fn word<T: PartialEq>(words: &[(&'static str, T)], meaning: &T) -> &'static str {
-    words.iter().find(|(_, known)| known == meaning).map_or("", |(word, _)| *word)
 }
 
 impl FilesConfig {

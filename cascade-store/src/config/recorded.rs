@@ -9,7 +9,8 @@ use cascade_shm::{Arena, NOTE_MOST};
 use serde::{Deserialize, Serialize};
 
 use super::FilesConfig;
-use super::files::{DEMOTIONS, word};
+use super::files::DEMOTIONS;
+use super::values::word;
 
 /// What the arena notes, as TOML. Files of which nobody spoke are none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,11 @@ use cascade_core::{Error, ErrorKind, Result};
 
 use super::Origin;
 
+/// The word that means `meaning`.
+pub(super) fn word<T: PartialEq>(words: &[(&'static str, T)], meaning: &T) -> &'static str {
+    words.iter().find(|(_, known)| known == meaning).map_or("", |(word, _)| *word)
+}
+
 /// Text and origin of every setting that somebody made.
 pub(super) struct Values<'a>(pub(super) &'a BTreeMap<&'static str, (String, Origin)>);
 

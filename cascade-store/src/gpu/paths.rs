@@ -138,7 +138,8 @@ impl Tiers {
     /// Copies a block that is pinned on a device to the arena, if it is not there.
     pub(crate) fn sink_leased(&self, gpu: &Gpu, id: &BlockId, lease: &DeviceLease) -> Result<(), Refusal> {
         let meta = lease.meta();
-        let put = PutMeta { class: meta.class, on_existing: OnExisting::Keep, tenant: meta.tenant };
+        let put =
+            PutMeta { class: meta.class, on_existing: OnExisting::Keep, tenant: meta.tenant, heat: None };
         // Deleted since it was put: pinned, and not to be found any more.
         let is_deleted = || on_device(gpu, id) != Some(meta) && !gpu.tier().engine_of(id).is_lost();
         if is_deleted() || self.files().is_some_and(|files| files.meta(id).is_some()) {
@@ -246,7 +247,7 @@ impl Tiers {
     fn rise_to_device(&self, gpu: &Gpu, id: &BlockId, lease: &Lease) -> Result<(), MissReason> {
         let meta = lease.meta();
         let on_existing = if id.kind().replaceable() { OnExisting::Replace } else { OnExisting::Keep };
-        let put = PutMeta { class: meta.class, on_existing, tenant: meta.tenant };
+        let put = PutMeta { class: meta.class, on_existing, tenant: meta.tenant, heat: None };
         let stored = submit(gpu, Op::Store { id: *id, from: raw::leased(lease), meta: put }, None);
         let found = on_device(gpu, id);
         match stored {

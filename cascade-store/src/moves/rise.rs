@@ -131,7 +131,8 @@ impl Tiers {
         deadline: Option<Instant>,
     ) -> Begun {
         let Some(flight) = files.flights.begin(id, Kind::Rise) else { return Begun::Elsewhere };
-        let put = PutMeta { class: meta.class, on_existing: OnExisting::Keep, tenant: meta.tenant };
+        let put =
+            PutMeta { class: meta.class, on_existing: OnExisting::Keep, tenant: meta.tenant, heat: None };
         let reservation = match self.arena.reserve(id, meta.len, put) {
             Reserve::Reserved(reservation) => reservation,
             Reserve::Exists(_) => return Begun::Done(self.arena.lease(id)),

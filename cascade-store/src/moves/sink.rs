@@ -57,7 +57,7 @@ pub(crate) struct Sunk {
 /// What a put of a block of the arena says of it in files: other bytes under its id, from another node or time, are older.
 fn meta_of(lease: &Lease) -> PutMeta {
     let meta = lease.meta();
-    PutMeta { class: meta.class, on_existing: OnExisting::Replace, tenant: meta.tenant }
+    PutMeta { class: meta.class, on_existing: OnExisting::Replace, tenant: meta.tenant, heat: None }
 }
 
 impl Tiers {

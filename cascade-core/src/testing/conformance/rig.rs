@@ -14,7 +14,8 @@ use crate::tier::{BlockMeta, Class, Lookup, OnExisting, PutMeta, Tier};
 /// A batch that takes longer than this hangs (invariant I6).
 const HANG: Duration = Duration::from_secs(30);
 
-pub(super) const KEEP: PutMeta = PutMeta { class: Class::Ordinary, on_existing: OnExisting::Keep, tenant: 0 };
+pub(super) const KEEP: PutMeta =
+    PutMeta { class: Class::Ordinary, on_existing: OnExisting::Keep, tenant: 0, heat: None };
 pub(super) const REPLACE: PutMeta = PutMeta { on_existing: OnExisting::Replace, ..KEEP };
 pub(super) const PREFIX: PutMeta = PutMeta { class: Class::Prefix, ..KEEP };
 
