@@ -36,6 +36,7 @@ mod ceiling;
 mod draw;
 mod lap;
 mod latency;
+mod member;
 mod memory;
 mod prefill;
 mod shape;

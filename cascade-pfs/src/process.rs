@@ -1,4 +1,6 @@
 //! Who this process is, and whether another of the same boot still lives.
+//!
+//! The arena's crate asks `/proc` the same: tiers do not see each other, and what they share (`cascade-core`) does no I/O.
 
 use crate::layout::{Identity, WriterId};
 
@@ -19,9 +21,14 @@ fn stat(pid: u64) -> Option<Stat> {
     })
 }
 
+/// Inode of our pid namespace; 0 where /proc is missing or shows the processes of another one (`unshare --pid` without
+/// `--mount-proc`): process ids then say nothing, neither ours to others nor theirs to us.
 fn pid_namespace() -> u64 {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino())
+    let shown = std::fs::read_link("/proc/self").ok();
+    let is_ours = shown.is_some_and(|shown| shown.as_os_str() == std::process::id().to_string().as_str());
+    let inode = || std::fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino());
+    if is_ours { inode() } else { 0 }
 }
 
 fn boot() -> [u8; 16] {
@@ -65,10 +72,10 @@ pub(crate) fn is_neighbour(me: &Identity, other: &Identity) -> bool {
     me.boot == other.boot && me.boot != [0; 16]
 }
 
-/// Whether the process of `other`, a neighbour, is certainly gone. One of another pid namespace cannot be seen, and counts
-/// as there.
+/// Whether the process of `other`, a neighbour, is certainly gone. One of another or an unknown pid namespace cannot be seen,
+/// and counts as there.
 pub(crate) fn is_gone(me: &Identity, other: &Identity) -> bool {
-    if me.pid_namespace != other.pid_namespace {
+    if me.pid_namespace == 0 || me.pid_namespace != other.pid_namespace {
         return false;
     }
     match stat(other.pid) {
@@ -94,6 +101,9 @@ mod tests {
         let other = Identity { pid: u64::from(child.id()), ..me.clone() };
         child.wait().unwrap();
         assert!(is_gone(&me, &other));
-        assert!(!is_gone(&me, &Identity { pid_namespace: 1, ..other }));
+        assert!(!is_gone(&me, &Identity { pid_namespace: 1, ..other.clone() }));
+        // Neither knows its namespace: the pid may be anybody's.
+        let unknown = |identity: &Identity| Identity { pid_namespace: 0, ..identity.clone() };
+        assert!(!is_gone(&unknown(&me), &unknown(&other)));
     }
 }

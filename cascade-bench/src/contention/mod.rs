@@ -4,9 +4,8 @@
 
 mod worker;
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cascade_core::{Error, ErrorKind, Result};
@@ -14,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lap::FreshIds;
 use crate::latency::{self, BLOCK_BYTES, check_fits};
+use crate::member::Member;
 use crate::memory;
 use crate::report::{Row, Throughput};
 use crate::run::{Results, Stored};
@@ -160,8 +160,7 @@ impl Group {
 
 /// Runs `job` in so many processes at once.
 fn run(program: &Path, processes: usize, job: &Job) -> Result<Vec<Done>> {
-    let start =
-        |process: usize| Member::start(program, &Job { seed: job.seed + process as u64, ..job.clone() });
+    let start = |process: usize| begin(program, &Job { seed: job.seed + process as u64, ..job.clone() });
     let mut members = (0..processes).map(start).collect::<Result<Vec<_>>>()?;
     for member in &mut members {
         let line = member.line()?;
@@ -182,49 +181,14 @@ fn run(program: &Path, processes: usize, job: &Job) -> Result<Vec<Done>> {
     Ok(done)
 }
 
+fn begin(program: &Path, job: &Job) -> Result<Member> {
+    let mut command = Command::new(program);
+    command.args(["--tier", "shm", "--pass", "worker"]).env("CASCADE_COPY_THREADS", "1");
+    Member::start(command, job)
+}
+
 fn failed() -> Error {
     Error::new(ErrorKind::System, "a process that was to lease blocks failed; what it said is above")
-}
-
-/// A process; ended when dropped.
-struct Member {
-    child: Child,
-    orders: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Member {
-    fn start(program: &Path, job: &Job) -> Result<Self> {
-        let mut command = Command::new(program);
-        command.args(["--tier", "shm", "--pass", "worker"]).env("CASCADE_COPY_THREADS", "1");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = command.spawn().map_err(|error| failed().with_source(error))?;
-        let (orders, answers) = (child.stdin.take(), child.stdout.take().ok_or_else(failed)?);
-        let mut member = Self { child, orders, answers: BufReader::new(answers) };
-        let text = serde_json::to_string(job).map_err(|error| failed().with_source(error))?;
-        member.say(&text)?;
-        Ok(member)
-    }
-
-    fn say(&mut self, line: &str) -> Result<()> {
-        let orders = self.orders.as_mut().ok_or_else(failed)?;
-        writeln!(orders, "{line}").and_then(|()| orders.flush()).map_err(|error| failed().with_source(error))
-    }
-
-    fn line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        let read = self.answers.read_line(&mut line).map_err(|error| failed().with_source(error))?;
-        if read == 0 { Err(failed()) } else { Ok(line.trim_end().to_owned()) }
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        // Without orders it ends by itself; one that hangs is ended. Neither has anything to tell any more.
-        drop(self.orders.take());
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
 }
 
 #[cfg(test)]

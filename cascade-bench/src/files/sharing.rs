@@ -5,9 +5,8 @@
 
 mod worker;
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cascade_core::Result;
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cli::Plan;
 use super::system::failed;
+use crate::member::Member;
 use crate::report::{Files, Row};
 use crate::run::{Progress, Results};
 use crate::stats::{Latency, Spread};
@@ -218,7 +218,7 @@ fn rates(
 
 /// Runs `jobs` at once, each in a process of its own.
 fn together(program: &Path, jobs: &[Job]) -> Result<Vec<Done>> {
-    let mut members = jobs.iter().map(|job| Member::start(program, job)).collect::<Result<Vec<_>>>()?;
+    let mut members = jobs.iter().map(|job| start(program, job)).collect::<Result<Vec<_>>>()?;
     for member in &mut members {
         let line = member.line()?;
         if line != "ready" {
@@ -234,58 +234,14 @@ fn together(program: &Path, jobs: &[Job]) -> Result<Vec<Done>> {
     members.iter_mut().map(done).collect()
 }
 
+fn start(program: &Path, job: &Job) -> Result<Member> {
+    let mut command = Command::new(program);
+    command.args(["--tier", "pfs", "--worker"]);
+    Member::start(command, job)
+}
+
 fn ended() -> cascade_core::Error {
     failed("a process of several on one directory failed; what it said is above")
-}
-
-/// A process; ended when dropped.
-struct Member {
-    child: Child,
-    orders: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Member {
-    fn start(program: &Path, job: &Job) -> Result<Self> {
-        let mut command = Command::new(program);
-        command.args(["--tier", "pfs", "--worker"]).stderr(Stdio::inherit());
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| ended().with_source(error))?;
-        let (orders, answers) = (child.stdin.take(), child.stdout.take().ok_or_else(ended)?);
-        let mut member = Self { child, orders, answers: BufReader::new(answers) };
-        let text = serde_json::to_string(job).map_err(|error| ended().with_source(error))?;
-        member.say(&text)?;
-        Ok(member)
-    }
-
-    fn say(&mut self, line: &str) -> Result<()> {
-        let orders = self.orders.as_mut().ok_or_else(ended)?;
-        writeln!(orders, "{line}").and_then(|()| orders.flush()).map_err(|error| ended().with_source(error))
-    }
-
-    fn line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        let read = self.answers.read_line(&mut line).map_err(|error| ended().with_source(error))?;
-        if read == 0 { Err(ended()) } else { Ok(line.trim_end().to_owned()) }
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        // Without orders it ends by itself, and closes its files in good order. One that hangs is ended.
-        drop(self.orders.take());
-        for _ in 0..200 {
-            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
 }
 
 #[cfg(test)]
