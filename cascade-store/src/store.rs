@@ -155,7 +155,7 @@ impl Store {
             None => (None, None),
             Some(wanted) => {
                 let settings = wanted.pfs()?;
-                let tier = PfsTier::open_on(settings.clone(), fs)?;
+                let tier = PfsTier::open_on(settings.clone(), fs).map_err(|error| wanted.advise(error))?;
                 let breaker = Breaker::new(guard, Arc::new(SystemClock::default()));
                 let bottom = BottomTier::new(tier.clone()).guarded(breaker);
                 let files = Files::new(bottom, settings, wanted.demote).acknowledging(wanted.acknowledge);

@@ -129,6 +129,24 @@ impl FilesConfig {
         Ok(self.with_capacity(capacity_bytes))
     }
 
+    /// Why the tier could not be opened, with what to do about it.
+    pub(crate) fn advise(&self, error: Error) -> Error {
+        let cure = match error.kind() {
+            ErrorKind::NotFound => "its parent directory must exist: make that, or name another place",
+            ErrorKind::Permission => {
+                "a directory that this user may write to is needed, or a parent that it may make one in"
+            }
+            ErrorKind::NoSpace => {
+                "there is no room: free some (`df -h`, `df -i`, your quota), or name a place on another file system"
+            }
+            _ if self.dir.exists() && !self.dir.is_dir() => {
+                "what is there is no directory: move it away, or name another place"
+            }
+            _ => return error,
+        };
+        Error::new(error.kind(), format!("pfs_path {}: {cure}", self.dir.display())).with_source(error)
+    }
+
     /// Name and value of every setting, as TOML shows it; `open` is what was opened.
     pub(super) fn shown(&self, open: &PfsConfig) -> Vec<(&'static str, String)> {
         let quoted = |text: &str| format!("{text:?}");

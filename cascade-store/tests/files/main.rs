@@ -3,6 +3,7 @@
 // Clippy's exemption for tests reaches `#[test]` functions only, not their helpers.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod borders;
 mod failing;
 mod moving;
 mod naming;

@@ -65,7 +65,6 @@ pub(super) const CONTROLS: &[Control] = &[
     simulated("trusted-rise"),
     simulated("blind-settle"),
     simulated("late-forget"),
-    store("late-forget", "naming::an_older_block_in_files_never_comes_back"),
     store("no-name-lock", "racing::a_block_that_was_being_copied_does_not_outlive_its_replacement"),
     store("delete-above", "naming::deleted_is_deleted_in_every_tier"),
     Control {
