@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::block::BlockMemory;
 use crate::memory::SgList;
-use crate::tier::BlockMeta;
+use crate::tier::{BlockMeta, Class};
 
 /// What a tier must do for the leases that it gives.
 pub trait LeaseHome: Send + Sync + Debug {
@@ -20,16 +20,21 @@ pub trait LeaseHome: Send + Sync + Debug {
 #[derive(Debug)]
 pub struct Lease {
     memory: BlockMemory,
-    meta: BlockMeta,
+    // Not a whole `BlockMeta`, which says the length again: a lease, or the miss in its place, is one cache line.
+    digest: u64,
+    class: Class,
+    tenant: u16,
     home: Arc<dyn LeaseHome>,
     token: u64,
 }
 
 impl Lease {
-    /// A lease on `memory`, to be released at `home` under `token`. For tiers.
+    /// A lease on `memory`, all of the block that `meta` tells of, to be released at `home` under `token`. For tiers.
+    #[inline]
     #[must_use]
     pub fn new(memory: BlockMemory, meta: BlockMeta, home: Arc<dyn LeaseHome>, token: u64) -> Self {
-        Self { memory, meta, home, token }
+        debug_assert_eq!(memory.len() as u64, meta.len, "a lease is on a whole block");
+        Self { memory, digest: meta.digest, class: meta.class, tenant: meta.tenant, home, token }
     }
 
     /// Payload length in bytes.
@@ -47,7 +52,7 @@ impl Lease {
     /// What the tier knows of the block.
     #[must_use]
     pub fn meta(&self) -> BlockMeta {
-        self.meta
+        BlockMeta { len: self.len() as u64, digest: self.digest, class: self.class, tenant: self.tenant }
     }
 
     /// The block where it lies.
@@ -80,5 +85,16 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.home.release(self.token);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tier::MissReason;
+
+    #[test]
+    fn an_answer_is_one_cache_line() {
+        assert_eq!(size_of::<Result<Lease, MissReason>>(), 64);
     }
 }

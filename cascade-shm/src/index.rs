@@ -25,11 +25,33 @@ pub struct Index<'a> {
 }
 
 /// An id with where it may stand.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Key {
     words: [u64; 4],
-    buckets: [usize; 2],
+    buckets: [u32; 2],
     tag: u8,
+    /// The slot of either bucket that is looked at first for room.
+    home: u8,
+}
+
+/// Slots of an id's two buckets that had its tag when the tags were read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Candidates {
+    /// The first slot of each bucket.
+    starts: [u32; 2],
+    /// Bit 8 i for slot i of the first bucket, the bit above it for that of the second.
+    left: u64,
+}
+
+impl Iterator for Candidates {
+    type Item = u32;
+
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        let bit = (self.left != 0).then(|| self.left.trailing_zeros())?;
+        self.left &= self.left - 1;
+        Some(self.starts[(bit & 1) as usize] + (bit >> 3))
+    }
 }
 
 /// What the index says of an id.
@@ -65,6 +87,7 @@ impl<'a> Index<'a> {
     }
 
     /// Where `id` may stand.
+    #[inline]
     #[must_use]
     pub fn key(&self, id: &BlockId) -> Key {
         let words = id.words();
@@ -73,34 +96,39 @@ impl<'a> Index<'a> {
             (hash ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31)
         });
         let second = (mixed ^ mixed >> 29).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-        let pick = |hash: u64| (u128::from(hash) * self.tags.len() as u128 >> 64) as usize;
-        Key { words, buckets: [pick(mixed), pick(second)], tag: (second as u8 & 0x7f) | 0x80 }
+        let pick = |hash: u64| (u128::from(hash) * self.tags.len() as u128 >> 64) as u32;
+        let (tag, home) = ((second as u8 & 0x7f) | 0x80, (mixed & 7) as u8);
+        Key { words, buckets: [pick(mixed), pick(second)], tag, home }
     }
 
     /// Brings the tag words of `key` into the cache.
     #[inline]
     pub fn prefetch(&self, key: &Key) {
         for bucket in key.buckets {
-            crate::raw::prefetch(&self.tags[bucket]);
+            crate::raw::prefetch(&self.tags[bucket as usize]);
         }
     }
 
-    /// Gets one lookup of `key` under way: its tag words, and a line of each bucket's slots. Which slot it will be, the tags must
-    /// say first; but where the bucket lies, which costs as much to find out, is known by then.
+    /// Gets one lookup of `key` under way: its tag words and, beside them, the slots where most blocks are. Which slot it is, the
+    /// tags must say; but waiting for them before asking for any would take as long again.
     #[inline]
     pub fn prefetch_alone(&self, key: &Key) {
         self.prefetch(key);
         for bucket in key.buckets {
-            crate::raw::prefetch(&self.slots[bucket * BUCKET_SLOTS]);
+            let home = bucket as usize * BUCKET_SLOTS + key.home as usize;
+            crate::raw::prefetch(&self.slots[home]);
+            crate::raw::prefetch(&self.slots[home ^ 1]);
         }
     }
 
-    /// Brings the slots that may hold `key` into the cache; its tag words should be there.
+    /// Brings the slots that may hold `key` into the cache and says which they are; its tag words should be there.
     #[inline]
-    pub fn prefetch_slots(&self, key: &Key) {
-        for slot in self.candidates(key) {
+    pub fn prefetch_slots(&self, key: &Key) -> Candidates {
+        let candidates = self.candidates(key);
+        for slot in candidates {
             crate::raw::prefetch(&self.slots[slot as usize]);
         }
+        candidates
     }
 
     /// The slot at `index`.
@@ -122,25 +150,21 @@ impl<'a> Index<'a> {
     }
 
     /// Slots of both buckets whose tag matches.
-    fn candidates(&self, key: &Key) -> impl Iterator<Item = u32> + use<'a> {
-        let tags = self.tags;
-        let (tag, buckets) = (key.tag, key.buckets);
-        let both = if buckets[0] == buckets[1] { 1 } else { 2 };
-        buckets.into_iter().take(both).flat_map(move |bucket| {
-            let mut matches = matching_bytes(tags[bucket].load(Ordering::Acquire), tag);
-            std::iter::from_fn(move || {
-                let byte = matches.trailing_zeros() / 8;
-                matches &= matches.wrapping_sub(1);
-                (byte < 8).then_some(bucket as u32 * 8 + byte)
-            })
-        })
+    #[inline]
+    fn candidates(&self, key: &Key) -> Candidates {
+        let [first, second] = key.buckets;
+        let matches =
+            |bucket: u32| matching_bytes(self.tags[bucket as usize].load(Ordering::Acquire), key.tag);
+        let others = if first == second { 0 } else { matches(second) };
+        let starts = key.buckets.map(|bucket| bucket * BUCKET_SLOTS as u32);
+        Candidates { starts, left: matches(first) >> 7 | others >> 6 }
     }
 
     /// All slots of both buckets.
     pub fn neighbours(&self, key: &Key) -> impl Iterator<Item = u32> + use<'a> {
         let buckets = key.buckets;
         let both = if buckets[0] == buckets[1] { 1 } else { 2 };
-        buckets.into_iter().take(both).flat_map(|bucket| bucket as u32 * 8..bucket as u32 * 8 + 8)
+        buckets.into_iter().take(both).flat_map(|bucket| bucket * 8..bucket * 8 + 8)
     }
 
     /// The word of `slot` if it holds the id of `key`: state and generation stood while the id was read.
@@ -173,8 +197,15 @@ impl<'a> Index<'a> {
     /// Looks for a block. No lock, no system call, no store.
     #[inline]
     pub fn find(&self, key: &Key) -> Found {
+        self.find_among(key, self.candidates(key))
+    }
+
+    /// [`Index::find`] where tags that were read before say: `Sealed` is as good as if they had been read now, another answer is
+    /// as old as they are.
+    #[inline]
+    pub fn find_among(&self, key: &Key, candidates: Candidates) -> Found {
         let mut best = Found::Absent;
-        for slot in self.candidates(key) {
+        for slot in candidates {
             let Some(word) = self.word_if_id(slot, key) else { continue };
             match word.state() {
                 State::Sealed => return Found::Sealed(slot, word),
@@ -199,13 +230,15 @@ impl<'a> Index<'a> {
         }
     }
 
-    /// A free slot, of the emptier bucket if both have one: what keeps both from filling up early.
+    /// A free slot, of the emptier bucket if both have one: what keeps both from filling up early. In a bucket it is the one
+    /// nearest to where [`Index::prefetch_alone`] looks.
     pub fn free_slot(&self, key: &Key) -> Option<(u32, Word)> {
         // Every tag in use has its high bit set.
-        let used = |bucket: usize| (self.tags[bucket].load(Ordering::Relaxed) & HIGH_BITS).count_ones();
+        let used =
+            |bucket: u32| (self.tags[bucket as usize].load(Ordering::Relaxed) & HIGH_BITS).count_ones();
         let [first, second] = key.buckets;
         let order = if used(second) < used(first) { [second, first] } else { [first, second] };
-        let slots = |bucket: usize| bucket as u32 * 8..bucket as u32 * 8 + 8;
+        let slots = |bucket: u32| (0..8).map(move |step| bucket * 8 + (u32::from(key.home) ^ step));
         order
             .into_iter()
             .flat_map(slots)
@@ -373,7 +406,7 @@ mod tests {
         let mut hits = [0_u32; 64];
         for number in 0..6_400_u32 {
             for bucket in index.key(&BlockId::named(&number.to_string())).buckets {
-                hits[bucket] += 1;
+                hits[bucket as usize] += 1;
             }
         }
         assert!(hits.iter().all(|count| (120..280).contains(count)), "{hits:?}");

@@ -129,13 +129,13 @@ impl Arena {
     /// The reason for a miss; `Throttled` when this handle holds as many leases as it may.
     pub fn lease_to_copy(&self, id: &BlockId) -> Result<Lease, MissReason> {
         let throttled = |answer: &Result<Lease, MissReason>| matches!(answer, Err(MissReason::Throttled));
-        self.on_stripe(|stripe| lease_to_copy(stripe, id), throttled).unwrap_or(Err(MissReason::Unavailable))
+        self.on_stripe(|stripe| lease_to_copy(&stripe, id), throttled).unwrap_or(Err(MissReason::Unavailable))
     }
 
     /// Notes where else a block is, if it still is the one with this digest.
     pub fn note_below(&self, id: &BlockId, digest: u64, below: Below) -> Noted {
         let unknown = |answer: &Noted| *answer == Noted::Unknown;
-        self.on_stripe(|stripe| note(stripe, id, digest, below), unknown).unwrap_or(Noted::Unknown)
+        self.on_stripe(|stripe| note(&stripe, id, digest, below), unknown).unwrap_or(Noted::Unknown)
     }
 
     /// Counters about the tiers below.

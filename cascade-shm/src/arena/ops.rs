@@ -25,12 +25,12 @@ use crate::protocol::{self, Pin, WhenPinned};
 use crate::region::Tenancy;
 use crate::seal::{self, meta_of};
 use crate::session::{Cell, Core, Event, Stripe};
-use crate::slot::{Slot, State, Word};
+use crate::slot::{Now, Slot, State, Word};
 
 mod ahead;
 mod many;
 
-use ahead::{Ahead, LOOKAHEAD};
+use ahead::Ahead;
 
 /// Attempts at an operation that others keep interfering with.
 const ATTEMPTS: usize = 64;
@@ -40,21 +40,35 @@ struct Pinned<'a> {
     cell: Cell<'a>,
     memory: BlockMemory,
     meta: BlockMeta,
+    slot: &'a Slot,
     place: (u32, Word),
 }
 
-fn pin<'a>(stripe: &'a Stripe, id: &BlockId) -> std::result::Result<Pinned<'a>, MissReason> {
+/// The time that blocks are looked at: of eviction, and of verification.
+#[derive(Clone, Copy)]
+struct Clock {
+    now: Now,
+    epoch: u8,
+}
+
+impl Clock {
+    fn of(core: &Core) -> Self {
+        Self { now: core.now(), epoch: core.epoch() }
+    }
+}
+
+/// Pins the block of `key`, whose cache lines are on their way: all that needs none of them is done first.
+fn pin<'a>(stripe: &'a Stripe, key: &Key, clock: Clock) -> std::result::Result<Pinned<'a>, MissReason> {
     let core = stripe.core();
     let index = core.index();
-    let key = index.key(id);
-    index.prefetch_alone(&key);
+    let mut spare = stripe.take();
     for _ in 0..ATTEMPTS {
-        let (number, word) = match find_decided(core, &key) {
+        let (number, word) = match find_decided(core, key) {
             Found::Sealed(number, word) => (number, word),
             Found::Evicting(..) => return Err(MissReason::Evicting),
             Found::Pending | Found::Absent => return Err(MissReason::Absent),
         };
-        let Some(cell) = stripe.take() else { return Err(MissReason::Throttled) };
+        let Some(cell) = spare.take().or_else(|| stripe.take()) else { return Err(MissReason::Throttled) };
         match protocol::pin(&index, number, word, cell.entry()) {
             Pin::Held => {}
             Pin::Gone => continue,
@@ -63,7 +77,7 @@ fn pin<'a>(stripe: &'a Stripe, id: &BlockId) -> std::result::Result<Pinned<'a>, 
                 continue;
             }
         }
-        return occupy(stripe, cell, number, word);
+        return occupy(stripe, cell, number, word, clock);
     }
     Err(MissReason::Evicting)
 }
@@ -74,6 +88,7 @@ fn occupy<'a>(
     cell: Cell<'a>,
     number: u32,
     word: Word,
+    clock: Clock,
 ) -> std::result::Result<Pinned<'a>, MissReason> {
     let core = stripe.core();
     let Some(slot) = core.index().slot(number) else { return Err(MissReason::Absent) };
@@ -83,8 +98,8 @@ fn occupy<'a>(
         drop_corrupt(stripe, number, word);
         return Err(MissReason::Corrupt);
     };
-    slot.touch(core.now());
-    Ok(Pinned { cell, memory, meta, place: (number, word) })
+    slot.touch(clock.now);
+    Ok(Pinned { cell, memory, meta, slot, place: (number, word) })
 }
 
 /// [`Index::find_settled`], recovering dead owners where one may have died over the block.
@@ -110,52 +125,68 @@ pub(super) fn drop_corrupt(stripe: &Stripe, number: u32, word: Word) {
 }
 
 /// Whether the block matches its digest, looking only where no one has looked since an owner died.
-fn verified(stripe: &Stripe, id: &BlockId, pinned: &Pinned<'_>) -> bool {
-    let core = stripe.core();
-    let Some(slot) = core.index().slot(pinned.place.0) else { return false };
-    let epoch = core.epoch();
-    if slot.verified_epoch() == epoch || planted::is(Bug::SkipDigest) {
+fn verified(id: &BlockId, pinned: &Pinned<'_>, epoch: u8) -> bool {
+    if pinned.slot.verified_epoch() == epoch || planted::is(Bug::SkipDigest) {
         return true;
     }
     let root = digest::root(id.as_bytes(), pinned.meta.len, pinned.memory.digests().into_iter());
     if root == pinned.meta.digest {
-        slot.set_verified(epoch);
+        pinned.slot.set_verified(epoch);
     }
     root == pinned.meta.digest
 }
 
-fn lease(stripe: &Arc<Stripe>, id: &BlockId) -> std::result::Result<Lease, MissReason> {
-    grant(stripe, id, pin(stripe, id)?)
-}
-
 /// The lease on a pinned block, once its bytes are known to be right.
-fn grant(stripe: &Arc<Stripe>, id: &BlockId, pinned: Pinned<'_>) -> std::result::Result<Lease, MissReason> {
-    if !verified(stripe, id, &pinned) {
+fn grant(
+    stripe: &Stripe,
+    id: &BlockId,
+    pinned: Pinned<'_>,
+    epoch: u8,
+) -> std::result::Result<Granted, MissReason> {
+    if !verified(id, &pinned, epoch) {
         let place = pinned.place;
         stripe.release(pinned.cell.keep());
         drop_corrupt(stripe, place.0, place.1);
         return Err(MissReason::Corrupt);
     }
-    count_hit(stripe, pinned.place.0);
+    count_hit(stripe, pinned.slot);
     crate::kill::point("lease.held");
-    let home = Arc::clone(stripe) as Arc<dyn LeaseHome>;
-    Ok(Lease::new(pinned.memory, pinned.meta, home, pinned.cell.keep()))
+    Ok(Granted { memory: pinned.memory, meta: pinned.meta, token: pinned.cell.keep() })
 }
 
-/// Counts a hit on the pinned block of slot `number`.
-fn count_hit(stripe: &Stripe, number: u32) {
+/// What a lease is made of, but for its home.
+struct Granted {
+    memory: BlockMemory,
+    meta: BlockMeta,
+    token: u64,
+}
+
+impl Granted {
+    #[inline]
+    fn at(self, home: Arc<Stripe>) -> Lease {
+        Lease::new(self.memory, self.meta, home, self.token)
+    }
+}
+
+/// Counts a hit on the pinned block of `slot`.
+fn count_hit(stripe: &Stripe, slot: &Slot) {
     stripe.counters.count(Event::Hit(1));
-    if stripe.core().index().slot(number).is_some_and(Slot::is_risen) {
+    if slot.is_risen() {
         stripe.counters.count(Event::HitRisen(1));
     }
 }
 
-fn fetch(stripe: &Stripe, id: &BlockId, into: &SgList) -> std::result::Result<BlockMeta, MissReason> {
-    let pinned = pin(stripe, id)?;
+fn fetch(
+    stripe: &Stripe,
+    id: &BlockId,
+    key: &Key,
+    into: &SgList,
+) -> std::result::Result<BlockMeta, MissReason> {
+    let pinned = pin(stripe, key, Clock::of(stripe.core()))?;
     let place = pinned.place;
     let answer = copy_out(id, &pinned, into);
     if answer.is_ok() {
-        count_hit(stripe, place.0);
+        count_hit(stripe, pinned.slot);
     }
     // As a lease: a block that was deleted or replaced under this pin goes with it.
     stripe.release(pinned.cell.keep());
@@ -188,22 +219,24 @@ fn copy_out(id: &BlockId, pinned: &Pinned<'_>, into: &SgList) -> std::result::Re
 
 /// A lookup's answer, with what the slot says read while its generation stood.
 fn look(index: &Index<'_>, key: &Key) -> Lookup {
-    for _ in 0..ATTEMPTS {
-        match index.find(key) {
-            Found::Pending => return Lookup::Pending,
-            Found::Evicting(..) => return Lookup::Miss(MissReason::Evicting),
-            Found::Absent => return Lookup::Miss(MissReason::Absent),
-            Found::Sealed(number, word) => {
-                let Some(slot) = index.slot(number) else { continue };
-                let meta = meta_of(slot, word);
-                cascade_core::sync::fence(cascade_core::sync::Ordering::Acquire);
-                if let Some(meta) = meta.filter(|_| slot.word().generation() == word.generation()) {
-                    return Lookup::Hit(meta);
-                }
-            }
+    let answers = (0..ATTEMPTS).find_map(|_| found(index, index.find(key)));
+    answers.unwrap_or(Lookup::Miss(MissReason::Evicting))
+}
+
+/// The answer for what was found; `None` when it moved on meanwhile.
+#[inline]
+fn found(index: &Index<'_>, found: Found) -> Option<Lookup> {
+    match found {
+        Found::Pending => Some(Lookup::Pending),
+        Found::Evicting(..) => Some(Lookup::Miss(MissReason::Evicting)),
+        Found::Absent => Some(Lookup::Miss(MissReason::Absent)),
+        Found::Sealed(number, word) => {
+            let slot = index.slot(number)?;
+            let meta = meta_of(slot, word)?;
+            cascade_core::sync::fence(cascade_core::sync::Ordering::Acquire);
+            (slot.word().generation() == word.generation()).then_some(Lookup::Hit(meta))
         }
     }
-    Lookup::Miss(MissReason::Evicting)
 }
 
 fn delete(stripe: &Stripe, id: &BlockId) -> Outcome {
@@ -291,15 +324,15 @@ impl Arena {
     /// Runs `work` on this thread's stripe, and on the others while it answers that all entries are in use.
     pub(super) fn on_stripe<T>(
         &self,
-        mut work: impl FnMut(&Arc<Stripe>) -> T,
+        mut work: impl FnMut(Arc<Stripe>) -> T,
         is_throttled: impl Fn(&T) -> bool,
     ) -> Option<T> {
         let first = self.stripe()?;
-        let mut answer = work(&first);
+        let number = first.number();
+        let mut answer = work(first);
         if is_throttled(&answer) {
-            for stripe in self.session()?.stripes().iter().filter(|stripe| stripe.number() != first.number())
-            {
-                answer = work(stripe);
+            for stripe in self.session()?.stripes().iter().filter(|stripe| stripe.number() != number) {
+                answer = work(Arc::clone(stripe));
                 if !is_throttled(&answer) {
                     break;
                 }
@@ -331,7 +364,8 @@ impl Arena {
         match op {
             Op::Store { id, from, meta } => self.store(id, from, *meta),
             Op::Fetch { id, into } => {
-                let work = |stripe: &Arc<Stripe>| fetch(stripe, id, into);
+                let key = self.ask(id);
+                let work = |stripe: Arc<Stripe>| fetch(&stripe, id, &key, into);
                 let fetched = self.on_stripe(work, |answer| answer == &Err(MissReason::Throttled));
                 match fetched.unwrap_or(Err(MissReason::Unavailable)) {
                     Ok(meta) => Outcome::Fetched(meta),
@@ -348,7 +382,22 @@ impl Arena {
     fn lease_uncounted(&self, id: &BlockId) -> std::result::Result<Lease, MissReason> {
         let throttled =
             |answer: &std::result::Result<Lease, MissReason>| matches!(answer, Err(MissReason::Throttled));
-        self.on_stripe(|stripe| lease(stripe, id), throttled).unwrap_or(Err(MissReason::Unavailable))
+        let key = self.ask(id);
+        let work = |stripe: Arc<Stripe>| {
+            let clock = Clock::of(stripe.core());
+            let granted = grant(&stripe, id, pin(&stripe, &key, clock)?, clock.epoch)?;
+            Ok(granted.at(stripe))
+        };
+        self.on_stripe(work, throttled).unwrap_or(Err(MissReason::Unavailable))
+    }
+
+    /// Where `id` may stand; the cache lines that a look at it needs are on their way from here on.
+    #[inline]
+    fn ask(&self, id: &BlockId) -> Key {
+        let index = Index::new(self.inner.map.slots(), self.inner.map.tags());
+        let key = index.key(id);
+        index.prefetch_alone(&key);
+        key
     }
 
     fn missed(&self, why: MissReason) -> Outcome {
@@ -437,16 +486,15 @@ impl Tier for Arena {
         let index = Index::new(self.inner.map.slots(), self.inner.map.tags());
         if let ([id], [answer]) = (ids, &mut *out) {
             // The lists of a batch cost as much as the lookup.
-            let key = index.key(id);
-            index.prefetch_alone(&key);
-            *answer = look(&index, &key);
+            *answer = look(&index, &self.ask(id));
             return;
         }
-        let mut ahead = Ahead::new(index, ids);
-        for out in out.chunks_mut(LOOKAHEAD) {
-            for (key, answer) in ahead.step().iter().zip(out) {
-                *answer = look(&index, key);
-            }
+        for (answer, (key, candidates)) in out.iter_mut().zip(Ahead::new(index, ids)) {
+            *answer = match found(&index, index.find_among(&key, candidates)) {
+                Some(Lookup::Hit(meta)) => Lookup::Hit(meta),
+                // The tags were read a while ago.
+                _ => look(&index, &key),
+            };
         }
     }
 
@@ -473,7 +521,7 @@ impl Addressable for Arena {
     fn reserve(&self, id: &BlockId, len: u64, meta: PutMeta) -> Reserve {
         let throttled = |answer: &Reserve| matches!(answer, Reserve::Refused(Refusal::Throttled));
         let answer = self
-            .on_stripe(|stripe| self.reserve_on(stripe, id, len, meta), throttled)
+            .on_stripe(|stripe| self.reserve_on(&stripe, id, len, meta), throttled)
             .unwrap_or(Reserve::Refused(Refusal::Unavailable));
         match &answer {
             Reserve::Reserved(_) => {}

@@ -2,44 +2,65 @@
 
 use cascade_core::id::BlockId;
 
-use crate::index::{Index, Key};
+use crate::index::{Candidates, Index, Key};
 
-/// Ids whose cache lines are under way together: about as many as a core keeps misses for.
-pub(super) const LOOKAHEAD: usize = 16;
+/// Ids whose cache lines are asked for together: about as many as a core keeps misses for.
+const GROUP: usize = 16;
+/// Three groups, in a power of two, so that a place costs no division.
+const RING: usize = 4 * GROUP;
 
-/// Goes through ids a few at a time, in three steps at once: while some are looked at, the slots of the next ones are fetched, and
-/// the tags of those after them.
+/// Goes through ids, a group ahead with the slots that they may be in and two groups ahead with their tags.
 pub(super) struct Ahead<'a> {
     index: Index<'a>,
-    rest: std::slice::Chunks<'a, BlockId>,
-    keys: Vec<Key>,
-    with_slots: Vec<Key>,
-    with_tags: Vec<Key>,
+    ids: &'a [BlockId],
+    next: usize,
+    ring: [(Key, Candidates); RING],
 }
 
 impl<'a> Ahead<'a> {
+    #[inline]
     pub(super) fn new(index: Index<'a>, ids: &'a [BlockId]) -> Self {
-        let room = || Vec::with_capacity(ids.len().min(LOOKAHEAD));
-        let rest = ids.chunks(LOOKAHEAD);
-        let mut ahead = Self { index, rest, keys: room(), with_slots: room(), with_tags: room() };
-        ahead.fetch();
-        ahead.fetch();
+        let mut ahead = Self { index, ids, next: 0, ring: [(Key::default(), Candidates::default()); RING] };
+        ahead.fetch_tags(0);
+        ahead.fetch_slots(0);
+        ahead.fetch_tags(GROUP);
         ahead
     }
 
-    /// The next keys, in the order of their ids; empty at the end.
-    pub(super) fn step(&mut self) -> &[Key] {
-        std::mem::swap(&mut self.keys, &mut self.with_slots);
-        self.fetch();
-        &self.keys
+    /// Asks for the tags of the group at `place`, one after the other with nothing in between that could wait.
+    #[inline]
+    fn fetch_tags(&mut self, place: usize) {
+        let ids = self.ids.get(place..).unwrap_or_default();
+        for (entry, id) in self.ring[place % RING..].iter_mut().zip(ids).take(GROUP) {
+            entry.0 = self.index.key(id);
+            self.index.prefetch(&entry.0);
+        }
     }
 
-    fn fetch(&mut self) {
-        std::mem::swap(&mut self.with_slots, &mut self.with_tags);
-        self.with_slots.iter().for_each(|key| self.index.prefetch_slots(key));
-        self.with_tags.clear();
-        let ids = self.rest.next().unwrap_or_default();
-        self.with_tags.extend(ids.iter().map(|id| self.index.key(id)));
-        self.with_tags.iter().for_each(|key| self.index.prefetch(key));
+    #[inline]
+    fn fetch_slots(&mut self, place: usize) {
+        let left = self.ids.len().saturating_sub(place);
+        for (key, candidates) in self.ring[place % RING..].iter_mut().take(GROUP.min(left)) {
+            *candidates = self.index.prefetch_slots(key);
+        }
+    }
+}
+
+impl Iterator for Ahead<'_> {
+    type Item = (Key, Candidates);
+
+    /// The key of the next id, and where it may be.
+    #[inline]
+    fn next(&mut self) -> Option<(Key, Candidates)> {
+        let place = self.next;
+        if place >= self.ids.len() {
+            return None;
+        }
+        if place.is_multiple_of(GROUP) {
+            self.fetch_slots(place + GROUP);
+            self.fetch_tags(place + 2 * GROUP);
+        }
+        self.next += 1;
+        Some(self.ring[place % RING])
     }
 }

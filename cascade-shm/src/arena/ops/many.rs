@@ -7,16 +7,19 @@ use cascade_core::lease::{Lease, LeaseHome};
 use cascade_core::sync::{Ordering, fence};
 use cascade_core::tier::MissReason;
 
-use super::ahead::{Ahead, LOOKAHEAD};
-use super::{Event, grant, occupy};
+use super::ahead::Ahead;
+use super::{Clock, Event, grant, occupy};
 use crate::arena::Arena;
 use crate::evict;
-use crate::index::{Found, Index, Key};
+use crate::index::{Candidates, Found, Index, Key};
 use crate::ledger::Entry;
 use crate::protocol::{self, Pin};
 use crate::seal::meta_of;
 use crate::session::{Held, Stripe};
-use crate::slot::{Now, Word};
+use crate::slot::Word;
+
+/// Pins that one fence serves.
+const FENCED: usize = 32;
 
 type Answer = Result<Lease, MissReason>;
 
@@ -64,15 +67,15 @@ pub(super) fn lease(arena: &Arena, ids: &[BlockId]) -> Vec<Answer> {
         return ids.iter().map(|_| Err(MissReason::Unavailable)).collect();
     };
     let index = own.core().index();
-    let clock = Clock { now: own.core().now(), epoch: own.core().epoch() };
+    let clock = Clock::of(own.core());
     let mut supply = Supply::new(session.stripes(), own.number(), ids.len());
     let mut answers = Vec::with_capacity(ids.len());
     let mut ahead = Ahead::new(index, ids);
-    let mut steps = [Step::Again; LOOKAHEAD];
+    let mut steps = [Step::Again; FENCED];
     let mut granted = 0;
-    for ids in ids.chunks(LOOKAHEAD) {
-        for (step, key) in steps.iter_mut().zip(ahead.step()) {
-            *step = announce(&index, key, &mut supply);
+    for ids in ids.chunks(FENCED) {
+        for (step, (key, candidates)) in steps[..ids.len()].iter_mut().zip(&mut ahead) {
+            *step = announce(&index, &key, candidates, &mut supply);
         }
         crate::kill::point("batch.announced");
         // As in `announce_pin`, once for all of them.
@@ -100,8 +103,13 @@ pub(super) fn lease(arena: &Arena, ids: &[BlockId]) -> Vec<Answer> {
 }
 
 #[inline]
-fn announce<'a>(index: &Index<'_>, key: &Key, supply: &mut Supply<'a>) -> Step<'a> {
-    match index.find(key) {
+fn announce<'a>(index: &Index<'_>, key: &Key, candidates: Candidates, supply: &mut Supply<'a>) -> Step<'a> {
+    let found = match index.find_among(key, candidates) {
+        Found::Sealed(number, word) => Found::Sealed(number, word),
+        // The tags were read a while ago.
+        _ => index.find(key),
+    };
+    match found {
         Found::Sealed(number, word) => match supply.take() {
             Some((stripe, entry)) => {
                 Entry::pin(number).store(stripe.cell(entry));
@@ -112,13 +120,6 @@ fn announce<'a>(index: &Index<'_>, key: &Key, supply: &mut Supply<'a>) -> Step<'
         Found::Pending | Found::Absent => Step::Missed(MissReason::Absent),
         Found::Evicting(..) => Step::Again,
     }
-}
-
-/// The time that a batch is read at.
-#[derive(Clone, Copy)]
-struct Clock {
-    now: Now,
-    epoch: u8,
 }
 
 /// The lease of an announced pin, if the block still stands and its bytes are known to be right; else nothing was done.
@@ -156,7 +157,9 @@ fn slow(
     let cell = stripe.reclaim(u64::from(entry));
     match protocol::confirm(index, number, word, cell.entry()) {
         Pin::Held => {
-            return occupy(stripe, cell, number, word).and_then(|pinned| grant(stripe, id, pinned));
+            let clock = Clock::of(stripe.core());
+            let pinned = occupy(stripe, cell, number, word, clock)?;
+            return Ok(grant(stripe, id, pinned, clock.epoch)?.at(Arc::clone(stripe)));
         }
         Pin::Gone => drop(cell),
         Pin::Reclaim(retired) => evict::reclaim_retired(stripe, number, retired, cell),
