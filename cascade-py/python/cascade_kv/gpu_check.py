@@ -147,11 +147,19 @@ def _model(layers: int) -> Any:
     return model.eval()
 
 
-def first_token(store: ck.Store, lengths: list[int], layers: int, block_tokens: int) -> dict[str, Any]:
+def repeat(store: ck.Store, lengths: list[int], model: Any, block_tokens: int, repetitions: int) -> dict[str, Any]:
+    """The same load again and again: bytes and logits, told apart."""
+    from cascade_kv._gpu_repeat import repeated
+    from cascade_kv.transformers import PrefixCache
+
+    prefixes = PrefixCache(store, model, block_tokens=block_tokens)
+    return repeated(store, prefixes, model, lengths, repetitions)
+
+
+def first_token(store: ck.Store, lengths: list[int], model: Any, block_tokens: int) -> dict[str, Any]:
     """Seconds to the first token of prompts of so many tokens, by where their KV is; logits are compared."""
     from cascade_kv.transformers import PrefixCache
 
-    model = _model(layers)
     prefixes = PrefixCache(store, model, block_tokens=block_tokens)
     rows = []
     for length in lengths:
@@ -183,26 +191,17 @@ def first_token(store: ck.Store, lengths: list[int], layers: int, block_tokens: 
         rows.append(row)
         for id_ in ids:
             store.delete(id_)
-    return {"layers": layers, "block_tokens": block_tokens, "rows": rows}
+    return {"layers": len(model.model.layers), "block_tokens": block_tokens, "rows": rows}
 
 
 def _from_tier(
     store: ck.Store, tier: str, ids: list[ck.BlockId], loaded: Callable[[], torch.Tensor], expected: torch.Tensor
 ) -> dict[str, Any]:
+    from cascade_kv._gpu_repeat import place
+
     times, equal, found = [], True, ""
     for repetition in range(4):
-        if tier == "hbm":
-            # Pinned and given back: they are on the device then, as far as it has room.
-            for id_ in ids:
-                store.get_gpu_ptr(id_)
-        else:
-            store.demote(ids)
-            if tier == "arena":
-                for lease in store.lease_batch(ids):
-                    if lease is not None:
-                        lease.release()
-        places = {place[0] if place else "none" for place in store.locate(ids)}
-        found = "+".join(sorted(places))
+        found = place(store, tier, ids)
         torch.cuda.synchronize()
         start = time.perf_counter()
         logits = loaded()
@@ -228,6 +227,8 @@ def main() -> int:
     parser.add_argument("--tokens", default="8192,16384,32768")
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--block-tokens", type=int, default=256)
+    parser.add_argument("--repeat", type=int, default=3, help="loads from each tier whose bytes are compared")
+    parser.add_argument("--only", default="round_trips,rates,attention,first_token,repeat")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     result: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
@@ -243,13 +244,17 @@ def main() -> int:
     ):
         store.wait_ready(120)
         lengths = [int(length) for length in options.tokens.split(",")]
+        wanted = options.only.split(",")
+        model = _model(options.layers) if {"first_token", "repeat"} & set(wanted) else None
+        size = options.block_tokens
         steps: dict[str, Callable[[], dict[str, Any]]] = {
             "round_trips": lambda: round_trips(store),
             "rates": lambda: rates(store),
             "attention": lambda: attention(store),
-            "first_token": lambda: first_token(store, lengths, options.layers, options.block_tokens),
+            "first_token": lambda: first_token(store, lengths, model, size),
+            "repeat": lambda: repeat(store, lengths, model, size, options.repeat),
         }
-        for name, step in steps.items():
+        for name, step in ((name, steps[name]) for name in wanted):
             print(f"{name} ..", file=sys.stderr, flush=True)
             try:
                 result[name] = step()
@@ -266,13 +271,18 @@ def main() -> int:
 
 
 def _is_right(result: dict[str, Any]) -> bool:
-    rows = result["first_token"].get("rows", [])
+    """Whether no part that ran found anything wrong."""
+    rows = result.get("first_token", {"rows": []}).get("rows")
+    repeats = result.get("repeat", {"rows": []}).get("rows")
+    if rows is None or repeats is None:
+        return False
     tiers = [row[tier] for row in rows for tier in ("hbm", "arena", "files")]
+    wrong = [count for row in repeats for name, count in row["counts"].items() if name.endswith(("bytes", "short"))]
     return (
-        bool(rows)
-        and result["round_trips"].get("right", False)
-        and result["attention"].get("equal", False)
+        result.get("round_trips", {"right": True}).get("right", False)
+        and result.get("attention", {"equal": True}).get("equal", False)
         and all(tier["equal_logits"] and tier["tokens"] > 0 for tier in tiers)
+        and not any(wrong)
     )
 
 
