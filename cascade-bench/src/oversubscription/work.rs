@@ -141,10 +141,10 @@ impl Run {
         for number in 0..self.pressure.other_blocks {
             self.put(false, number);
             random = random.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
-            if number as usize % PUTS_PER_OTHER == 0 {
+            if (number as usize).is_multiple_of(PUTS_PER_OTHER) {
                 let _ = self.get(false, (random >> 33) % (number + 1));
             }
-            if number as usize % PUTS_PER_HIT == 0 {
+            if (number as usize).is_multiple_of(PUTS_PER_HIT) {
                 let prefix = next % self.pressure.prefix_blocks;
                 next += 1;
                 let before = self.store.stats().hits(Level::Arena);
