@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, c_void};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use cascade_core::batch::{Outcome, Refusal};
 use cascade_core::id::BlockId;
@@ -117,6 +117,8 @@ pub(crate) struct DeviceLease {
     device: u32,
     generation: u32,
     exports: AtomicUsize,
+    /// Whether anybody was told where the block is: only then can work on it be queued.
+    is_told: AtomicBool,
     /// The stream that used it last, as far as was said.
     stream: AtomicU64,
 }
@@ -130,12 +132,15 @@ impl DeviceLease {
             generation: inner.generation(),
             inner: Mutex::new(Some(inner)),
             exports: AtomicUsize::new(0),
+            is_told: AtomicBool::new(false),
             stream: AtomicU64::new(DEFAULT_STREAM),
         }
     }
 
     fn end(&self) {
-        if let Some(lease) = self.inner.lock().take() {
+        if let Some(lease) = self.inner.lock().take()
+            && self.is_told.load(Ordering::Relaxed)
+        {
             lease.release_after(of_caller(self.stream.load(Ordering::Relaxed)));
         }
     }
@@ -152,6 +157,7 @@ impl DeviceLease {
     /// Device address of the first byte.
     #[getter]
     fn ptr(&self) -> u64 {
+        self.is_told.store(true, Ordering::Relaxed);
         self.address
     }
 
@@ -197,6 +203,7 @@ impl DeviceLease {
         if !self.valid() {
             return Err(PyBufferError::new_err("the lease was released"));
         }
+        self.is_told.store(true, Ordering::Relaxed);
         interface(py, self.address, self.len)
     }
 
@@ -226,6 +233,7 @@ impl DeviceLease {
         if let Some(stream) = stream.and_then(|stream| u64::try_from(stream).ok()) {
             this.stream.store(stream, Ordering::Relaxed);
         }
+        this.is_told.store(true, Ordering::Relaxed);
         this.exports.fetch_add(1, Ordering::AcqRel);
         drop(inner);
         capsule(slf)
