@@ -6,6 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use cascade_core::id::BlockId;
+use cascade_core::tier::Lookup;
+
 use crate::buffer::Buffer;
 use crate::config::{IoEngine, PfsConfig};
 use crate::core::{Core, is_lost};
@@ -130,6 +133,22 @@ pub fn inspect(dir: &Path, fs: &Arc<dyn Fs>) -> Result<Inspection> {
     let mut writers: Vec<WriterView> = writers.into_values().collect();
     writers.sort_by_key(|view| (view.life != Life::Lives, view.writer));
     Ok(Inspection { on, writers, files: names.len() as u64 })
+}
+
+/// What the logs of a directory say of each of `ids`: the length of its block in bytes, `None` where there is none to be found.
+///
+/// # Errors
+/// The system's, when the directory cannot be read.
+pub fn find(dir: &Path, fs: &Arc<dyn Fs>, ids: &[BlockId]) -> Result<Vec<Option<u64>>> {
+    fs.list(dir)?;
+    let core = observer(dir, fs)?;
+    Follow::new(&core).look(&core);
+    let catalog = core.catalog.read();
+    let len = |id: &BlockId| match catalog.lookup(id) {
+        Lookup::Hit(meta) => Some(meta.len),
+        _ => None,
+    };
+    Ok(ids.iter().map(len).collect())
 }
 
 fn length(core: &Core, name: Name) -> u64 {

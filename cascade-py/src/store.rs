@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use cascade_core::batch::Outcome;
 use cascade_core::id;
+use cascade_core::metrics::Distribution;
 use cascade_core::tier::{BlockMeta, Lookup, MissReason};
-use cascade_store::{Level, Located, Put, Reach, StoreConfig, outcome_name};
+use cascade_store::{Level, Located, Put, Reach, Recompute, StoreConfig, outcome_name};
 use parking_lot::RwLock;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -365,16 +366,58 @@ impl Store {
         for (level, of) in &found.tiers {
             let tier = dict(py, &of.fields())?;
             tier.set_item("served", found.hits(*level))?;
+            for (_, served) in found.served.iter().filter(|(of, _)| of == level) {
+                tier.set_item("served_bytes", served.served_bytes)?;
+                tier.set_item("saved_tokens", served.saved_tokens)?;
+                tier.set_item("latency_us", latency(py, &served.latency)?)?;
+            }
             if *level == Level::Files {
                 found.file_fields().iter().try_for_each(|(name, value)| tier.set_item(name, value))?;
             }
             tiers.set_item(level.name(), tier)?;
         }
         stats.set_item("tiers", tiers)?;
+        stats.set_item("put_latency_us", latency(py, &found.put_latency)?)?;
         stats.set_item("moves", dict(py, &found.moves.fields())?)?;
         let reasons: Vec<_> = found.misses.iter().map(|(why, count)| (why.name(), *count)).collect();
         stats.set_item("miss_reasons", dict(py, &reasons)?)?;
         Ok(stats)
+    }
+
+    /// Tokens of a block, for `saved_tokens` of the statistics.
+    fn set_block_tokens(&self, tokens: u64) -> PyResult<()> {
+        self.open()?.set_block_tokens(tokens);
+        Ok(())
+    }
+
+    /// How much of a prefix to load, and from where.
+    #[pyo3(signature = (ids, block_tokens, tokens_per_s=None))]
+    fn plan<'py>(
+        &self,
+        py: Python<'py>,
+        ids: &Bound<'_, PyAny>,
+        block_tokens: u64,
+        tokens_per_s: Option<f64>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let recompute = tokens_per_s.map_or(Recompute::Learned, Recompute::TokensPerSecond);
+        let plan = self.open()?.plan(&to_ids(ids)?, block_tokens, recompute);
+        let found = PyDict::new(py);
+        found.set_item("load", plan.load)?;
+        found.set_item("found", plan.found)?;
+        let from: Vec<_> = plan.from.iter().map(|(level, blocks)| (level.name(), *blocks as u64)).collect();
+        found.set_item("from", dict(py, &from)?)?;
+        found.set_item("load_s", plan.load_time.as_secs_f64())?;
+        found.set_item("recompute_s", plan.recompute_time.map(|time| time.as_secs_f64()))?;
+        Ok(found)
+    }
+
+    /// Notes how long a prefill took.
+    fn observe_prefill(&self, tokens: u64, seconds: f64) -> PyResult<()> {
+        let took = Duration::try_from_secs_f64(seconds).map_err(|_| {
+            PyValueError::new_err(format!("a duration is a number of seconds, not {seconds}"))
+        })?;
+        self.open()?.observe_prefill(tokens, took);
+        Ok(())
     }
 
     /// Waits until every page of the arena exists; false when the time passed first.
@@ -402,5 +445,14 @@ impl Store {
 fn dict<'py>(py: Python<'py>, fields: &[(&str, u64)]) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     fields.iter().try_for_each(|(name, value)| dict.set_item(name, value))?;
+    Ok(dict)
+}
+
+fn latency<'py>(py: Python<'py>, of: &Distribution) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("count", of.count())?;
+    for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
+        dict.set_item(name, of.quantile(share).map(|time| time.as_secs_f64() * 1e6))?;
+    }
     Ok(dict)
 }

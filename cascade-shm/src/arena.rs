@@ -34,6 +34,7 @@ use crate::process::fork_epoch;
 use crate::raw::Map;
 use crate::session::{Rule, Session, Stripe};
 use crate::slot::{Meaning, State};
+use crate::trail::Trail;
 
 /// How deep a process may fork and still use the handle that its ancestor opened.
 const FORK_DEPTH: usize = 16;
@@ -80,8 +81,19 @@ struct Joined {
 }
 
 impl Joined {
-    fn new(map: &Arc<Map>, file: &File, path: &Path, rule: Rule, has_janitor: bool) -> Result<Self> {
+    fn new(
+        map: &Arc<Map>,
+        file: &File,
+        path: &Path,
+        (rule, incarnation): (Rule, u64),
+        has_janitor: bool,
+    ) -> Result<Self> {
         let session = Session::join(map, rule, &|| file::open_again(path, file))?;
+        if !cfg!(any(loom, shuttle))
+            && let Some(trail) = Trail::open(path, incarnation)
+        {
+            let _ = session.core().trail.set(trail);
+        }
         let start = |file| Janitor::start(session.core(), session.stripes(), file);
         let janitor = if has_janitor { file.try_clone().ok().and_then(start) } else { None };
         Ok(Self { _janitor: janitor, session })
@@ -219,7 +231,7 @@ impl Arena {
         let is_heat = superblock.optional_features & HEAT != 0;
         let meaning = if is_heat { Meaning::Heat } else { Meaning::Count };
         let rule = Rule { meaning, eviction: config.eviction };
-        let joined = Joined::new(&map, &file, &path, rule, has_janitor)?;
+        let joined = Joined::new(&map, &file, &path, (rule, superblock.incarnation), has_janitor)?;
         let inner = Inner {
             map,
             file,
@@ -327,7 +339,8 @@ impl Arena {
     fn session(&self) -> Option<&Session> {
         let inner = &*self.inner;
         let depth = usize::try_from(fork_epoch() - inner.opened_epoch).ok()?;
-        let join = || Joined::new(&inner.map, &inner.file, &inner.path, inner.rule, inner.has_janitor).ok();
+        let how = (inner.rule, inner.superblock.incarnation);
+        let join = || Joined::new(&inner.map, &inner.file, &inner.path, how, inner.has_janitor).ok();
         Some(&inner.joined.get(depth)?.get_or_init(join).as_ref()?.session)
     }
 

@@ -16,6 +16,7 @@ use crate::protocol::{self, WhenPinned};
 use crate::region::Claim;
 use crate::session::{Cell, Core, Event, Stripe};
 use crate::slot::{Slot, State, Word};
+use crate::trail::Left;
 
 pub use score::Judge;
 pub use window::{Pick, Window};
@@ -231,8 +232,12 @@ fn evict_some(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned)
             State::Freeing => {
                 crate::kill::point("evict.freeing");
                 let was_kept = index.slot(slot).is_some_and(Slot::is_kept);
+                let id = index.slot(slot).map(Slot::id);
                 finish_free(stripe, slot, decided, cell);
                 gone += 1;
+                if let Some(id) = id.filter(|_| was_sealed) {
+                    core.left(&id, reason(when_pinned, was_kept));
+                }
                 let counted = !planted::is(Bug::UncountedEviction);
                 if counted && was_sealed && when_pinned == WhenPinned::Keep {
                     stripe.counters.count(Event::Evicted(1));
@@ -243,6 +248,9 @@ fn evict_some(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned)
                 }
             }
             State::Retired => {
+                if let Some(slot) = index.slot(slot).filter(|_| was_sealed) {
+                    core.left(&slot.id(), Left::Deleted);
+                }
                 crate::kill::point("retire.decided");
                 // The last pin may have gone while we decided, when its holder did not yet see the block retired.
                 reclaim_retired(stripe, slot, decided, cell);
@@ -251,6 +259,14 @@ fn evict_some(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned)
         }
     }
     (tried, gone)
+}
+
+fn reason(when_pinned: WhenPinned, was_kept: bool) -> Left {
+    match (when_pinned, was_kept) {
+        (WhenPinned::Keep, true) => Left::EvictedKept,
+        (WhenPinned::Keep, false) => Left::Evicted,
+        _ => Left::Deleted,
+    }
 }
 
 /// Gives extent and slot back. If a stopped process keeps the region locked, the entry stays in the ledger, and the slot

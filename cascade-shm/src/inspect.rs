@@ -10,12 +10,14 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use cascade_core::id::BlockId;
 use cascade_core::{Error, ErrorKind, Result};
 
 use crate::arena::note;
 use crate::collapse::HugePages;
 use crate::file;
 use crate::hugepage::{Huge, Medium};
+use crate::index::BUCKET_SLOTS;
 use crate::layout::{
     MAGIC, NOTE, NOTE_AT, NOTE_WORDS, OWNER_ROW_BYTES, REGION_LINE_BYTES, STRIPE_ENTRIES, SUPERBLOCK_BYTES,
     Superblock,
@@ -24,6 +26,7 @@ use crate::ledger::Entry;
 use crate::lock::Holder;
 use crate::owner::{OwnerRow, Process, RowState};
 use crate::process;
+use crate::slot::{Slot, State};
 
 pub use count::{ClassCount, RegionCount, SlotCount};
 
@@ -88,6 +91,17 @@ pub enum HeldLock {
     Janitor,
     /// The region of this number.
     Region(usize),
+}
+
+/// A slot that holds an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundSlot {
+    /// What it does; only `Sealed` can be hit.
+    pub state: State,
+    /// Payload in bytes.
+    pub len: u64,
+    /// Whether a tier below is noted to have the block too.
+    pub is_kept: bool,
 }
 
 /// Why a file is no arena that this program can use.
@@ -221,6 +235,33 @@ impl Inspection {
         }
         let at = self.superblock.geometry.offsets().control + NOTE_AT;
         Ok(note::parse(&self.words(at, NOTE_WORDS as u64)?))
+    }
+
+    /// What stands in the slots under each of `ids`: its state, length, and whether a tier below has it too. Of several slots the
+    /// one that is visible, or nearest to it.
+    ///
+    /// # Errors
+    /// `System` when the file cannot be read.
+    pub fn find(&self, ids: &[BlockId]) -> Result<Vec<Option<FoundSlot>>> {
+        let geometry = self.superblock.geometry;
+        let mut found: Vec<Option<FoundSlot>> = vec![None; ids.len()];
+        let bytes = geometry.buckets * (BUCKET_SLOTS * size_of::<Slot>()) as u64;
+        self.read(geometry.offsets().slots, bytes, |step| {
+            for slot in step.as_chunks::<64>().0.iter().map(Slot::from_bytes) {
+                let state = slot.word().state();
+                let id = slot.id();
+                let places =
+                    ids.iter().zip(&mut found).filter(|(wanted, _)| **wanted == id && state != State::Free);
+                for (_, place) in places {
+                    let is_better = place.is_none_or(|known| known.state != State::Sealed);
+                    if is_better {
+                        let len = slot.extent().map_or(0, |extent| extent.len);
+                        *place = Some(FoundSlot { state, len, is_kept: slot.is_kept() });
+                    }
+                }
+            }
+        })?;
+        Ok(found)
     }
 
     /// Hands each step of `len` bytes from `offset` on to `look`.

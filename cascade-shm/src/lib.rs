@@ -42,6 +42,7 @@ mod region;
 pub mod remove;
 mod seal;
 mod session;
+pub mod trail;
 
 pub use arena::note::NOTE_MOST;
 pub use arena::{Arena, Audit, BelowStats, Cold, Fill, Growth, Noted, Scrub, Scrubbed, Survey};

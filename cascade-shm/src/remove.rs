@@ -45,6 +45,8 @@ pub fn remove(path: &Path) -> Result<Removal> {
     std::fs::remove_file(path).map_err(|error| {
         Error::new(ErrorKind::System, format!("cannot remove {}", path.display())).with_source(error)
     })?;
+    // Of no use without it; what cannot be removed is begun anew by the next arena.
+    let _ = std::fs::remove_file(crate::trail::path_of(path));
     Ok(Removal::Removed(bytes))
 }
 

@@ -49,6 +49,8 @@ pub struct Core {
     /// Slots that hardware may still write to.
     pub(crate) quarantine: Mutex<cascade_core::quarantine::Quarantine<(usize, u32)>>,
     pub(crate) clock: cascade_core::clock::SystemClock,
+    /// What left, for people who ask why.
+    pub(crate) trail: std::sync::OnceLock<crate::trail::Trail>,
     vetted: Vetted,
     rule: Rule,
     /// Bytes put for each tick of the eviction clock.
@@ -111,6 +113,7 @@ impl Session {
             holder: Holder { row, generation },
             quarantine: Mutex::new(cascade_core::quarantine::Quarantine::new(grace, limit_bytes)),
             clock: cascade_core::clock::SystemClock::default(),
+            trail: std::sync::OnceLock::new(),
             vetted,
             rule,
             tick_bytes,
@@ -199,6 +202,13 @@ impl Core {
     #[inline]
     pub fn index(&self) -> Index<'_> {
         Index::new(self.map.slots(), self.map.tags())
+    }
+
+    /// Notes that the block of `id` left.
+    pub fn left(&self, id: &cascade_core::id::BlockId, why: crate::trail::Left) {
+        if let Some(trail) = self.trail.get().filter(|_| self.is_ours()) {
+            trail.note(id, why);
+        }
     }
 
     /// Whether `holder` is certainly dead.

@@ -29,7 +29,11 @@ impl Tiers {
         moves.risen_hits = below.risen_hits;
         let files = self.files().map(|files| files.tier.file_stats());
         let breaker = self.files().and_then(|files| files.tier.breaker()).map(Breaker::stats);
-        StoreStats { tiers, files, breaker, moves, misses: self.count.misses() }
+        let measured =
+            self.chain.rungs().iter().map(|rung| rung.level).filter(|level| *level != Level::Device);
+        let served = measured.map(|level| (level, self.tally.origin(level))).collect();
+        let put_latency = self.tally.put_latency();
+        StoreStats { tiers, files, breaker, moves, served, put_latency, misses: self.count.misses() }
     }
 
     /// Does operations of one kind, together; an outcome for each.

@@ -13,6 +13,7 @@ use crate::files::Files;
 use crate::moves::count::add;
 use crate::moves::rise::How;
 use crate::raw;
+use crate::tally::Part;
 use crate::tiers::{Answer, Tiers};
 
 /// Blocks that are copied from the arena between two looks at what the files have read,
@@ -74,13 +75,20 @@ impl Tiers {
         let absent = Cell::new(Err(MissReason::Absent));
         let fetch = Fetch { wanted, answers: vec![absent; wanted.len()] };
         let all: Vec<usize> = (0..wanted.len()).collect();
+        let (started, mut above) = (self.clock.now(), None);
         if let Some(files) = self.files() {
-            self.fetch_all(files, &fetch, all, deadline);
+            above = Some(self.fetch_all(files, &fetch, all, deadline));
         } else {
             fetch.set(&all, raw::run(&self.arena, fetch.ops(&all)));
             add(&self.count.arena_hits, fetch.hits());
         }
+        let took = self.clock.now().saturating_sub(started);
         let mut answers: Vec<_> = fetch.answers.iter().map(Cell::get).collect();
+        let mut all = Part::default();
+        answers.iter().flatten().for_each(|meta| all.add(meta.len));
+        let above = above.unwrap_or(all);
+        let below = Part { blocks: all.blocks - above.blocks, bytes: all.bytes - above.bytes };
+        self.tally.served(above, below, Some(took));
         self.fetch_from_devices(wanted, &mut answers);
         answers.iter().filter_map(|answer| answer.err()).for_each(|why| self.count.missed(why));
         self.learner.fetch(wanted.iter().map(|(id, _)| id));
@@ -98,16 +106,24 @@ impl Tiers {
     }
 
     /// Both tiers at once: what the arena lacks is asked of the files first, and the arena's is copied while they read.
-    fn fetch_all(&self, files: &Files, fetch: &Fetch<'_>, all: Vec<usize>, deadline: Option<Instant>) {
+    fn fetch_all(
+        &self,
+        files: &Files,
+        fetch: &Fetch<'_>,
+        all: Vec<usize>,
+        deadline: Option<Instant>,
+    ) -> Part {
         // One block is asked for where it most likely is.
         let (above, below) = if all.len() > 1 { self.split(fetch, all) } else { (all, Vec::new()) };
-        let (mut left, mut from_arena) = (&above[..], 0);
+        let (mut left, mut from_arena) = (&above[..], Part::default());
         let mut copy = || {
             let (slice, rest) = left.split_at(fetch.slice(left));
             left = rest;
             fetch.set(slice, raw::run(&self.arena, fetch.ops(slice)));
             let hits = slice.iter().filter(|at| fetch.answers[**at].get().is_ok());
-            from_arena += hits.clone().count() as u64;
+            hits.clone()
+                .filter_map(|at| fetch.answers[*at].get().ok())
+                .for_each(|meta| from_arena.add(meta.len));
             self.queue_sinking(files, files.sighted(hits.map(|at| fetch.wanted[*at].0)));
             !slice.is_empty()
         };
@@ -116,12 +132,13 @@ impl Tiers {
             self.fetch_below(files, fetch, &below, &mut how);
         }
         while copy() {}
-        add(&self.count.arena_hits, from_arena);
+        add(&self.count.arena_hits, from_arena.blocks);
         let gone: Vec<usize> = above.iter().copied().filter(|at| fetch.lacks(at)).collect();
         if !gone.is_empty() {
             self.fetch_below(files, fetch, &gone, &mut How { deadline, ..How::default() });
         }
-        add(&self.count.file_hits, fetch.hits() - from_arena);
+        add(&self.count.file_hits, fetch.hits() - from_arena.blocks);
+        from_arena
     }
 
     /// Which blocks the arena may have, and which only others can have.

@@ -29,6 +29,7 @@ mod files;
 mod gpu;
 mod learn;
 mod moves;
+mod planner;
 mod prefix;
 mod put;
 mod raw;
@@ -39,6 +40,7 @@ mod sim;
 mod stats;
 mod store;
 mod submits;
+mod tally;
 mod tiers;
 
 pub use chain::{Level, Located};
@@ -47,7 +49,9 @@ pub use config::{
     Demote, FilesConfig, GpuCapacity, GpuConfig, GpuDevices, Origin, StoreConfig, StoreConfigBuilder,
 };
 pub use moves::count::MoveStats;
+pub use planner::{Plan, Recompute};
 pub use prefix::Prefix;
 pub use put::{Put, Reach};
 pub use stats::StoreStats;
 pub use store::{Store, outcome_name};
+pub use tally::Origin as ServedFrom;

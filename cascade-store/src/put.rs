@@ -80,12 +80,17 @@ impl Tiers {
     /// Stores blocks; an outcome for each.
     pub(crate) fn put(&self, blocks: Vec<Block>, reach: Reach) -> Vec<Outcome> {
         let reach = self.files().map_or(reach, |files| reach.max(files.least));
+        let started = self.clock.now();
         let mut blocks = blocks;
         let bytes = blocks.iter().map(|(_, from, _)| from.len()).sum();
         let ids: Vec<BlockId> = blocks.iter().map(|(id, ..)| *id).collect();
         let heats = self.learner.put(&ids, bytes);
         blocks.iter_mut().zip(heats).for_each(|((.., meta), heat)| meta.heat = Some(heat));
         let outcomes = self.put_uncounted(blocks, reach);
+        let (now, stored) = (self.clock.now(), outcomes.len() as u64);
+        if let Some(warning) = self.tally.put(stored, now, now.saturating_sub(started)) {
+            eprintln!("{warning}");
+        }
         let there = outcomes.iter().filter(|outcome| **outcome == Outcome::Exists).count();
         add(&self.count.exists, there as u64);
         let is_elsewhere = |outcome: &&Outcome| **outcome == Outcome::Refused(Refusal::Pending);

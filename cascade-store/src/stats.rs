@@ -1,12 +1,13 @@
 //! What a store counts, tier by tier.
 
 use cascade_core::layer::BreakerStats;
-use cascade_core::metrics::TierStats;
+use cascade_core::metrics::{Distribution, TierStats};
 use cascade_core::tier::MissReason;
 use cascade_pfs::PfsStats;
 
 use crate::chain::Level;
 use crate::moves::count::MoveStats;
+use crate::tally::Origin as ServedFrom;
 
 /// Counters and gauges of one store.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,10 @@ pub struct StoreStats {
     pub breaker: Option<BreakerStats>,
     /// Moves between the tiers.
     pub moves: MoveStats,
+    /// What arena and files have done for callers, by where the bytes came from.
+    pub served: Vec<(Level, ServedFrom)>,
+    /// Times of whole calls that put.
+    pub put_latency: Distribution,
     /// Fetches and leases that no tier could serve, by reason.
     pub misses: Vec<(MissReason, u64)>,
 }
@@ -45,6 +50,12 @@ impl StoreStats {
             Level::Arena => self.moves.arena_hits,
             Level::Files => self.moves.file_hits,
         }
+    }
+
+    /// What one tier has done for callers; nothing where there is none.
+    #[must_use]
+    pub fn served_from(&self, level: Level) -> ServedFrom {
+        self.served.iter().find(|(of, _)| *of == level).map(|(_, served)| served.clone()).unwrap_or_default()
     }
 
     /// Blocks that are gone for good by no wish of the user: evicted from the arena and not in files, or given up by the files.

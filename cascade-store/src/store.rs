@@ -26,6 +26,7 @@ use crate::moves::demoter::{Demoter, Request};
 use crate::moves::node;
 use crate::moves::rise::Wanted;
 use crate::moves::riser;
+use crate::planner::{Plan, Recompute};
 use crate::put::{Put, Reach};
 use crate::raw;
 use crate::seam::{BottomTier, TopTier};
@@ -346,6 +347,23 @@ impl Store {
             check_flush(outcome.and_then(|outcomes| outcomes.first().copied()), files)?;
         }
         files.flush(deadline)
+    }
+
+    /// Says how many tokens a block holds, for the tokens that [`Store::stats`] counts as saved from here on.
+    pub fn set_block_tokens(&self, tokens: u64) {
+        self.tiers.tally.set_block_tokens(tokens);
+    }
+
+    /// How much of a prefix to load: as many of the first `ids` (blocks of `block_tokens` each) as gain most over recomputing them,
+    /// by what this store has measured of its tiers, call by call, and by `recompute`. None where recomputing all is quicker.
+    #[must_use]
+    pub fn plan(&self, ids: &[BlockId], block_tokens: u64, recompute: Recompute<'_>) -> Plan {
+        self.tiers.plan(ids, block_tokens, recompute)
+    }
+
+    /// Notes that a prefill of `tokens` took so long: what [`Recompute::Learned`] goes by.
+    pub fn observe_prefill(&self, tokens: u64, took: Duration) {
+        self.tiers.observe_prefill(tokens, took);
     }
 
     /// Counters and gauges, tier by tier.

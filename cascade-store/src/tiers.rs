@@ -20,6 +20,7 @@ use crate::moves::flights::Kind;
 use crate::moves::rise::How;
 use crate::raw;
 use crate::seam::TopTier;
+use crate::tally::{Part, Tally};
 
 /// A fetch promotes while less than this share of the arena, in percent, is in use.
 const ROOMY_PERCENT: u64 = 90;
@@ -33,6 +34,7 @@ pub(crate) struct Tiers {
     pub(crate) arena: TopTier,
     pub(crate) chain: Chain,
     pub(crate) count: Count,
+    pub(crate) tally: Tally,
     pub(crate) clock: Arc<dyn Clock>,
     /// Hears of every request, for the arena's eviction.
     pub(crate) learner: Learner,
@@ -53,7 +55,8 @@ impl Tiers {
         }
         let (chain, count) = (Chain::new(rungs), Count::default());
         let learner = Learner::default();
-        Self { arena, chain, count, clock, learner, files, gpu: None, roomy: Mutex::new(None) }
+        let (tally, roomy) = (Tally::default(), Mutex::new(None));
+        Self { arena, chain, count, tally, clock, learner, files, gpu: None, roomy }
     }
 
     /// The same, with somebody who learns from requests.
@@ -111,20 +114,27 @@ impl Tiers {
 
     /// Completes what the arena could lease by what the files have.
     fn lower(&self, ids: &[BlockId], mut leases: Vec<Answer<Lease>>) -> Vec<Answer<Lease>> {
-        let hits = leases.iter().filter(|lease| lease.is_ok()).count();
-        add(&self.count.arena_hits, hits as u64);
+        let above = parts(&leases);
+        let (mut before, mut below, mut took) = (above, Part::default(), None);
+        add(&self.count.arena_hits, above.blocks);
         if let Some(files) = self.files() {
             let used = ids.iter().zip(&leases).filter(|(_, lease)| lease.is_ok()).map(|(id, _)| *id);
             self.queue_sinking(files, files.sighted(used));
         }
-        if hits < ids.len() {
+        if above.blocks < ids.len() as u64 {
             self.lease_from_devices(ids, &mut leases);
+            before = parts(&leases);
         }
-        if hits < ids.len()
+        if before.blocks < ids.len() as u64
             && let Some(files) = self.files()
         {
+            let started = self.clock.now();
             self.lease_below(files, ids, &mut leases);
+            let all = parts(&leases);
+            below = Part { blocks: all.blocks - before.blocks, bytes: all.bytes - before.bytes };
+            took = Some(self.clock.now().saturating_sub(started));
         }
+        self.tally.served(above, below, took);
         leases.iter().filter_map(|lease| lease.as_ref().err()).for_each(|why| self.count.missed(*why));
         self.learner.fetch(ids);
         leases
@@ -227,4 +237,10 @@ impl Tiers {
         raw::run(files.as_ref(), ids.into_iter().map(|id| Op::Delete { id }).collect());
         self.arena.clear();
     }
+}
+
+fn parts(leases: &[Answer<Lease>]) -> Part {
+    let mut part = Part::default();
+    leases.iter().flatten().for_each(|lease| part.add(lease.len() as u64));
+    part
 }

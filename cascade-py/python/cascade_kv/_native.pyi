@@ -357,8 +357,21 @@ class Store:
     def stats(self) -> dict[str, Any]:
         """Counters of this handle and gauges of all that use the tiers; byte figures count bytes.
 
-        The whole store's at the top. Under ``"tiers"`` those of each (``"served"``: fetches and leases that it served),
+        The whole store's at the top. Under ``"tiers"`` those of each (``"served"``, ``"served_bytes"``: fetches and leases that
+        it served; ``"saved_tokens"``: see `set_block_tokens`; ``"latency_us"``: calls, p50 and p99, at the lowest tier needed),
         under ``"moves"`` what went between them, under ``"miss_reasons"`` why nobody had a block."""
+    def set_block_tokens(self, tokens: int) -> None:
+        """Says how many tokens a block holds: each block served from here on counts as so many saved."""
+    def plan(
+        self, ids: Iterable[BlockId | str], block_tokens: int, tokens_per_s: float | None = None
+    ) -> dict[str, Any]:
+        """How many of the first `ids` to load rather than recompute, by what was measured of the tiers.
+
+        ``"load"`` blocks, of ``"found"`` that are there without a gap; ``"from"`` names the tiers; ``"load_s"`` and
+        ``"recompute_s"`` are the estimates for them. Recomputing costs what `tokens_per_s` says, else what
+        `observe_prefill` was told; if neither is known all that was found is to be loaded and ``"recompute_s"`` is None."""
+    def observe_prefill(self, tokens: int, seconds: float) -> None:
+        """Notes that a prefill of so many tokens took so long; the last fifty or so make the estimate."""
     def wait_ready(self, timeout_s: float = 60.0) -> bool:
         """Waits until every page of the arena exists; False when the time passed first."""
     def close(self) -> None:

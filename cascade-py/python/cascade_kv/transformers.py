@@ -116,6 +116,8 @@ class PrefixCache:
         tenant_secret: at least 16 bytes; only holders of the same secret find these blocks.
         adapter: name of the active PEFT adapter; required when the model carries one.
         prefix: class the blocks as shared prefixes, which outlive ordinary blocks under eviction.
+        plan: load only as many blocks as are estimated to be quicker than their prefill, once `store.observe_prefill` was
+            told of prefills; else every stored one.
 
     The weights are fingerprinted here, once, and again whenever a parameter was replaced or written in place (writes
     through `.data` escape that check: make a new PrefixCache after them).
@@ -134,6 +136,7 @@ class PrefixCache:
         tenant_secret: bytes | None = None,
         adapter: str | None = None,
         prefix: bool = True,
+        plan: bool = False,
     ) -> None:
         if block_tokens < 1:
             raise ValueError(f"block_tokens must be at least 1, got {block_tokens}")
@@ -148,6 +151,8 @@ class PrefixCache:
         self._adapter = adapter
         self._prefix = prefix
         self._on_device = model.device.type == "cuda" and "hbm" in store.stats()["tiers"]
+        self._plan = plan
+        store.set_block_tokens(block_tokens)
         self._version = weights_version(model)
         self._key_space = self._make_key_space()
 
@@ -185,7 +190,7 @@ class PrefixCache:
         prompt = _token_list(tokens)
         usable = max(len(prompt) - 1, 0) // self.block_tokens
         ids = self._ids(prompt, extra)[:usable]
-        found = self._store.longest_prefix(ids) if ids else 0
+        found = self._found(ids)
         data = self._empty(found)
         copy = self._copy_on_device if self._on_device else self._copy_leased
         blocks = copy(ids[:found], data)
@@ -280,6 +285,14 @@ class PrefixCache:
                 return index
             place.copy_(block)
         return len(ids)
+
+    def _found(self, ids: list[BlockId]) -> int:
+        """How many leading blocks to load: all that are there, or as many as are worth it."""
+        if not ids:
+            return 0
+        if self._plan:
+            return int(self._store.plan(ids, self.block_tokens)["load"])
+        return self._store.longest_prefix(ids)
 
     def _copy_leased(self, ids: list[BlockId], host: torch.Tensor) -> int:
         """Copy stored blocks to their place in `host`; the number of leading blocks that were really there."""

@@ -120,7 +120,11 @@ pub(super) fn drop_corrupt(stripe: &Stripe, number: u32, word: Word) {
     if let Some(now) = index.slot(number).map(Slot::word)
         && now.generation() == word.generation()
     {
+        let id = index.slot(number).map(Slot::id);
         evict::evict(stripe, &[(number, now)], WhenPinned::Retire);
+        if let Some(id) = id {
+            stripe.core().left(&id, crate::trail::Left::Damaged);
+        }
     }
 }
 

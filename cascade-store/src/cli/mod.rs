@@ -12,6 +12,7 @@ mod place;
 mod stat;
 mod text;
 mod verify;
+mod why;
 
 use std::ffi::OsString;
 
@@ -25,6 +26,7 @@ Examples:
   cascade stat --watch --json     one line of JSON every two seconds
   cascade verify --repair         drop blocks whose bytes are damaged
   cascade gc --dry-run            what could be removed, and why
+  cascade why name:greeting       why a block is no hit
   cascade doctor                  what is wrong with this machine, with cures
   cascade verify --pfs DIR        the same for a directory of files (also stat, gc, doctor)
 
@@ -49,6 +51,8 @@ enum Command {
     Verify(verify::Options),
     /// List and remove arenas that are of no use any more.
     Gc(gc::Options),
+    /// Say why an id is no hit: never put, evicted, deleted, damaged, pending.
+    Why(why::Options),
     /// Look for what on this machine keeps an arena from working, lasting or being fast.
     Doctor(doctor::Options),
 }
@@ -70,6 +74,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Stat(options) => stat::run(options, &mut out),
         Command::Verify(options) => verify::run(options, &mut out),
         Command::Gc(options) => gc::run(options, &mut out),
+        Command::Why(options) => why::run(options, &mut out),
         Command::Doctor(options) => doctor::run(options, &mut out),
     };
     match done.and_then(|code| out.flush().map(|()| code)) {

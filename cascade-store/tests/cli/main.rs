@@ -11,3 +11,4 @@ mod readme;
 mod rig;
 mod stat;
 mod verify;
+mod why;

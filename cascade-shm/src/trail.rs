@@ -1,0 +1,194 @@
+//! What left the arena lately, and why: a small file beside it that people ask through `cascade why`, and nothing else depends on. Byte table
+//! in docs/format.md.
+//!
+//! Each id has one place of 16 bytes, where a later one takes the place of an earlier one: memory is bounded, and what was forgotten
+//! can be told from what never was.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cascade_core::id::BlockId;
+
+const MAGIC: [u8; 8] = *b"CASTRAIL";
+const VERSION: u64 = 1;
+/// Where the places begin, and how many there are.
+const START: u64 = 4096;
+const PLACES: u64 = 1 << 16;
+const PLACE_BYTES: usize = 16;
+
+/// Why a block left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Room was needed, and no tier below was known to have it.
+    Evicted,
+    /// Room was needed; a tier below had it.
+    EvictedKept,
+    /// It was deleted, or the arena was cleared.
+    Deleted,
+    /// Its bytes did not match its digest.
+    Damaged,
+}
+
+impl Left {
+    const ALL: [Self; 4] = [Self::Evicted, Self::EvictedKept, Self::Deleted, Self::Damaged];
+
+    fn number(self) -> u8 {
+        Self::ALL.iter().position(|why| *why == self).map_or(0, |at| at as u8 + 1)
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
+    }
+}
+
+/// What is remembered of an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recall {
+    /// It left last for this reason, then.
+    Left(Left, SystemTime),
+    /// It is not known to have left since then: what left before may be forgotten.
+    NotSince(SystemTime),
+}
+
+/// The file, for those who write to it.
+#[derive(Debug)]
+pub struct Trail {
+    file: File,
+}
+
+/// The file of the arena at `arena`.
+#[must_use]
+pub fn path_of(arena: &Path) -> PathBuf {
+    let name = arena.file_name().map(|name| name.to_string_lossy().replacen("arena.", "trail.", 1));
+    arena.with_file_name(name.unwrap_or_else(|| "trail".into()))
+}
+
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).and_then(|part| part.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
+
+fn header(file: &File, incarnation: u64) -> Option<SystemTime> {
+    let mut bytes = [0; 32];
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    let is_ours = bytes.starts_with(&MAGIC) && word(&bytes, 8) == VERSION && word(&bytes, 16) == incarnation;
+    is_ours.then(|| UNIX_EPOCH + Duration::from_secs(word(&bytes, 24)))
+}
+
+/// The place of an id, and what stands there of it.
+fn place(id: &BlockId) -> (u64, u64) {
+    let [first, second, ..] = id.words();
+    (START + first % PLACES * PLACE_BYTES as u64, second)
+}
+
+/// 24 bits that tell a place that was written whole.
+fn check(tag: u64, time: u32, why: u8) -> u64 {
+    let mixed = (tag ^ (u64::from(time) << 8 | u64::from(why))).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed >> 40
+}
+
+impl Trail {
+    /// Opens the file beside the arena at `arena`, or begins it anew where it is of another arena. `None` where that cannot be done:
+    /// then nothing is remembered.
+    #[must_use]
+    pub fn open(arena: &Path, incarnation: u64) -> Option<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path_of(arena)).ok()?;
+        if header(&file, incarnation).is_none() {
+            file.set_len(0).ok()?;
+            let mut bytes = [0; 32];
+            let words = [u64::from_le_bytes(MAGIC), VERSION, incarnation, seconds()];
+            for (part, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+                *part = word.to_le_bytes();
+            }
+            file.write_all_at(&bytes, 0).ok()?;
+        }
+        Some(Self { file })
+    }
+
+    /// Notes that a block left.
+    pub fn note(&self, id: &BlockId, why: Left) {
+        let ((at, tag), time) = (place(id), seconds() as u32);
+        let number = why.number();
+        let rest = u64::from(time) | u64::from(number) << 32 | check(tag, time, number) << 40;
+        let mut bytes = [0; PLACE_BYTES];
+        bytes[..8].copy_from_slice(&tag.to_le_bytes());
+        bytes[8..].copy_from_slice(&rest.to_le_bytes());
+        // Without room for it, it is forgotten.
+        let _ = self.file.write_all_at(&bytes, at);
+    }
+}
+
+/// What is remembered of `id` beside the arena at `arena`; `None` where nothing is recorded.
+#[must_use]
+pub fn recall(arena: &Path, incarnation: u64, id: &BlockId) -> Option<Recall> {
+    let mut options = OpenOptions::new();
+    let file =
+        options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path_of(arena)).ok()?;
+    let begun = header(&file, incarnation)?;
+    let ((at, tag), mut bytes) = (place(id), [0; PLACE_BYTES]);
+    // Beyond the end nothing was ever written.
+    let _ = file.read_exact_at(&mut bytes, at);
+    let (found, rest) = (word(&bytes, 0), word(&bytes, 8));
+    let (time, number) = (rest as u32, (rest >> 32) as u8);
+    let Some(why) = Left::from_number(number).filter(|_| check(found, time, number) == rest >> 40) else {
+        return Some(Recall::NotSince(begun));
+    };
+    let then = UNIX_EPOCH + Duration::from_secs(time.into());
+    // Another block has taken the place then; this one may have left before.
+    Some(if found == tag { Recall::Left(why, then) } else { Recall::NotSince(then) })
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_left_last_is_remembered_and_what_was_forgotten_is_not_denied() {
+        let folder = tempfile::tempdir().unwrap();
+        let arena = folder.path().join("arena.node");
+        let ids: Vec<BlockId> = (0..4000_u32).map(|number| BlockId::content(&number.to_le_bytes())).collect();
+        assert_eq!(recall(&arena, 7, &ids[0]), None);
+        let trail = Trail::open(&arena, 7).unwrap();
+        assert!(matches!(recall(&arena, 7, &ids[0]), Some(Recall::NotSince(_))));
+        for (id, why) in ids.iter().zip(Left::ALL.iter().cycle()) {
+            trail.note(id, *why);
+        }
+        let (mut kept, mut forgotten) = (0, 0);
+        for (id, why) in ids.iter().zip(Left::ALL.iter().cycle()) {
+            match recall(&arena, 7, id).unwrap() {
+                Recall::Left(found, _) => {
+                    assert_eq!(found, *why);
+                    kept += 1;
+                }
+                Recall::NotSince(_) => forgotten += 1,
+            }
+        }
+        assert!(kept > 3500 && forgotten < 500, "{kept} kept, {forgotten} forgotten");
+        // Of another arena nothing is told.
+        assert_eq!(recall(&arena, 8, &ids[0]), None);
+        drop(Trail::open(&arena, 8).unwrap());
+        assert!(matches!(recall(&arena, 8, &ids[0]), Some(Recall::NotSince(_))));
+    }
+
+    #[test]
+    fn damage_is_no_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let arena = folder.path().join("arena.node");
+        let (trail, id) = (Trail::open(&arena, 1).unwrap(), BlockId::named("a"));
+        trail.note(&id, Left::Evicted);
+        for at in 0..PLACE_BYTES as u64 {
+            trail.note(&id, Left::Evicted);
+            let mut byte = [0];
+            trail.file.read_exact_at(&mut byte, place(&id).0 + at).unwrap();
+            trail.file.write_all_at(&[byte[0] ^ 0x10], place(&id).0 + at).unwrap();
+            assert!(matches!(recall(&arena, 1, &id), Some(Recall::NotSince(_))), "byte {at}");
+        }
+    }
+}
