@@ -23,6 +23,8 @@ pub(crate) fn prefetch<T>(place: &T) {
 }
 
 pub use mapped::{Control, HUGE_BYTES, Map};
+#[cfg(not(any(loom, shuttle)))]
+pub use mapping::Words;
 
 impl crate::Arena {
     /// The bytes `from..to` of the data area, kept mapped by the piece; `None` unless their pages exist ([`crate::Arena::ready_bytes`]).

@@ -7,6 +7,8 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+#[cfg(not(any(loom, shuttle)))]
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cascade_core::id::BlockId;
@@ -17,6 +19,8 @@ const VERSION: u64 = 1;
 const START: u64 = 4096;
 const PLACES: u64 = 1 << 16;
 const PLACE_BYTES: usize = 16;
+/// Length of the file.
+const BYTES: u64 = START + PLACES * PLACE_BYTES as u64;
 
 /// Why a block left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +59,8 @@ pub enum Recall {
 /// The file, for those who write to it.
 #[derive(Debug)]
 pub struct Trail {
-    file: File,
+    #[cfg(not(any(loom, shuttle)))]
+    words: crate::raw::Words,
 }
 
 /// The file of the arena at `arena`.
@@ -92,24 +97,38 @@ fn check(tag: u64, time: u32, why: u8) -> u64 {
     mixed >> 40
 }
 
+#[cfg(not(any(loom, shuttle)))]
 impl Trail {
-    /// Opens the file beside the arena at `arena`, or begins it anew where it is of another arena. `None` where that cannot be done:
+    /// Opens the file beside the arena at `arena`, or begins another where it is of another arena. `None` where that cannot be done:
     /// then nothing is remembered.
     #[must_use]
     pub fn open(arena: &Path, incarnation: u64) -> Option<Self> {
+        let path = path_of(arena);
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path_of(arena)).ok()?;
-        if header(&file, incarnation).is_none() {
-            file.set_len(0).ok()?;
-            let mut bytes = [0; 32];
-            let words = [u64::from_le_bytes(MAGIC), VERSION, incarnation, seconds()];
-            for (part, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
-                *part = word.to_le_bytes();
-            }
-            file.write_all_at(&bytes, 0).ok()?;
+        options.read(true).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+        let is_whole = |file: &File| file.metadata().is_ok_and(|data| data.is_file() && data.len() == BYTES);
+        if let Ok(file) = options.open(&path)
+            && is_whole(&file)
+            && header(&file, incarnation).is_some()
+        {
+            return Self::map(&file);
         }
-        Some(Self { file })
+        // A file that others may have mapped is never cut or written anew: they keep theirs.
+        let _ = std::fs::remove_file(&path);
+        let file = options.create_new(true).open(&path).ok()?;
+        let Some(trail) = Self::map(&file) else {
+            let _ = std::fs::remove_file(&path);
+            return None;
+        };
+        let words = [u64::from_le_bytes(MAGIC), VERSION, incarnation, seconds()];
+        for (place, word) in trail.words.all().iter().zip(words) {
+            place.store(word.to_le(), Relaxed);
+        }
+        Some(trail)
+    }
+
+    fn map(file: &File) -> Option<Self> {
+        Some(Self { words: crate::raw::Words::new(file, BYTES as usize / 8).ok()? })
     }
 
     /// Notes that a block left.
@@ -117,12 +136,25 @@ impl Trail {
         let ((at, tag), time) = (place(id), seconds() as u32);
         let number = why.number();
         let rest = u64::from(time) | u64::from(number) << 32 | check(tag, time, number) << 40;
-        let mut bytes = [0; PLACE_BYTES];
-        bytes[..8].copy_from_slice(&tag.to_le_bytes());
-        bytes[8..].copy_from_slice(&rest.to_le_bytes());
-        // Without room for it, it is forgotten.
-        let _ = self.file.write_all_at(&bytes, at);
+        if let [first, second, ..] = &self.words.all()[at as usize / 8..] {
+            // Two that write to one place at once leave something that does not match its check: nothing.
+            first.store(tag.to_le(), Relaxed);
+            second.store(rest.to_le(), Relaxed);
+        }
     }
+}
+
+/// A model has no files.
+#[cfg(any(loom, shuttle))]
+impl Trail {
+    /// None.
+    #[must_use]
+    pub fn open(_arena: &Path, _incarnation: u64) -> Option<Self> {
+        None
+    }
+
+    /// Nothing.
+    pub fn note(&self, _id: &BlockId, _why: Left) {}
 }
 
 /// What is remembered of `id` beside the arena at `arena`; `None` where nothing is recorded.
@@ -185,9 +217,8 @@ mod tests {
         trail.note(&id, Left::Evicted);
         for at in 0..PLACE_BYTES as u64 {
             trail.note(&id, Left::Evicted);
-            let mut byte = [0];
-            trail.file.read_exact_at(&mut byte, place(&id).0 + at).unwrap();
-            trail.file.write_all_at(&[byte[0] ^ 0x10], place(&id).0 + at).unwrap();
+            let at = place(&id).0 + at;
+            trail.words.all()[at as usize / 8].fetch_xor(0x10 << (at % 8 * 8), Relaxed);
             assert!(matches!(recall(&arena, 1, &id), Some(Recall::NotSince(_))), "byte {at}");
         }
     }

@@ -6,6 +6,7 @@ use std::io;
 use std::num::NonZero;
 use std::os::raw::c_int;
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
@@ -97,6 +98,32 @@ impl Drop for Mapping {
         let whole = self.len.next_multiple_of(HUGE_BYTES);
         // SAFETY: ours, mapped by `new` with the reservation up to the next multiple, and nobody borrows from it any more.
         let _ = unsafe { munmap(self.start.cast(), whole) };
+    }
+}
+
+/// A small file of words beside the arena, mapped.
+#[derive(Debug)]
+pub struct Words {
+    mapping: Mapping,
+}
+
+impl Words {
+    /// Maps the first `count` words of `file`, whose pages are made to exist first.
+    ///
+    /// # Errors
+    /// No room for the pages; the system's reasons.
+    pub fn new(file: &File, count: usize) -> io::Result<Self> {
+        nix::fcntl::posix_fallocate(file, 0, (count * 8) as libc::off_t)?;
+        Ok(Self { mapping: Mapping::new(file, count * 8)? })
+    }
+
+    /// The words.
+    #[must_use]
+    pub fn all(&self) -> &[AtomicU64] {
+        let (start, count) = (self.mapping.as_mut_ptr().cast(), self.mapping.len() / 8);
+        // SAFETY: a mapping begins at a page and lives as long as `self`; its pages were allocated, and nobody of ours makes such a
+        // file shorter; words of any content are valid, and all who map it use them as atomics.
+        unsafe { std::slice::from_raw_parts(start, count) }
     }
 }
 
