@@ -2,7 +2,7 @@
 
 Round trips of tensors, leases as tensors (attention on one beside a torch tensor), and with Transformers the time to first token
 of a Llama-3.1-8B-shaped model with random weights: recomputed, and with its KV from device memory, from the arena and from
-files, whose logits must be equal. One JSON document on standard output; the exit status is 1 when something was wrong.
+files. The loaded bytes must be those that were computed, and the logits equal wherever recomputing gives equal ones. One JSON document on standard output; the exit status is 1 when something was wrong.
 """
 
 from __future__ import annotations
@@ -182,6 +182,8 @@ def first_token(store: ck.Store, lengths: list[int], model: Any, block_tokens: i
             prefixes.save(prompt[0, :split], plain.cache)  # type: ignore[attr-defined]
             plain.cache = None  # type: ignore[attr-defined]
             row: dict[str, Any] = {"tokens": length, "recomputed_s": _timed(plain, 3)}
+            # Long prompts may give other last bits each time, without any store.
+            row["recomputed_equal_logits"] = all(torch.equal(plain(), expected) for _ in range(4))
             plain.cache = None  # type: ignore[attr-defined]
             store.flush(600)
             ids = prefixes.block_ids(prompt[0])
@@ -276,7 +278,9 @@ def _is_right(result: dict[str, Any]) -> bool:
     repeats = result.get("repeat", {"rows": []}).get("rows")
     if rows is None or repeats is None:
         return False
-    tiers = [row[tier] for row in rows for tier in ("hbm", "arena", "files")]
+    # Where a recomputation does not give the same logits either, a load cannot: its bytes are compared by `repeat`.
+    steady = [row for row in rows if row["recomputed_equal_logits"]]
+    tiers = [row[tier] for row in steady for tier in ("hbm", "arena", "files")]
     wrong = [count for row in repeats for name, count in row["counts"].items() if name.endswith(("bytes", "short"))]
     return (
         result.get("round_trips", {"right": True}).get("right", False)
