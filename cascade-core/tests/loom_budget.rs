@@ -6,9 +6,12 @@ use cascade_core::sync::{AtomicU64, Ordering};
 use loom::sync::Arc;
 use loom::thread;
 
+#[path = "loom/counted.rs"]
+mod counted;
+
 #[test]
 fn no_two_are_let_in_that_do_not_fit_together() {
-    loom::model(|| {
+    counted::model(3, || {
         let shared = Arc::new((Budget::new(100), AtomicU64::new(0)));
         let threads: Vec<_> = [60, 70]
             .into_iter()

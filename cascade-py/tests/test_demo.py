@@ -71,8 +71,10 @@ def demo(model_dir, tmp_path):
     return run
 
 
-def test_restored_answers_equal_recomputed_ones(demo, arena):
-    done, out = demo("--json", "--shm-path", arena)
+def test_restored_answers_equal_recomputed_ones(demo, arena, tmp_path):
+    # The arena that stays records its files, which therefore stay too.
+    kept = ("--shm-path", arena, "--pfs-path", str(tmp_path / "files"))
+    done, out = demo("--json", *kept)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result == json.loads((out / "result.json").read_text())
@@ -120,7 +122,7 @@ def test_restored_answers_equal_recomputed_ones(demo, arena):
     assert svg.tag.endswith("svg") and (out / "ttft.svg").read_text().count("ms</text>") == 9
 
     # The blocks outlive both processes: another run finds them and stores nothing.
-    done, out = demo("--shm-path", arena)
+    done, out = demo(*kept)
     assert done.returncode == 0, done.stderr
     store = json.loads((out / "result.json").read_text())["store"]
     assert store["blocks_stored"] == 0 and store["save_gbps"] is None

@@ -30,6 +30,13 @@ def reopen(place, tmp_path):
     return open_store
 
 
+@pytest.fixture
+def alone(place):
+    """A store without files, in an arena of its own: an arena belongs to the files that are recorded in it."""
+    with ck.Store(shm_path=place / "alone", shm_capacity="64MiB") as store:
+        yield store
+
+
 def test_blocks_outlive_the_arena_and_say_where_they_are(reopen):
     ids, data = blocks(30)
     with reopen() as store:
@@ -62,17 +69,17 @@ def test_leases_and_prefetch_bring_blocks_up(reopen):
         assert [place[0] for place in store.locate(ids)] == ["arena"] * 20
 
 
-def test_demote_leaves_blocks_to_the_files(reopen, store):
+def test_demote_leaves_blocks_to_the_files(reopen, alone):
     ids, data = blocks(5)
     with reopen(demote="off") as below:
         below.put_batch(ids, data)
         assert below.demote([*ids[:3], "other"]) == ["stored"] * 3 + ["absent"]
         assert [place[0] for place in below.locate(ids)] == ["files"] * 3 + ["arena"] * 2
         assert (below.lease(ids[0]).numpy() == data[0]).all()
-    assert store.demote(["any"]) == ["unavailable"], "there are no files"
+    assert alone.demote(["any"]) == ["unavailable"], "there are no files"
 
 
-def test_wait_says_how_far_a_put_must_come(reopen, store):
+def test_wait_says_how_far_a_put_must_come(reopen, alone):
     ids, data = blocks(3)
     with reopen(demote="off") as below:
         assert [
@@ -82,7 +89,7 @@ def test_wait_says_how_far_a_put_must_come(reopen, store):
         assert below.stats()["moves"]["demoted"] == 2
         with pytest.raises(ValueError, match='"found", "files" or "durable"'):
             below.put(ids[0], data[0], wait="disk")
-    assert store.put(ids[0], data[0], wait="files") == "unavailable", "there are no files"
+    assert alone.put(ids[0], data[0], wait="files") == "unavailable", "there are no files"
 
 
 def test_wrong_settings_of_files_are_errors(place, tmp_path):

@@ -6,7 +6,7 @@
 // Clippy's exemption for tests reaches `#[test]` functions only, not their helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "loom/counted.rs"]
+#[path = "../../cascade-core/tests/loom/counted.rs"]
 mod counted;
 
 use std::time::Duration;

@@ -4,7 +4,7 @@
 // Clippy's exemption for tests reaches `#[test]` functions only, not their helpers.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-#[path = "loom/counted.rs"]
+#[path = "../../cascade-core/tests/loom/counted.rs"]
 mod counted;
 #[path = "loom/node.rs"]
 mod node;

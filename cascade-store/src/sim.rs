@@ -53,7 +53,7 @@ fn one(seed: u64) -> Told {
 
 #[test]
 fn the_store_holds_under_every_seed() {
-    let (first, count) = (number("CASCADE_SEED", 1), number("CASCADE_SIM_SEEDS", 200));
+    let (first, count) = (number("CASCADE_SEED", 1), number("CASCADE_SIM_SEEDS", 400));
     let mut sum = Told::default();
     for told in (first..first + count).map(one) {
         sum.steps += told.steps;

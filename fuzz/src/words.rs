@@ -1,10 +1,11 @@
 //! Numbers in shared memory that have fields.
 
+use cascade_core::policy::Heat;
 use cascade_core::sync::AtomicU64;
 use cascade_core::tier::Class;
 use cascade_shm::ledger::Entry;
 use cascade_shm::lock::Holder;
-use cascade_shm::slot::{Extent, Slot, State, Word};
+use cascade_shm::slot::{Extent, Meaning, Now, Slot, State, Word};
 
 use crate::Input;
 
@@ -43,15 +44,19 @@ fn ledger_entry(number: u64) {
 
 fn slot(offset: u64, len: u64, touch: u64) {
     let slot = Slot::default();
-    slot.set_extent(Extent { offset, len }, touch as u16, touch);
+    let meaning = if offset & 1 == 0 { Meaning::Heat } else { Meaning::Count };
+    slot.set_extent(Extent { offset, len }, touch as u16, touch as u32);
     slot.set_verified(offset as u8);
-    slot.touch(len);
-    slot.touch(touch);
+    for tick in [len as u32, touch as u32] {
+        slot.touch(Now::at(tick, meaning));
+        slot.touch(Now::at(tick, meaning).counting());
+        slot.note(Heat::from_bits(tick));
+    }
     if let Some(extent) = slot.steady_extent() {
         assert_eq!((extent.offset % 4096, extent.len), (0, len & ((1 << 36) - 1)));
     }
     assert_eq!(slot.tenant(), touch as u16);
-    assert!(slot.heat().0 <= 255 && slot.verified_epoch() < 64);
+    assert!(slot.past() >> 28 == 0 && slot.verified_epoch() < 64);
     slot.clear_extent();
     assert_eq!(slot.extent(), None);
 }
