@@ -30,6 +30,7 @@ pub(crate) fn model(bound: usize, work: impl Fn() + Sync + Send + 'static) {
     print!("{line}");
     if let Some(path) = std::env::var_os("CASCADE_LOOM_REPORT") {
         let file = std::fs::File::options().create(true).append(true).open(path);
-        file.and_then(|mut file| file.write_all(line.as_bytes())).unwrap();
+        let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
+        assert!(written.is_ok(), "cannot report what was explored: {written:?}");
     }
 }
