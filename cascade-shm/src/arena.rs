@@ -90,7 +90,7 @@ impl Joined {
     ) -> Result<Self> {
         let session = Session::join(map, rule, &|| file::open_again(path, file))?;
         if !cfg!(any(loom, shuttle))
-            && let Some(trail) = Trail::open(path, incarnation)
+            && let Some(trail) = Trail::open(path, incarnation, map.geometry().data_bytes)
         {
             let _ = session.core().trail.set(trail);
         }

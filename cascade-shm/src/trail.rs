@@ -15,12 +15,13 @@ use cascade_core::id::BlockId;
 
 const MAGIC: [u8; 8] = *b"CASTRAIL";
 const VERSION: u64 = 1;
-/// Where the places begin, and how many there are.
+/// Where the places begin.
 const START: u64 = 4096;
-const PLACES: u64 = 1 << 16;
 const PLACE_BYTES: usize = 16;
-/// Length of the file.
-const BYTES: u64 = START + PLACES * PLACE_BYTES as u64;
+/// Bytes of the places: a thousandth of the data area, so that a small arena has room for it too, and at most a mebibyte.
+const LEAST: u64 = 4096;
+const MOST: u64 = 1 << 20;
+const SHARE: u64 = 1024;
 
 /// Why a block left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,10 +86,17 @@ fn header(file: &File, incarnation: u64) -> Option<SystemTime> {
     is_ours.then(|| UNIX_EPOCH + Duration::from_secs(word(&bytes, 24)))
 }
 
-/// The place of an id, and what stands there of it.
-fn place(id: &BlockId) -> (u64, u64) {
+/// Length of the file beside an arena with so much data.
+#[cfg(not(any(loom, shuttle)))]
+fn bytes_for(data_bytes: u64) -> u64 {
+    START + (data_bytes / SHARE).clamp(LEAST, MOST).next_multiple_of(4096)
+}
+
+/// The place of an id in a file of `bytes`, and what stands there of it; `None` where it has no places.
+fn place(id: &BlockId, bytes: u64) -> Option<(u64, u64)> {
     let [first, second, ..] = id.words();
-    (START + first % PLACES * PLACE_BYTES as u64, second)
+    let places = bytes.saturating_sub(START) / PLACE_BYTES as u64;
+    Some((START + first.checked_rem(places)? * PLACE_BYTES as u64, second))
 }
 
 /// 24 bits that tell a place that was written whole.
@@ -102,21 +110,22 @@ impl Trail {
     /// Opens the file beside the arena at `arena`, or begins another where it is of another arena. `None` where that cannot be done:
     /// then nothing is remembered.
     #[must_use]
-    pub fn open(arena: &Path, incarnation: u64) -> Option<Self> {
+    pub fn open(arena: &Path, incarnation: u64, data_bytes: u64) -> Option<Self> {
+        let bytes = bytes_for(data_bytes);
         let path = path_of(arena);
         let mut options = OpenOptions::new();
         options.read(true).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
-        let is_whole = |file: &File| file.metadata().is_ok_and(|data| data.is_file() && data.len() == BYTES);
+        let is_whole = |file: &File| file.metadata().is_ok_and(|data| data.is_file() && data.len() == bytes);
         if let Ok(file) = options.open(&path)
             && is_whole(&file)
             && header(&file, incarnation).is_some()
         {
-            return Self::map(&file);
+            return Self::map(&file, bytes);
         }
         // A file that others may have mapped is never cut or written anew: they keep theirs.
         let _ = std::fs::remove_file(&path);
         let file = options.create_new(true).open(&path).ok()?;
-        let Some(trail) = Self::map(&file) else {
+        let Some(trail) = Self::map(&file, bytes) else {
             let _ = std::fs::remove_file(&path);
             return None;
         };
@@ -127,16 +136,18 @@ impl Trail {
         Some(trail)
     }
 
-    fn map(file: &File) -> Option<Self> {
-        Some(Self { words: crate::raw::Words::new(file, BYTES as usize / 8).ok()? })
+    fn map(file: &File, bytes: u64) -> Option<Self> {
+        Some(Self { words: crate::raw::Words::new(file, bytes as usize / 8).ok()? })
     }
 
     /// Notes that a block left.
     pub fn note(&self, id: &BlockId, why: Left) {
-        let ((at, tag), time) = (place(id), seconds() as u32);
+        let words = self.words.all();
+        let Some((at, tag)) = place(id, words.len() as u64 * 8) else { return };
+        let time = seconds() as u32;
         let number = why.number();
         let rest = u64::from(time) | u64::from(number) << 32 | check(tag, time, number) << 40;
-        if let [first, second, ..] = &self.words.all()[at as usize / 8..] {
+        if let [first, second, ..] = &words[at as usize / 8..] {
             // Two that write to one place at once leave something that does not match its check: nothing.
             first.store(tag.to_le(), Relaxed);
             second.store(rest.to_le(), Relaxed);
@@ -149,7 +160,7 @@ impl Trail {
 impl Trail {
     /// None.
     #[must_use]
-    pub fn open(_arena: &Path, _incarnation: u64) -> Option<Self> {
+    pub fn open(_arena: &Path, _incarnation: u64, _data_bytes: u64) -> Option<Self> {
         None
     }
 
@@ -164,7 +175,7 @@ pub fn recall(arena: &Path, incarnation: u64, id: &BlockId) -> Option<Recall> {
     let file =
         options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path_of(arena)).ok()?;
     let begun = header(&file, incarnation)?;
-    let ((at, tag), mut bytes) = (place(id), [0; PLACE_BYTES]);
+    let ((at, tag), mut bytes) = (place(id, file.metadata().ok()?.len())?, [0; PLACE_BYTES]);
     // Beyond the end nothing was ever written.
     let _ = file.read_exact_at(&mut bytes, at);
     let (found, rest) = (word(&bytes, 0), word(&bytes, 8));
@@ -187,7 +198,7 @@ mod tests {
         let arena = folder.path().join("arena.node");
         let ids: Vec<BlockId> = (0..4000_u32).map(|number| BlockId::content(&number.to_le_bytes())).collect();
         assert_eq!(recall(&arena, 7, &ids[0]), None);
-        let trail = Trail::open(&arena, 7).unwrap();
+        let trail = Trail::open(&arena, 7, 1 << 30).unwrap();
         assert!(matches!(recall(&arena, 7, &ids[0]), Some(Recall::NotSince(_))));
         for (id, why) in ids.iter().zip(Left::ALL.iter().cycle()) {
             trail.note(id, *why);
@@ -205,7 +216,7 @@ mod tests {
         assert!(kept > 3500 && forgotten < 500, "{kept} kept, {forgotten} forgotten");
         // Of another arena nothing is told.
         assert_eq!(recall(&arena, 8, &ids[0]), None);
-        drop(Trail::open(&arena, 8).unwrap());
+        drop(Trail::open(&arena, 8, 1 << 30).unwrap());
         assert!(matches!(recall(&arena, 8, &ids[0]), Some(Recall::NotSince(_))));
     }
 
@@ -213,11 +224,11 @@ mod tests {
     fn damage_is_no_memory() {
         let folder = tempfile::tempdir().unwrap();
         let arena = folder.path().join("arena.node");
-        let (trail, id) = (Trail::open(&arena, 1).unwrap(), BlockId::named("a"));
+        let (trail, id) = (Trail::open(&arena, 1, 1 << 20).unwrap(), BlockId::named("a"));
         trail.note(&id, Left::Evicted);
         for at in 0..PLACE_BYTES as u64 {
             trail.note(&id, Left::Evicted);
-            let at = place(&id).0 + at;
+            let at = place(&id, trail.words.all().len() as u64 * 8).unwrap().0 + at;
             trail.words.all()[at as usize / 8].fetch_xor(0x10 << (at % 8 * 8), Relaxed);
             assert!(matches!(recall(&arena, 1, &id), Some(Recall::NotSince(_))), "byte {at}");
         }
