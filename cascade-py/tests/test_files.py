@@ -87,7 +87,7 @@ def test_wait_says_how_far_a_put_must_come(reopen, alone):
             for id, block, wait in zip(ids, data, ["found", "files", "durable"], strict=True)
         ] == ["stored"] * 3
         assert below.stats()["moves"]["demoted"] == 2
-        with pytest.raises(ValueError, match='"found", "files" or "durable"'):
+        with pytest.raises(ValueError, match='"found", "queued", "files" or "durable"'):
             below.put(ids[0], data[0], wait="disk")
     assert alone.put(ids[0], data[0], wait="files") == "unavailable", "there are no files"
 

@@ -115,6 +115,7 @@ def test_a_queue_is_bounded_and_closing_wakes(store):
     while len(ended) < 2:
         ended += queue.wait(5)
     assert queue and len(queue) == 0 and queue.add(tickets[2])
+    assert select.select([queue], [], [], 5)[0] == [queue], "the third has ended"
     queue.close()
     assert queue.closed and not queue.add(tickets[0])
     assert select.select([queue], [], [], 0)[0] == [queue] and queue.drain() == [tickets[2]] and queue.wait(5) == []
