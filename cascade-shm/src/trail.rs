@@ -111,29 +111,44 @@ impl Trail {
     /// then nothing is remembered.
     #[must_use]
     pub fn open(arena: &Path, incarnation: u64, data_bytes: u64) -> Option<Self> {
-        let bytes = bytes_for(data_bytes);
-        let path = path_of(arena);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
-        let is_whole = |file: &File| file.metadata().is_ok_and(|data| data.is_file() && data.len() == bytes);
-        if let Ok(file) = options.open(&path)
-            && is_whole(&file)
-            && header(&file, incarnation).is_some()
-        {
-            return Self::map(&file, bytes);
+        let (bytes, path) = (bytes_for(data_bytes), path_of(arena));
+        if let Some(trail) = Self::open_there(&path, incarnation, bytes) {
+            return Some(trail);
         }
-        // A file that others may have mapped is never cut or written anew: they keep theirs.
-        let _ = std::fs::remove_file(&path);
-        let file = options.create_new(true).open(&path).ok()?;
-        let Some(trail) = Self::map(&file, bytes) else {
-            let _ = std::fs::remove_file(&path);
-            return None;
-        };
+        // Whole before it has a name: who opens it beside us must not take it for a foreign one, and begin another.
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE | libc::O_CLOEXEC);
+        let file = options.open(path.parent()?).ok()?;
+        let trail = Self::map(&file, bytes)?;
         let words = [u64::from_le_bytes(MAGIC), VERSION, incarnation, seconds()];
         for (place, word) in trail.words.all().iter().zip(words) {
             place.store(word.to_le(), Relaxed);
         }
-        Some(trail)
+        if crate::file::publish(&file, &path).ok()? {
+            Some(trail)
+        } else {
+            Self::open_there(&path, incarnation, bytes)
+        }
+    }
+
+    /// The file that has the name; one of another arena loses it. A file that others may have mapped is never cut or written anew.
+    fn open_there(path: &Path, incarnation: u64, bytes: u64) -> Option<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK);
+        let file = match options.open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(_) => {
+                let _ = std::fs::remove_file(path);
+                return None;
+            }
+        };
+        let is_whole = file.metadata().is_ok_and(|data| data.is_file() && data.len() == bytes);
+        if is_whole && header(&file, incarnation).is_some() {
+            return Self::map(&file, bytes);
+        }
+        let _ = std::fs::remove_file(path);
+        None
     }
 
     fn map(file: &File, bytes: u64) -> Option<Self> {
@@ -218,6 +233,44 @@ mod tests {
         assert_eq!(recall(&arena, 8, &ids[0]), None);
         drop(Trail::open(&arena, 8, 1 << 30).unwrap());
         assert!(matches!(recall(&arena, 8, &ids[0]), Some(Recall::NotSince(_))));
+    }
+
+    #[test]
+    fn all_who_open_at_once_write_to_one_record() {
+        let folder = tempfile::tempdir().unwrap();
+        for round in 0..100_u64 {
+            let arena = folder.path().join(format!("arena.{round}"));
+            let start = std::sync::Barrier::new(4);
+            let open = |number: u64| {
+                start.wait();
+                let trail = Trail::open(&arena, round, 1 << 30).unwrap();
+                trail.note(&BlockId::content(&number.to_le_bytes()), Left::Evicted);
+            };
+            let open = &open;
+            std::thread::scope(|scope| (0..4).for_each(|number| drop(scope.spawn(move || open(number)))));
+            for number in 0..4_u64 {
+                let recalled = recall(&arena, round, &BlockId::content(&number.to_le_bytes()));
+                assert!(
+                    matches!(recalled, Some(Recall::Left(Left::Evicted, _))),
+                    "{number} in round {round}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_foreign_is_replaced_and_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let arena = folder.path().join("arena.node");
+        let (other, id) = (folder.path().join("other"), BlockId::named("a"));
+        std::fs::write(&other, b"of somebody else").unwrap();
+        std::os::unix::fs::symlink(&other, path_of(&arena)).unwrap();
+        Trail::open(&arena, 1, 1 << 20).unwrap().note(&id, Left::Deleted);
+        assert!(matches!(recall(&arena, 1, &id), Some(Recall::Left(Left::Deleted, _))));
+        assert_eq!(std::fs::read(&other).unwrap(), b"of somebody else");
+        std::fs::write(path_of(&arena), b"cut off").unwrap();
+        drop(Trail::open(&arena, 1, 1 << 20).unwrap());
+        assert!(matches!(recall(&arena, 1, &id), Some(Recall::NotSince(_))));
     }
 
     #[test]
