@@ -1,13 +1,21 @@
 //! Tier 3 of Cascade: other nodes' shared memory, read one-sided over MPI RMA.
 //!
-//! The tier will keep a window over the node's arena, a directory of who holds which block, and one thread
-//! that owns every MPI call. **None of that is here yet.** What this crate holds today is what the tier and
-//! `cascade doctor` need before MPI is initialised:
+//! Every rank of a job keeps a window over its node's memory and a part of the directory of who holds which block. Who looks for a
+//! block reads one bucket of that directory; who fetches it reads it out of an owner's memory, and believes its digests alone.
+//! Writes are messages. Nothing is collective after the start, and there is no master.
+//!
+//! Without the feature `mpi` there is no MPI in the build, and none is loaded. What is left is pure:
 //!
 //! * [`launch`]: who started this process and as which rank, read from the environment. A program built with
 //!   one MPI and started by another's launcher runs as many separate worlds of one rank, each believing that
 //!   it is alone; nothing in MPI itself reports that. [`launch::Launch::confirm`] does.
-//!
-//! There is no MPI in the build and none is loaded: the crate is safe to use where MPI is absent.
+//! * [`route`]: which rank keeps what is known of a block;
+//! * [`directory`]: the buckets that it keeps;
+//! * [`message`]: what ranks tell each other;
+//! * [`peers`]: who answers, and who is left alone for how long.
 
+pub mod directory;
 pub mod launch;
+pub mod message;
+pub mod peers;
+pub mod route;

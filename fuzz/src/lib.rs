@@ -1,9 +1,10 @@
 //! What the fuzz targets do with their input. A target fails by a panic, by a signal, or by an operation that takes longer
-//! than five seconds; each also checks what must hold of whatever was read. Rings and messages get theirs with their
-//! tiers.
+//! than five seconds; each also checks what must hold of whatever was read. Rings get theirs with the
+//! agent.
 
 pub mod arena;
 pub mod config;
+pub mod directory;
 pub mod files;
 pub mod identity;
 pub mod superblock;
@@ -25,6 +26,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("identity", identity::seeds()),
         ("segment", files::segment_seeds()),
         ("filelog", files::log_seeds()),
+        ("directory", directory::seeds()),
     ]
 }
 
