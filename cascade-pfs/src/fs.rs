@@ -120,6 +120,16 @@ pub trait Fs: Send + Sync + Debug {
     /// The system's; `Unsupported`, with no file left behind, when it cannot be spread.
     fn create_striped(&self, path: &Path, direct: bool, stripes: Stripes) -> Result<Arc<dyn File>>;
 
+    /// Makes a file without a name, to be given one by [`File::give_name`], with room set aside up to `len` as
+    /// [`File::set_aside`] does it. Without a name it is gone with who has it open.
+    ///
+    /// # Errors
+    /// The system's; `Unsupported` where files have names from the start, or [`File::set_aside`] would gain nothing.
+    fn prepare(&self, dir: &Path, direct: bool, len: u64) -> Result<Arc<dyn File>> {
+        let _ = (dir, direct, len);
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
     /// Cuts a file to `len` bytes if nothing was ever written behind them: room that its writer had set aside goes back to the
     /// file system. `false`, and nothing changed, where something was, or where that cannot be told.
     ///
@@ -204,6 +214,15 @@ pub trait File: Send + Sync + Debug {
     /// The system's; `Unsupported` where it would gain nothing, or takes the room at once.
     fn set_aside(&self, len: u64) -> Result<()> {
         let _ = len;
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    /// Gives a file of [`Fs::prepare`] its name, which must not exist yet.
+    ///
+    /// # Errors
+    /// The system's; `Unsupported` for files that have one.
+    fn give_name(&self, path: &Path) -> Result<()> {
+        let _ = path;
         Err(std::io::ErrorKind::Unsupported.into())
     }
 

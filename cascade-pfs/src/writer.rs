@@ -1,5 +1,6 @@
 //! The one thread that writes: gathers puts to runs, acknowledges them in order, and logs what it did.
 
+mod ahead;
 mod log;
 mod long;
 mod room;
@@ -22,6 +23,7 @@ use crate::part::Part;
 use crate::queue::{Next, Put, Request};
 
 pub(crate) use log::{Log, begin};
+use ahead::Ahead;
 use run::{Draft, Run};
 use segment::{Closed, Open};
 
@@ -40,6 +42,8 @@ pub(crate) struct Writer {
     /// Segments that another thread writes the footers of.
     closing: usize,
     ends: (Sender<Closed>, Receiver<Closed>),
+    /// The file of the next segment.
+    ahead: Ahead,
     /// A first page was written: the file system takes what is written as it is.
     has_written: bool,
     /// Number of the next segment.
@@ -70,6 +74,7 @@ impl Writer {
             full: VecDeque::new(),
             closing: 0,
             ends: channel(),
+            ahead: Ahead::default(),
             has_written: false,
             number: 0,
             runs: VecDeque::new(),

@@ -221,6 +221,56 @@ fn a_poisoned_segment_keeps_no_room() {
 }
 
 #[test]
+fn the_file_of_the_next_segment_is_made_while_blocks_are_written() {
+    let memory = MemFs::new().with_direct();
+    let fs = FaultFs::new(Arc::new(memory.clone()));
+    let config = small(Durability::None);
+    // The first time it is for the first segment, the second for the one that follows.
+    fs.set(&[rule(Call::SetAside, ".seg", 1, Fault::Hold)]);
+    let tier = open_on(&fs, &config);
+    assert_eq!(stored(&tier, 0..2), [Outcome::Stored; 2]);
+    assert_eq!(fs.held(), 0, "less than half is written");
+    assert_eq!(put(&tier, 100, 1, 100_000), Outcome::Stored);
+    eventually("the next file is being made", || fs.held() == 1);
+    assert_eq!(put(&tier, 101, 1, 5000), Outcome::Stored, "nobody waits for it");
+    assert_eq!(bytes_of(&memory, ".seg"), [256 << 10], "and nobody sees it");
+    fs.release();
+    eventually("it takes room", || memory.used_bytes() > 512 << 10);
+    let killed = memory.image();
+    assert!(killed.used_bytes() < 300 << 10, "who dies leaves nothing: {}", killed.used_bytes());
+    assert_eq!(put(&tier, 102, 1, 100_000), Outcome::Stored);
+    let others = names(&memory, Path::new(DIR), ".seg").len();
+    let asked = fs.counts()[&(Call::SetAside, "seg".to_owned())];
+    assert_eq!((others, asked), (2, 2), "the second segment has the file that was made");
+    expect(&tier, 102, 1, 100_000);
+    drop(tier);
+    assert!(memory.used_bytes() < 400 << 10, "what was not needed is gone: {}", memory.used_bytes());
+    let again = open(&memory, &config);
+    for (key, len) in [(100, 100_000), (101, 5000), (102, 100_000)] {
+        expect(&again, key, 1, len);
+    }
+}
+
+#[test]
+fn files_that_have_no_name_yet_stay_within_the_capacity() {
+    let memory = MemFs::new().with_direct();
+    let config = PfsConfig { capacity_bytes: 5 * (256 << 10), ..small(Durability::None) };
+    let tier = open(&memory, &config);
+    let (mut ahead, mut evicted) = (0, 0);
+    for key in 0..200 {
+        assert_eq!(put(&tier, key, 1, len(key)), Outcome::Stored);
+        // A file that is made or closed beside this changes what is counted.
+        let logs: usize = [".log", ".writer"].map(|end| bytes_of(&memory, end).iter().sum()).iter().sum();
+        let segments: usize = bytes_of(&memory, ".seg").iter().sum();
+        let nameless = memory.used_bytes().saturating_sub((logs + segments) as u64);
+        ahead += u64::from(nameless > 0);
+        assert!(segments as u64 + nameless <= config.capacity_bytes, "{segments} and {nameless}");
+        evicted = tier.stats().evictions;
+    }
+    assert!(ahead > 10 && evicted > 100, "{ahead}, {evicted}: the test does too little");
+}
+
+#[test]
 fn a_fetch_of_a_block_that_is_being_written_waits_for_it() {
     let fs = FaultFs::new(Arc::new(MemFs::new()));
     let tier = open_on(&fs, &small(Durability::None));

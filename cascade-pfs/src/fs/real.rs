@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use cascade_core::memory::Piece;
-use nix::fcntl::{FallocateFlags, FcntlArg, fallocate, fcntl};
-use nix::unistd::{Whence, lseek};
+use nix::fcntl::{AT_FDCWD, AtFlags, FallocateFlags, FcntlArg, fallocate, fcntl};
+use nix::unistd::{Whence, linkat, lseek};
 
 use super::watch::DirWatch;
 use super::{Access, File, Fs, Queued, Watch, Way};
@@ -104,6 +104,15 @@ impl Fs for RealFs {
         Ok(Arc::new(RealFile { file, direct }))
     }
 
+    fn prepare(&self, dir: &Path, direct: bool, len: u64) -> Result<Arc<dyn File>> {
+        let flags = libc::O_TMPFILE | libc::O_CLOEXEC | if direct { libc::O_DIRECT } else { 0 };
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).mode(0o600).custom_flags(flags).open(dir)?;
+        let file = RealFile { file, direct };
+        file.set_aside(len)?;
+        Ok(Arc::new(file))
+    }
+
     fn trim(&self, path: &Path, len: u64) -> Result<bool> {
         let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC;
         let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
@@ -161,6 +170,12 @@ impl File for RealFile {
         }
         let len = i64::try_from(len).map_err(|_| Error::from_raw_os_error(libc::EFBIG))?;
         fallocate(&self.file, FallocateFlags::empty(), 0, len).map_err(Error::from)
+    }
+
+    fn give_name(&self, path: &Path) -> Result<()> {
+        // By way of /proc: naming a descriptor itself takes a privilege.
+        let shown = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        linkat(AT_FDCWD, shown.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW).map_err(Error::from)
     }
 
     fn touch(&self) -> Result<()> {
@@ -231,10 +246,22 @@ mod tests {
         assert_eq!(again.read_at(&[read.piece()], 4000).unwrap(), 4192);
         let bytes = read.bytes_mut().unwrap();
         assert!(bytes[..96] == [0; 96] && bytes[96..4192] == [3; 4096]);
+        if let Ok(nameless) = fs.prepare(&dir, false, 1 << 20) {
+            assert_eq!(fs.list(&dir).unwrap(), ["a"]);
+            let taken = nameless.give_name(&path).unwrap_err();
+            assert_eq!(taken.raw_os_error(), Some(libc::EEXIST), "two writers never share a file");
+            nameless.give_name(&dir.join("b")).unwrap();
+            nameless.write_at(&[page.piece()], 4096).unwrap();
+            let named = fs.open(&dir.join("b"), Access::Read, false).unwrap();
+            assert_eq!(named.len_bytes().unwrap(), 1 << 20);
+            fs.remove(&dir.join("b")).unwrap();
+        }
         drop(file);
         assert!(!again.is_locked().unwrap());
         assert_eq!(fs.list(&dir).unwrap(), ["a"]);
         fs.sync_dir(&dir).unwrap();
+        // A client of NFS keeps a file that is removed while it is open, under another name.
+        drop(again);
         fs.remove(&path).unwrap();
         assert!(fs.list(&dir).unwrap().is_empty());
         std::os::unix::fs::symlink(folder.path(), &path).unwrap();

@@ -18,12 +18,15 @@ use crate::pieces::head;
 use crate::raw;
 use crate::stripe::Stripes;
 
+/// End of the name, for rules, of files that were made without one: only segments are.
+const PREPARED: &str = ".seg";
+
 /// A kind of call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Call {
     /// Opening a file to read.
     Open,
-    /// Making a file.
+    /// Making a file, or giving a name to one that has none.
     Create,
     /// Listing a directory.
     List,
@@ -43,7 +46,7 @@ pub enum Call {
     Len,
     /// Cutting a file.
     Truncate,
-    /// Setting room aside.
+    /// Setting room aside, also in a file that has no name yet.
     SetAside,
     /// Setting or asking for the time of the last change.
     Touch,
@@ -267,6 +270,13 @@ impl Fs for FaultFs {
         Ok(Arc::new(FaultFile { inner, plan: Arc::clone(&self.plan), name }))
     }
 
+    fn prepare(&self, dir: &Path, direct: bool, len: u64) -> Result<Arc<dyn File>> {
+        let name = PREPARED.to_owned();
+        meet(&self.plan, Call::SetAside, &name)?;
+        let inner = self.inner.prepare(dir, direct, len)?;
+        Ok(Arc::new(FaultFile { inner, plan: Arc::clone(&self.plan), name }))
+    }
+
     fn trim(&self, path: &Path, len: u64) -> Result<bool> {
         meet(&self.plan, Call::Truncate, &name_of(path))?;
         self.inner.trim(path, len)
@@ -391,6 +401,11 @@ impl File for FaultFile {
     fn set_aside(&self, len: u64) -> Result<()> {
         meet(&self.plan, Call::SetAside, &self.name)?;
         self.inner.set_aside(len)
+    }
+
+    fn give_name(&self, path: &Path) -> Result<()> {
+        meet(&self.plan, Call::Create, &name_of(path))?;
+        self.inner.give_name(path)
     }
 
     fn touch(&self) -> Result<()> {

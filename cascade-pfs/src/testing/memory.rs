@@ -1,6 +1,6 @@
 //! Files in memory that remember what is durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,6 +47,8 @@ struct Disk {
     names: BTreeMap<PathBuf, u64>,
     durable_names: BTreeMap<PathBuf, u64>,
     unsynced: Vec<Naming>,
+    /// Files without a name: they take room as long as they are open.
+    nameless: BTreeSet<u64>,
     limit_bytes: Option<u64>,
     next: u64,
     /// Names that came or went.
@@ -115,6 +117,7 @@ impl Disk {
     fn used_bytes(&self) -> u64 {
         self.names
             .values()
+            .chain(&self.nameless)
             .filter_map(|number| self.inodes.get(number))
             .map(|inode| inode.now.len() as u64)
             .sum()
@@ -309,6 +312,18 @@ impl Fs for MemFs {
         Ok(file)
     }
 
+    fn prepare(&self, _dir: &Path, direct: bool, len: u64) -> Result<Arc<dyn File>> {
+        let mut disk = self.disk.lock();
+        let (inode, number) = (disk.number(), disk.number());
+        disk.inodes.insert(inode, Inode { touched: Some(SystemTime::now()), ..Inode::default() });
+        disk.nameless.insert(inode);
+        drop(disk);
+        let (disk, direct) = (Arc::clone(&self.disk), direct && self.direct);
+        let file = MemFile { disk, inode, number, direct, writable: true };
+        file.set_aside(len)?;
+        Ok(Arc::new(file))
+    }
+
     fn trim(&self, path: &Path, len: u64) -> Result<bool> {
         let mut disk = self.disk.lock();
         let number = *disk.names.get(path).ok_or_else(|| errno(libc::ENOENT))?;
@@ -409,6 +424,20 @@ impl File for MemFile {
         if len.saturating_sub(now) > room { Err(errno(libc::ENOSPC)) } else { Ok(()) }
     }
 
+    fn give_name(&self, path: &Path) -> Result<()> {
+        let mut disk = self.disk.lock();
+        if disk.names.contains_key(path) {
+            return Err(errno(libc::EEXIST));
+        }
+        if !disk.nameless.remove(&self.inode) {
+            return Err(errno(libc::ENOENT));
+        }
+        disk.names.insert(path.to_owned(), self.inode);
+        disk.stamp += 1;
+        disk.unsynced.push(Naming::Create(path.to_owned(), self.inode));
+        Ok(())
+    }
+
     fn touch(&self) -> Result<()> {
         self.with(|inode| inode.touched = Some(SystemTime::now()))
     }
@@ -429,5 +458,9 @@ impl File for MemFile {
 impl Drop for MemFile {
     fn drop(&mut self) {
         let _ = self.with(|inode| inode.locked_by = inode.locked_by.filter(|holder| *holder != self.number));
+        let mut disk = self.disk.lock();
+        if disk.nameless.remove(&self.inode) {
+            disk.inodes.remove(&self.inode);
+        }
     }
 }

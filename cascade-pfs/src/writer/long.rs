@@ -88,6 +88,7 @@ impl Writer {
         self.segment_mut(segment).into_iter().for_each(|open| open.end += record.bytes());
         let waiting = vec![Waiting { record, part: put.part, from: put.from }];
         self.runs.push_back(Run { segment, waiting, start, progress });
+        self.look_ahead();
         None
     }
 }

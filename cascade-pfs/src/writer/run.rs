@@ -214,6 +214,7 @@ impl Writer {
             at += len;
         }
         self.runs.push_back(Run { segment, waiting: draft.waiting, start, progress });
+        self.look_ahead();
     }
 
     /// Starts one write of a run.

@@ -25,7 +25,7 @@ pub(super) struct Open {
     /// Where the next record begins.
     pub(super) end: u64,
     /// Bytes that the file, with its footer, may have.
-    limit: u64,
+    pub(super) limit: u64,
     /// Bytes for which the file system has set room aside; `u64::MAX` where it does not.
     aside: u64,
     /// What is answered, in order.
@@ -72,6 +72,11 @@ impl Open {
     /// The first page, where it is not written yet; whoever takes it writes it.
     pub(super) fn take_first(&mut self) -> Option<Buffer> {
         self.first.take()
+    }
+
+    /// Whether room was set aside for all of it, and half of it is written to.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.aside == self.limit && self.end >= self.limit / 2
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -173,7 +178,11 @@ impl Writer {
             sequence: self.core.catalog.write().next_sequence(),
             target_bytes: limit,
         };
-        let (file, first) = self.create(id, &header.to_page())?;
+        let page = header.to_page();
+        let (file, first, aside) = match self.take_ahead(id, limit) {
+            Some(file) => (file, Some(Buffer::of(&page)), limit),
+            None => self.create(id, &page).map(|(file, first)| (file, first, 0))?,
+        };
         {
             let mut catalog = self.core.catalog.write();
             let segment = catalog.segments.entry(id).or_default();
@@ -182,7 +191,7 @@ impl Writer {
         }
         let end = PAGE_BYTES as u64;
         let (entries, fresh, poisoned) = (Vec::new(), true, false);
-        self.open = Some(Open { id, file, end, limit, aside: 0, entries, fresh, poisoned, first });
+        self.open = Some(Open { id, file, end, limit, aside, entries, fresh, poisoned, first });
         Ok(())
     }
 
