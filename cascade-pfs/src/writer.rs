@@ -22,8 +22,8 @@ use crate::names::Name;
 use crate::part::Part;
 use crate::queue::{Next, Put, Request};
 
-pub(crate) use log::{Log, begin};
 use ahead::Ahead;
+pub(crate) use log::{Log, begin};
 use run::{Draft, Run};
 use segment::{Closed, Open};
 

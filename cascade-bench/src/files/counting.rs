@@ -105,6 +105,14 @@ impl Fs for CountingFs {
         Ok(Arc::new(CountingFile { file: file?, counts: Arc::clone(&self.0) }))
     }
 
+    fn prepare(&self, dir: &Path, direct: bool, len: u64) -> Result<Arc<dyn File>> {
+        let file = RealFs.prepare(dir, direct, len);
+        // It is opened, and room is set aside.
+        count(&self.0.attributes);
+        count(&self.0.attributes);
+        Ok(Arc::new(CountingFile { file: file?, counts: Arc::clone(&self.0) }))
+    }
+
     fn trim(&self, path: &Path, len: u64) -> Result<bool> {
         count(&self.0.attributes);
         RealFs.trim(path, len)
@@ -149,6 +157,11 @@ impl File for CountingFile {
     fn set_aside(&self, len: u64) -> Result<()> {
         count(&self.counts.attributes);
         self.file.set_aside(len)
+    }
+
+    fn give_name(&self, path: &Path) -> Result<()> {
+        count(&self.counts.creates);
+        self.file.give_name(path)
     }
 
     fn touch(&self) -> Result<()> {

@@ -46,7 +46,8 @@ impl Writer {
             return;
         }
         let (_, used, _) = self.core.catalog.read().owned();
-        if self.ahead.asked_for == self.number || used.saturating_add(limit) > self.core.config.capacity_bytes {
+        if self.ahead.asked_for == self.number || used.saturating_add(limit) > self.core.config.capacity_bytes
+        {
             return;
         }
         let (send, receive) = channel();
