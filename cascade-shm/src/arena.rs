@@ -382,7 +382,7 @@ impl Arena {
         let sealed =
             |slot: &&crate::slot::Slot| matches!(slot.word().state(), State::Sealed | State::Evicting);
         stats.blocks = map.slots().iter().filter(sealed).count() as u64;
-        stats.quarantined_bytes = core.quarantine.lock().bytes();
+        stats.quarantined_bytes = core.quarantine.bytes();
         stats.waiting_blocks = core.waiting.len() as u64;
         stats
     }

@@ -8,7 +8,7 @@ mod window;
 use std::time::Duration;
 
 use cascade_core::planted::{self, Bug};
-use cascade_core::sync::{Ordering, Wait};
+use cascade_core::sync::Wait;
 
 use crate::index::Key;
 use crate::ledger::Entry;
@@ -65,14 +65,13 @@ pub fn make_room(stripe: &Stripe, len: u64, slot: u32) -> Option<Room<'_>> {
         let mut pool = std::mem::take(&mut *stripe.pool.lock());
         let again: Vec<Pick> = pool.drain(..pool.len().min(AGAIN)).collect();
         let mut windows = window::sample(stripe, len, slot, &again, SAMPLES << (attempt / 4));
-        windows.sort_by(|a, b| a.cost.total_cmp(&b.cost).then(a.pick.cmp_place(&b.pick)));
-        windows.dedup_by(|a, b| a.pick.is_at(&b.pick));
-        // For small blocks one look pays for two: the put that follows finds room at once.
+        let is_any = !windows.is_empty();
+        // For small blocks one look pays for several: the puts that follow find room at once.
         let enough = len + AHEAD_BYTES.min(core.map().geometry().data_bytes / 256);
-        let made =
-            empty_cheapest(stripe, &windows, enough, slot, (attempt >= UNWAITED).then_some(&mut patience));
-        keep_rest(stripe, pool, &windows[made.tried..]);
-        if let Some(room) = made.room {
+        let patience = (attempt >= UNWAITED).then_some(&mut patience);
+        let room = empty_cheapest(stripe, &mut windows, enough, slot, patience);
+        keep_rest(stripe, pool, &windows);
+        if let Some(room) = room {
             return Some(room);
         }
         let is_barred = core.with_regions(|regions| {
@@ -80,7 +79,7 @@ pub fn make_room(stripe: &Stripe, len: u64, slot: u32) -> Option<Room<'_>> {
             // Damage: there may be regions where nobody has looked.
             !regions.revive() && !regions.barred(slot).is_empty()
         });
-        if windows.is_empty() && is_barred {
+        if !is_any && is_barred {
             // All that there is is claimed for another block: it will be there again.
             std::thread::sleep(CLAIM_NAP);
         }
@@ -90,48 +89,61 @@ pub fn make_room(stripe: &Stripe, len: u64, slot: u32) -> Option<Room<'_>> {
     None
 }
 
-/// What came of emptying windows.
-struct Made<'a> {
-    room: Option<Room<'a>>,
-    /// Windows that were tried: the first so many.
-    tried: usize,
-}
-
-/// Empties the first of `windows`, until `enough` bytes are free or as many windows as may be at one look.
+/// Takes the cheapest of `windows` out of them and empties them, until `enough` bytes are free or as many as may be at one look.
 fn empty_cheapest<'a>(
     stripe: &'a Stripe,
-    windows: &[Window],
+    windows: &mut Vec<Window>,
     enough: u64,
     slot: u32,
     mut patience: Option<&mut Wait>,
-) -> Made<'a> {
-    let (mut first, mut freed, mut emptied) = (None, 0, 0);
-    // What is pinned looks cheap again and again: go on to the next window rather than give up.
-    for (at, window) in windows.iter().enumerate() {
-        if window.is_wide {
-            if first.is_some() {
-                continue;
-            }
-            if let Some(room) = empty_wide(stripe, window, slot, patience.as_deref_mut()) {
-                return Made { room: Some(room), tried: at + 1 };
-            }
-        } else if empty(stripe, window) {
-            first.get_or_insert(window.regions.start);
-            (freed, emptied) = (freed + window.bytes, emptied + 1);
-            if freed >= enough || emptied >= EMPTIED {
-                let room = first.map(|region| Room { region, _claim: None });
-                return Made { room, tried: at + 1 };
+) -> Option<Room<'a>> {
+    // What is pinned looks cheap again and again: go on to the next windows rather than give up.
+    loop {
+        let (mut chosen, mut bytes) = (Vec::with_capacity(EMPTIED), 0);
+        while bytes < enough && chosen.len() < EMPTIED {
+            let Some(window) = take_cheapest(windows) else { break };
+            if window.is_wide && chosen.is_empty() {
+                if let Some(room) = empty_wide(stripe, &window, slot, patience.as_deref_mut()) {
+                    return Some(room);
+                }
+            } else if window.is_wide {
+                windows.push(window);
+                break;
+            } else if !chosen.iter().any(|other| window.overlaps(other)) {
+                bytes += window.bytes();
+                chosen.push(window);
             }
         }
+        if chosen.is_empty() {
+            return None;
+        }
+        if let Some(first) = empty(stripe, &chosen) {
+            return Some(Room { region: first.pick.region(), _claim: None });
+        }
     }
-    Made { room: first.map(|region| Room { region, _claim: None }), tried: windows.len() }
 }
 
-/// Leaves the cheapest of what was seen to the next look of this stripe.
+fn take_cheapest(windows: &mut Vec<Window>) -> Option<Window> {
+    let costs = windows.iter().map(|window| window.cost).enumerate();
+    let (at, _) = costs.min_by(|a, b| a.1.total_cmp(&b.1))?;
+    Some(windows.swap_remove(at))
+}
+
+/// Leaves the cheapest of what was seen to the next look of this stripe. `pool` begins with the cheapest.
 fn keep_rest(stripe: &Stripe, mut pool: Vec<Pick>, rest: &[Window]) {
-    pool.extend(rest.iter().filter(|window| !window.is_wide).map(|window| window.pick));
-    pool.sort_by(Pick::cmp_cost);
-    pool.truncate(POOL);
+    for pick in rest.iter().filter(|window| !window.is_wide).map(|window| window.pick) {
+        let is_full = pool.len() >= POOL;
+        if is_full && pool.last().is_some_and(|last| last.cost() <= pick.cost())
+            || pool.iter().any(|other| other.is_at(&pick))
+        {
+            continue;
+        }
+        if is_full {
+            pool.pop();
+        }
+        let at = pool.partition_point(|other| other.cost() <= pick.cost());
+        pool.insert(at, pick);
+    }
     *stripe.pool.lock() = pool;
 }
 
@@ -149,14 +161,14 @@ fn empty_wide<'a>(
         _ => {}
     }
     let is_dead = |holder| core.is_dead(holder);
-    let (me, regions) = (core.holder(), window.regions.clone());
-    let claim = Claim::take(core.map(), me, &is_dead, regions, slot, CLAIM_PATIENCE);
+    let regions = core.with_regions(|regions| window.regions(regions));
+    let claim = Claim::take(core.map(), core.holder(), &is_dead, regions.clone(), slot, CLAIM_PATIENCE);
     crate::kill::point("evict.claimed");
     // Somebody who did not see the claim in time may put something there again.
     for _ in 0..ATTEMPTS {
         let victims = settled(stripe, window, patience.as_deref_mut())?;
         if victims.is_empty() {
-            return Some(Room { region: window.regions.start, _claim: claim });
+            return Some(Room { region: regions.start, _claim: claim });
         }
         if is_any_pinned(core, &victims) {
             return None;
@@ -186,47 +198,65 @@ fn is_any_pinned(core: &Core, victims: &[(u32, Word)]) -> bool {
     pins.filter_map(Entry::slot).any(|slot| slots.binary_search(&slot).is_ok())
 }
 
-/// Evicts every block of `window`; `false` if one of them stays.
-fn empty(stripe: &Stripe, window: &Window) -> bool {
-    let Some(victims) = window.victims(stripe) else { return false };
-    victims.chunks(BATCH).all(|victims| evict(stripe, victims, WhenPinned::Keep) == victims.len())
+/// Evicts every block of the `windows`, all under as few scans as may be; gives the first of which none stays.
+fn empty<'a>(stripe: &Stripe, windows: &'a [Window]) -> Option<&'a Window> {
+    let (mut victims, mut ends) = (Vec::with_capacity(BATCH), Vec::with_capacity(windows.len()));
+    for window in windows {
+        let known = window.victims(stripe);
+        ends.push(known.is_some().then(|| victims.len() + known.as_ref().map_or(0, Vec::len)));
+        victims.extend(known.into_iter().flatten());
+    }
+    let gone = evict_each(stripe, &victims, WhenPinned::Keep);
+    let mut start = 0;
+    let emptied = |end: &Option<usize>| {
+        let Some(end) = *end else { return false };
+        let all = gone[start..end].iter().all(|gone| *gone);
+        start = end;
+        all
+    };
+    windows.get(ends.iter().position(emptied)?)
 }
 
 /// Evicts the `victims` that nobody pins; gives how many are gone.
 pub fn evict(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned) -> usize {
-    let (mut gone, mut rest) = (0, victims);
-    while !rest.is_empty() {
-        let (tried, of_them) = evict_some(stripe, rest, when_pinned);
-        gone += of_them;
-        rest = &rest[tried..];
+    evict_each(stripe, victims, when_pinned).iter().filter(|gone| **gone).count()
+}
+
+/// Evicts the `victims` that nobody pins; says of each whether it is gone.
+fn evict_each(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned) -> Vec<bool> {
+    let mut gone = vec![false; victims.len()];
+    let mut at = 0;
+    while at < victims.len() {
+        let some = at..victims.len().min(at + BATCH);
+        let tried = evict_some(stripe, &victims[some.clone()], when_pinned, &mut gone[some]);
         if tried == 0 {
             break;
         }
+        at += tried;
     }
     gone
 }
 
-/// Evicts the first of the `victims` under one scan, as many as there are ledger entries for; gives how many it tried, and
-/// how many of them are gone.
-fn evict_some(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned) -> (usize, usize) {
+/// Evicts the first of the `victims` under one scan, as many as there are ledger entries for; gives how many it tried, and notes
+/// which of them are `gone`.
+fn evict_some(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned, gone: &mut [bool]) -> usize {
     let core = stripe.core();
     let index = core.index();
-    let mut begun: Vec<(u32, Word, Cell<'_>)> = Vec::with_capacity(victims.len());
+    let mut begun: Vec<(usize, u32, Word, Cell<'_>)> = Vec::with_capacity(victims.len());
     let mut tried = 0;
     for (slot, word) in victims {
         let Some(cell) = stripe.take_spare() else { break };
-        tried += 1;
         Entry::intent(*slot).store(cell.entry());
         if let Some(word) = protocol::begin_evict(&index, *slot, *word, core.row()) {
-            begun.push((*slot, word, cell));
+            begun.push((tried, *slot, word, cell));
         }
+        tried += 1;
     }
     crate::kill::point("evict.begun");
-    let slots: Vec<u32> = begun.iter().map(|(slot, ..)| *slot).collect();
+    let slots: Vec<u32> = begun.iter().map(|(_, slot, ..)| *slot).collect();
     let pinned = protocol::pinned(&slots, core.ledger_cells().map(|(_, cell)| cell));
     crate::kill::point("evict.scanned");
-    let mut gone = 0;
-    for ((slot, word, cell), pinned) in begun.into_iter().zip(pinned) {
+    for ((at, slot, word, cell), pinned) in begun.into_iter().zip(pinned) {
         let was_sealed = word.state() == State::Evicting;
         let decided = protocol::decide(&index, slot, word, pinned, when_pinned);
         match decided.state() {
@@ -235,7 +265,7 @@ fn evict_some(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned)
                 let was_kept = index.slot(slot).is_some_and(Slot::is_kept);
                 let id = index.slot(slot).map(Slot::id);
                 finish_free(stripe, slot, decided, cell);
-                gone += 1;
+                gone[at] = true;
                 if let Some(id) = id.filter(|_| was_sealed) {
                     core.left(&id, reason(when_pinned, was_kept));
                 }
@@ -245,7 +275,7 @@ fn evict_some(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned)
                     if was_kept {
                         stripe.counters.count(Event::EvictedKept);
                     }
-                    core.map().control().evictions.fetch_add(1, Ordering::Relaxed);
+                    stripe.say_evicted();
                 }
             }
             State::Retired => {
@@ -259,7 +289,7 @@ fn evict_some(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned)
             _ => drop(cell),
         }
     }
-    (tried, gone)
+    tried
 }
 
 fn reason(when_pinned: WhenPinned, was_kept: bool) -> Left {

@@ -68,7 +68,7 @@ pub(crate) fn seal(stripe: &Stripe, token: u64, digests: &[u64]) -> Sealed {
     crate::kill::point("seal.after");
     drop(cell);
     stripe.counters.count(Event::Put(extent.len));
-    stripe.core().map().control().put_bytes.fetch_add(extent.len, Ordering::Relaxed);
+    stripe.say_put(extent.len);
     Sealed::Stored(BlockMeta { len: extent.len, digest: root, class: word.class(), tenant: slot.tenant() })
 }
 
@@ -176,7 +176,7 @@ pub(crate) fn quarantine(stripe: &Stripe, token: u64) {
     if slot.advance(word, word.with(State::Freeing, word.owner())) {
         crate::kill::point("quarantine.freeing");
         let now = cascade_core::clock::Clock::now(&stripe.core().clock);
-        stripe.core().quarantine.lock().push(now, len, (stripe.number(), cell.number()));
+        stripe.core().quarantine.push(now, len, (stripe.number(), cell.number()));
         cell.keep();
         crate::kill::point("quarantine.kept");
     }
@@ -193,10 +193,8 @@ pub(crate) fn free_waiting(core: &Core, stripes: &[Arc<Stripe>]) {
 /// Gives back what transfers that were abandoned a grace period ago held, and one slot that waits for a region.
 pub(crate) fn release_quarantine(core: &Core, stripes: &[Arc<Stripe>]) {
     free_waiting(core, stripes);
-    let now = cascade_core::clock::Clock::now(&core.clock);
-    loop {
-        let expired = core.quarantine.lock().pop_expired(now);
-        let Some((home, cell)) = expired else { return };
+    let now = || cascade_core::clock::Clock::now(&core.clock);
+    while let Some((home, cell)) = core.quarantine.pop_expired(now) {
         if let Some(home) = stripes.get(home) {
             end_quarantine(home, u64::from(cell));
         }

@@ -1,6 +1,7 @@
 //! A session: one owner row, and the ledger stripes that its threads hold blocks in.
 
 mod counters;
+mod kept;
 mod stripe;
 mod waiting;
 
@@ -10,7 +11,6 @@ use std::sync::Arc;
 use cascade_core::planted::{self, Bug};
 use cascade_core::sync::{AtomicU64, Ordering};
 use cascade_core::{Error, ErrorKind, Result};
-use parking_lot::Mutex;
 
 use crate::config::Eviction;
 use crate::evict::shared;
@@ -24,6 +24,7 @@ use crate::raw::Map;
 use crate::recover;
 use crate::region::{Regions, Vetted};
 use crate::slot::{Meaning, Now};
+use kept::Kept;
 
 pub use counters::{Counters, Event};
 pub use stripe::{Cell, Held, Stripe};
@@ -47,7 +48,7 @@ pub struct Core {
     /// Slots that could not be freed, because a stopped process keeps a region locked.
     pub(crate) waiting: Waiting,
     /// Slots that hardware may still write to.
-    pub(crate) quarantine: Mutex<cascade_core::quarantine::Quarantine<(usize, u32)>>,
+    pub(crate) quarantine: Kept,
     pub(crate) clock: cascade_core::clock::SystemClock,
     /// What left, for people who ask why.
     pub(crate) trail: std::sync::OnceLock<crate::trail::Trail>,
@@ -56,6 +57,9 @@ pub struct Core {
     /// Bytes put for each tick of the eviction clock.
     tick_bytes: u64,
 }
+
+/// What a thread puts before it says so in the arena, at most: the 64th part of a tick, and no more than people would miss.
+const UNSAID_BYTES: u64 = 1 << 20;
 
 /// An owner row in use by this process.
 #[derive(Debug)]
@@ -111,7 +115,7 @@ impl Session {
             map,
             lock,
             holder: Holder { row, generation },
-            quarantine: Mutex::new(cascade_core::quarantine::Quarantine::new(grace, limit_bytes)),
+            quarantine: Kept::new(grace, limit_bytes),
             clock: cascade_core::clock::SystemClock::default(),
             trail: std::sync::OnceLock::new(),
             vetted,
@@ -136,6 +140,14 @@ impl Session {
     /// What the stripes share.
     pub fn core(&self) -> &Arc<Core> {
         &self.core
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.core.is_ours() {
+            self.stripes.iter().for_each(|stripe| stripe.say_all());
+        }
     }
 }
 
@@ -249,6 +261,12 @@ impl Core {
         let put = self.map.control().put_bytes.load(Ordering::Relaxed);
         let now = Now::at((put / self.tick_bytes) as u32, self.rule.meaning);
         if shared::is_there(&self.map) { now } else { now.counting() }
+    }
+
+    /// Bytes that a thread may put before it says so. All threads of a node write to that counter, and all readers of the clock
+    /// read it.
+    pub fn unsaid_bytes(&self) -> u64 {
+        (self.tick_bytes / 64).min(UNSAID_BYTES)
     }
 
     /// What eviction goes by.

@@ -193,7 +193,12 @@ fn threads_that_put_replace_delete_and_lease_leave_nothing_behind() {
     });
     assert_sound(&arena, "after the threads");
     assert!(used(&arena) >= USED, "only {:.3} of the data area is used", used(&arena));
-    assert!(files > 0 && place.open_files() == files);
+    // The janitor's helper threads each have a descriptor for as long as they work.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while place.open_files() > files {
+        assert!(Instant::now() < deadline, "{files} descriptors became {}: they leak", place.open_files());
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let there = (0..15_000).filter(|number| is_right(&arena, *number, &source)).count() as u64;
     assert_eq!(arena.stats().blocks, there);
 }

@@ -15,6 +15,7 @@ const PRIOR: f64 = 64.0;
 const PRIOR_HAZARD: f64 = 0.5;
 
 /// Half octave of `age`: 0, 1, 2-2, 3-4, 5-6, ...
+#[inline]
 pub(super) fn bucket(age: u32) -> usize {
     let next = age.saturating_add(1);
     let octave = next.ilog2();
@@ -23,15 +24,18 @@ pub(super) fn bucket(age: u32) -> usize {
 }
 
 /// First age of `bucket`, in ticks.
+#[inline]
 pub(super) fn edge(bucket: usize) -> f64 {
-    let octave = 2_f64.powi(bucket as i32 / 2);
+    let octave = (1_u64 << (bucket / 2)) as f64;
     (if bucket % 2 == 1 { 1.5 * octave } else { octave }) - 1.0
 }
 
+#[inline]
 pub(super) fn width(bucket: usize) -> f64 {
     edge(bucket + 1) - edge(bucket)
 }
 
+#[inline]
 pub(super) fn class(heat: Heat) -> usize {
     let uses = match heat.uses() {
         few @ 0..=2 => few as usize,

@@ -274,7 +274,7 @@ impl Arena {
         if let Some(session) = self.session() {
             seal::release_quarantine(core, session.stripes());
         }
-        if core.quarantine.lock().is_full() {
+        if core.quarantine.is_full() {
             return Reserve::Refused(Refusal::Throttled);
         }
         let Some(cell) = stripe.take() else { return Reserve::Refused(Refusal::Throttled) };

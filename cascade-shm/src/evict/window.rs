@@ -10,7 +10,7 @@ use cascade_core::tier::Class;
 use super::score::Judge;
 use crate::region::{Kind, Regions};
 use crate::session::Stripe;
-use crate::slot::{State, Word};
+use crate::slot::{Slot, State, Word};
 
 /// Residents of one region that are looked at, at most, to learn what emptying it costs.
 const MOST_LOOKED_AT: usize = 32;
@@ -21,21 +21,17 @@ const CHANGE: f64 = 4.0;
 const DRAWS: usize = 10;
 
 /// A run of units that would hold the block.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Window {
     /// Mean worth of what its units hold.
     pub cost: f64,
-    /// The regions that it lies in.
-    pub regions: Range<usize>,
     /// Whether it is more than a piece of one region.
     pub is_wide: bool,
-    /// Bytes of it.
-    pub bytes: u64,
     /// Where it was found.
     pub pick: Pick,
     place: Place,
     /// How much of it is prefix blocks, 0 to 1.
-    prefix: f64,
+    prefix: f32,
 }
 
 /// A place to look for a window, and what was seen there.
@@ -47,14 +43,14 @@ pub struct Pick {
 }
 
 impl Pick {
-    /// By what it cost when it was looked at.
-    pub(super) fn cmp_cost(&self, other: &Self) -> std::cmp::Ordering {
-        self.cost.total_cmp(&other.cost)
+    /// The region that it begins in.
+    pub(super) fn region(&self) -> usize {
+        self.region as usize
     }
 
-    /// By where it is.
-    pub(super) fn cmp_place(&self, other: &Self) -> std::cmp::Ordering {
-        (self.region, self.unit).cmp(&(other.region, other.unit))
+    /// What it cost when it was looked at.
+    pub(super) fn cost(&self) -> f64 {
+        self.cost
     }
 
     /// Whether both are at the same place.
@@ -71,68 +67,153 @@ struct Place {
     need: usize,
 }
 
+/// One look for room: what is asked for, and how the arena stands.
+struct Look<'a> {
+    stripe: &'a Stripe,
+    regions: &'a Regions<'a>,
+    judge: Judge<'a>,
+    len: u64,
+    kind: Kind,
+    need: usize,
+    /// Units of `kind` in a region.
+    in_region: usize,
+    ready: usize,
+}
+
 /// Some random windows for the block of `len` bytes in `slot`, and those at the places `again`. Each look costs misses that depend on each other (what lies there, and
 /// its slot), so all samples make the same step together.
 pub(super) fn sample(stripe: &Stripe, len: u64, slot: u32, again: &[Pick], samples: usize) -> Vec<Window> {
-    let map = stripe.core().map();
     stripe.core().with_regions(|regions| {
-        let ready = regions.ready();
+        let (ready, kind) = (regions.ready(), Kind::of(len));
         if ready == 0 {
             return Vec::new();
         }
-        let (kind, barred) = (Kind::of(len), regions.barred(slot));
+        let look = Look {
+            stripe,
+            regions,
+            judge: Judge::new(stripe.core(), stripe.prefix_share() <= Shares::default().prefix),
+            len,
+            kind,
+            need: len.div_ceil(kind.unit_bytes()) as usize,
+            in_region: regions.units(kind),
+            ready,
+        };
+        let mut picks = Vec::with_capacity(again.len() + samples);
         let again = again.iter().map(|pick| (pick.region as usize, pick.unit as usize));
-        let again: Vec<(usize, usize)> =
-            again.filter(|(region, unit)| *region < ready && *unit < regions.units(kind)).collect();
-        let random = pick_regions(stripe, regions, kind, samples)
-            .map(|region| (region, (stripe.random() % regions.units(kind) as u64) as usize));
-        let picks: Vec<(usize, usize)> = again.iter().copied().chain(random).collect();
-        for (region, unit) in &picks {
-            if let Some(resident) = map.residents(*region).get(*unit) {
-                crate::raw::prefetch(resident);
-            }
-        }
-        let places: Vec<(usize, Place)> = picks
-            .into_iter()
-            .enumerate()
-            .filter_map(|(at, (region, unit))| Some((at, place(stripe, regions, len, ready, region, unit)?)))
-            .filter(|(_, place)| {
-                let touched = place.regions(regions);
-                touched.end <= barred.start || barred.end <= touched.start
-            })
-            .inspect(|(_, place)| prefetch_victims(stripe, regions, *place))
-            .collect();
-        let judge = Judge::new(stripe.core(), stripe.prefix_share() <= Shares::default().prefix);
-        let mut windows = Vec::with_capacity(places.len());
-        for (at, place) in places {
-            let Some(window) = assess(stripe, regions, place, &judge) else { continue };
-            if at >= again.len() {
-                stripe.saw_prefix(window.prefix);
-            }
-            windows.push(window);
-        }
-        windows
+        picks.extend(again.filter(|(region, unit)| *region < ready && *unit < look.in_region));
+        let again = picks.len();
+        look.draw(samples, &mut picks);
+        look.windows(&picks, again, &regions.barred(slot))
     })
 }
 
-/// Random regions, at most a quarter of them of the other kind. Where most of the arena is of the other kind, looks at random would
-/// mostly find regions that can only go as a whole, and one small block would push out tens of megabytes of young ones.
-fn pick_regions(
-    stripe: &Stripe,
-    regions: &Regions<'_>,
-    kind: Kind,
-    samples: usize,
-) -> impl Iterator<Item = usize> {
-    let ready = regions.ready() as u64;
-    let mut others = 0;
-    (0..samples * DRAWS)
-        .map(move |_| (stripe.random() % ready) as usize)
-        .filter(move |region| {
-            let is_other = regions.kind(*region) != kind;
-            others += usize::from(is_other);
-            !is_other || others <= samples / 4
-        })
-        .take(samples)
+/// A number below `bound` from 32 random bits.
+fn below(bound: usize, bits: u64) -> usize {
+    ((bits & 0xffff_ffff) * bound as u64 >> 32) as usize
+}
+
+impl Look<'_> {
+    /// Adds random units, at most a quarter of them in regions of the other kind, and brings what is said of them into the cache.
+    /// Where most of the arena is of the other kind, looks at random would mostly find regions that can only go as a whole, and one
+    /// small block would push out tens of megabytes of young ones.
+    fn draw(&self, samples: usize, picks: &mut Vec<(usize, usize)>) {
+        let map = self.stripe.core().map();
+        let prefetch = |(region, unit): (usize, usize)| {
+            if let Some(resident) = map.residents(region).get(unit) {
+                crate::raw::prefetch(resident);
+            }
+        };
+        picks.iter().copied().for_each(prefetch);
+        let (mut others, most) = (0, picks.len() + samples);
+        for _ in 0..samples * DRAWS {
+            let random = self.stripe.random();
+            let region = below(self.ready, random >> 32);
+            if self.regions.kind(region) != self.kind {
+                others += 1;
+                if others > samples / 4 {
+                    continue;
+                }
+            }
+            let pick = (region, below(self.in_region, random));
+            prefetch(pick);
+            picks.push(pick);
+            if picks.len() >= most {
+                return;
+            }
+        }
+    }
+
+    /// The windows at `picks`, of which the first `again` are not random.
+    fn windows(&self, picks: &[(usize, usize)], again: usize, barred: &Range<usize>) -> Vec<Window> {
+        let map = self.stripe.core().map();
+        let resident = |region: usize, unit: usize| {
+            let resident = map.residents(region).get(unit)?.load(Ordering::Relaxed);
+            map.slots().get(resident.checked_sub(1)? as usize)
+        };
+        // What is here, and what the last unit of a window from here on has.
+        for (region, unit) in picks {
+            for unit in [*unit, unit + self.need - 1] {
+                if let Some(slot) = resident(*region, unit) {
+                    crate::raw::prefetch(slot);
+                }
+            }
+        }
+        let mut windows = Vec::with_capacity(picks.len());
+        let mut others = Vec::new();
+        for (at, (region, unit)) in picks.iter().enumerate() {
+            let block = if self.regions.kind(*region) == self.kind { resident(*region, *unit) } else { None };
+            if let Some(window) = block.and_then(|slot| self.of_one_block(slot, *region, *unit)) {
+                self.add(window, at >= again, barred, &mut windows);
+            } else if let Some(place) = place(self.stripe, self.regions, self.len, self.ready, *region, *unit)
+            {
+                prefetch_victims(self.stripe, self.regions, place);
+                others.push((at, place));
+            }
+        }
+        for (at, place) in others {
+            if let Some(window) = assess(self.stripe, self.regions, place, &self.judge) {
+                self.add(window, at >= again, barred, &mut windows);
+            }
+        }
+        windows
+    }
+
+    fn add(&self, window: Window, is_random: bool, barred: &Range<usize>, windows: &mut Vec<Window>) {
+        if !barred.is_empty() {
+            let touched = window.regions(self.regions);
+            if touched.start < barred.end && barred.start < touched.end {
+                return;
+            }
+        }
+        if is_random {
+            self.stripe.saw_prefix(f64::from(window.prefix));
+        }
+        windows.push(window);
+    }
+
+    /// The window of the block in `slot` that has `unit`, where it is at least as long as what is looked for: most blocks of an arena
+    /// are of one length. What the slot says is a hint; what goes is what the residents say then.
+    fn of_one_block(&self, slot: &Slot, region: usize, unit: usize) -> Option<Window> {
+        let word = slot.word();
+        let extent = slot.extent().filter(|_| word.state() == State::Sealed)?;
+        let unit_bytes = self.kind.unit_bytes();
+        let first = (extent.offset / unit_bytes) as usize;
+        let begin = first.checked_sub(region * self.in_region)?;
+        let fits = begin <= unit && begin + self.need <= self.in_region;
+        // A part of a large block goes at the price of all of it, as for a window that begins there.
+        if !fits || Kind::of(extent.len) != self.kind || extent.len.div_ceil(unit_bytes) < self.need as u64 {
+            return None;
+        }
+        let is_wide = self.need >= self.in_region;
+        if is_wide || self.kind == Kind::Large && self.need > self.in_region / 4 {
+            return None;
+        }
+        let cost = self.judge.worth(slot, word);
+        let pick = Pick { region: region as u32, unit: begin as u32, cost };
+        let prefix = if word.class() == Class::Prefix { 1.0 } else { 0.0 };
+        let place = Place { kind: self.kind, first, need: self.need };
+        Some(Window { cost, is_wide, pick, place, prefix })
+    }
 }
 
 /// The window that begins at or before `unit` of `region`.
@@ -237,10 +318,9 @@ fn assess(stripe: &Stripe, regions: &Regions<'_>, place: Place, judge: &Judge<'_
         let (worth, of_prefix) = mean_worth(stripe, &part, is_wide, judge)?;
         (cost, prefix) = (cost + part.share * worth, prefix + part.share * of_prefix);
     }
-    let bytes = place.need as u64 * place.kind.unit_bytes();
     let in_region = regions.units(place.kind);
     let pick = Pick { region: touched.start as u32, unit: (place.first % in_region) as u32, cost };
-    Some(Window { cost, regions: touched, is_wide, bytes, pick, place, prefix: prefix.min(1.0) })
+    Some(Window { cost, is_wide, pick, place, prefix: prefix.min(1.0) as f32 })
 }
 
 /// Mean worth of what the units of `part` hold, so that windows of either kind compare, and which share of it is prefix blocks. Of many
@@ -282,6 +362,22 @@ fn mean_worth(stripe: &Stripe, part: &Part<'_>, is_wide: bool, judge: &Judge<'_>
 }
 
 impl Window {
+    /// The regions that it lies in.
+    pub(super) fn regions(&self, regions: &Regions<'_>) -> Range<usize> {
+        self.place.regions(regions)
+    }
+
+    /// Bytes of it.
+    pub(super) fn bytes(&self) -> u64 {
+        self.place.need as u64 * self.place.kind.unit_bytes()
+    }
+
+    /// Whether a unit of one is a unit of the other.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        let (a, b) = (&self.place, &other.place);
+        a.first < b.first + b.need && b.first < a.first + a.need
+    }
+
     /// The blocks that overlap the window; `None` if one of them is being filled.
     pub(super) fn victims(&self, stripe: &Stripe) -> Option<Vec<(u32, Word)>> {
         let map = stripe.core().map();

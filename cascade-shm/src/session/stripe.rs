@@ -35,6 +35,8 @@ pub struct Stripe {
     random: LocalU64,
     /// Share of prefix blocks in what eviction looked at lately, as the bits of a float.
     prefix_share: LocalU64,
+    /// Bytes put, and blocks evicted, that the arena was not told of yet.
+    unsaid: [LocalU64; 2],
     /// Windows that eviction looked at and left.
     pub pool: Mutex<Vec<Pick>>,
     /// The region where this thread last found room.
@@ -99,6 +101,7 @@ impl Stripe {
             replaces: [const { AtomicU8::new(0) }; STRIPE_ENTRIES],
             random: LocalU64::new(seed),
             prefix_share: LocalU64::new(0),
+            unsaid: [const { LocalU64::new(0) }; 2],
             pool: Mutex::new(Vec::new()),
             // Threads start far apart, so that they do not meet at one region's lock.
             hint: std::sync::atomic::AtomicUsize::new(number * 37),
@@ -307,6 +310,29 @@ impl ReservationHome for Stripe {
 }
 
 impl Stripe {
+    /// Counts a put of `len` bytes for the whole arena, sooner or later.
+    pub fn say_put(&self, len: u64) {
+        if self.unsaid[0].fetch_add(len, Ordering::Relaxed) + len >= self.core.unsaid_bytes() {
+            self.say_all();
+        }
+    }
+
+    /// Counts an eviction for the whole arena; heard of with the next puts.
+    pub fn say_evicted(&self) {
+        self.unsaid[1].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tells the arena what it was not told of.
+    pub fn say_all(&self) {
+        let control = self.core.map().control();
+        for (unsaid, said) in self.unsaid.iter().zip([&control.put_bytes, &control.evictions]) {
+            let rest = unsaid.swap(0, Ordering::Relaxed);
+            if rest > 0 {
+                said.fetch_add(rest, cascade_core::sync::Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Its number in the session.
     pub fn number(&self) -> usize {
         self.number

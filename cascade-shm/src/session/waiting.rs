@@ -1,7 +1,7 @@
 //! What waits for a region that a stopped process keeps locked.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -13,6 +13,8 @@ const SHUN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Waiting {
     frees: Mutex<VecDeque<(usize, u32)>>,
+    /// How many they are: every put asks, and there are none.
+    count: AtomicUsize,
     origin: Instant,
     /// For each region, microseconds from `origin` to the end of the time in which nobody waits for it.
     shunned: Box<[AtomicU64]>,
@@ -21,22 +23,30 @@ pub struct Waiting {
 impl Waiting {
     pub(super) fn new(regions: usize) -> Self {
         let shunned = (0..regions).map(|_| AtomicU64::new(0)).collect();
-        Self { frees: Mutex::default(), origin: Instant::now(), shunned }
+        Self { frees: Mutex::default(), count: AtomicUsize::new(0), origin: Instant::now(), shunned }
     }
 
     /// Notes an entry whose slot is to be freed later.
     pub fn push(&self, stripe: usize, entry: u32) {
-        self.frees.lock().push_back((stripe, entry));
+        let mut frees = self.frees.lock();
+        frees.push_back((stripe, entry));
+        self.count.store(frees.len(), Ordering::Relaxed);
     }
 
     /// The entry that has waited for longest.
     pub fn pop(&self) -> Option<(usize, u32)> {
-        self.frees.lock().pop_front()
+        if self.len() == 0 {
+            return None;
+        }
+        let mut frees = self.frees.lock();
+        let popped = frees.pop_front();
+        self.count.store(frees.len(), Ordering::Relaxed);
+        popped
     }
 
     /// Entries that wait.
     pub fn len(&self) -> usize {
-        self.frees.lock().len()
+        self.count.load(Ordering::Relaxed)
     }
 
     fn now(&self) -> u64 {
