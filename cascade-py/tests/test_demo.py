@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 transformers = pytest.importorskip("transformers", reason="Transformers is not installed")
 
-from cascade_kv.demo import plot, report  # noqa: E402
+from cascade_kv.demo import beyond, plot, report  # noqa: E402
 from cascade_kv.demo.job import DemoError, Job  # noqa: E402
 from cascade_kv.demo.prompts import make_prompts, read_questions  # noqa: E402
 
@@ -119,13 +119,40 @@ def test_restored_answers_equal_recomputed_ones(demo, arena, tmp_path):
         assert len(failures) == 1 and "What jumps?" in failures[0]
 
     svg = xml.etree.ElementTree.fromstring(plot.ttft_svg(result))
-    assert svg.tag.endswith("svg") and (out / "ttft.svg").read_text().count("ms</text>") == 9
+    assert svg.tag.endswith("svg") and (out / "ttft.svg").read_text().count("ms</text>") == 10 + len(
+        result["overflow"]["by_tier"]
+    )
+    check_overflow(result)
 
     # The blocks outlive both processes: another run finds them and stores nothing.
     done, out = demo(*kept)
     assert done.returncode == 0, done.stderr
     store = json.loads((out / "result.json").read_text())["store"]
     assert store["blocks_stored"] == 0 and store["save_gbps"] is None
+
+
+def check_overflow(result):
+    over, alone = result["overflow"], result["nothing_shared"]
+    assert over["prompts"] == 12 and over["stored_bytes"] > 1.5 * over["arena_bytes"]
+    assert over["arena_blocks"] < over["stored_blocks"] and len(over["loads"]) == 24
+    assert any(load["blocks_from_arena"] for load in over["loads"])
+    assert any(load["blocks_from_files"] for load in over["loads"])
+    assert alone["prompts"] == 12 and 0 < alone["asking_seconds"] + alone["saving_seconds"] and alone["share"] > 0
+    # Every deviation is a failure by name.
+    prompts = [{"found_tokens": 0, "refused": 0}]
+    good = {"prompts": prompts, "loads": over["loads"]}
+    assert beyond.failures(good, over, 16) == []
+    assert len(beyond.failures({**good, "prompts": [{"found_tokens": 16, "refused": 1}]}, over, 16)) == 2
+    assert len(beyond.failures(good, {**over, "arena_blocks": over["stored_blocks"]}, 16)) == 1
+    first, *others = over["loads"]
+    for broken in ({"restored_tokens": 0}, {"blocks_from_arena": 10**6}, {"logits_equal": False}):
+        failures = beyond.failures({**good, "loads": [{**first, **broken}, *others]}, over, 16)
+        assert len(failures) == 1 and f"prompt {first['prompt'] + 1}" in failures[0]
+    only_files = [load for load in over["loads"] if not load["blocks_from_arena"]]
+    assert any(
+        "no block came from the arena" in failure
+        for failure in beyond.failures({**good, "loads": only_files}, over, 16)
+    )
 
 
 def test_arena_without_the_blocks_fails_the_run(demo, arena, tmp_path, monkeypatch):
@@ -179,6 +206,10 @@ def test_document_shorter_than_a_block_is_refused(model_dir, tmp_path):
         block_tokens=256,
         new_tokens=1,
         repetitions=1,
+        passages=1,
+        passage_tokens=1,
+        small_shm_path="",
+        small_pfs_path="",
     )
     tokenizer = transformers.AutoTokenizer.from_pretrained(model_dir)
     with pytest.raises(DemoError, match="less than one block of 256: nothing would be stored"):

@@ -42,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
             options.later_shm_path = os.path.join(folder(memory), "arena")
         if options.pfs_path is None:
             options.pfs_path = os.path.join(folder(None), "files")
+        options.small_shm_path = os.path.join(folder(memory), "arena")
+        # Beside the other files, which are on the file system that is to be measured.
+        options.small_pfs_path = os.path.join(folder(_existing(options.pfs_path)), "files")
         return _run(_job(options), options.json)
     except DemoError as error:
         say(f"error: {error}")
@@ -49,6 +52,12 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         for made in folders:
             shutil.rmtree(made, ignore_errors=True)
+
+
+def _existing(path: str) -> str:
+    """The nearest folder above `path` that is there."""
+    above = os.path.dirname(os.path.abspath(path))
+    return above if os.path.isdir(above) else _existing(above)
 
 
 def _run(job: Job, as_json: bool) -> int:
@@ -124,8 +133,11 @@ def _job(options: argparse.Namespace) -> Job:
     gguf = options.gguf or _only_gguf(Path(options.model_dir))
     _check_packages(gguf)
     _check_model(Path(options.model_dir), gguf)
-    if min(options.block_tokens, options.new_tokens, options.repetitions) < 1:
-        raise DemoError("--block-tokens, --new-tokens and --repetitions must be at least 1")
+    counts = (options.block_tokens, options.new_tokens, options.repetitions, options.passages, options.passage_tokens)
+    if min(counts) < 1:
+        raise DemoError(
+            "--block-tokens, --new-tokens, --repetitions, --passages and --passage-tokens must be at least 1"
+        )
     out = Path(options.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -148,6 +160,10 @@ def _job(options: argparse.Namespace) -> Job:
         block_tokens=options.block_tokens,
         new_tokens=options.new_tokens,
         repetitions=options.repetitions,
+        passages=options.passages,
+        passage_tokens=options.passage_tokens,
+        small_shm_path=options.small_shm_path,
+        small_pfs_path=options.small_pfs_path,
     )
 
 
@@ -202,6 +218,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--block-tokens", type=int, default=64, help="tokens in a block (default: %(default)s)")
     parser.add_argument("--new-tokens", type=int, default=24, help="length of an answer (default: %(default)s)")
     parser.add_argument("--repetitions", type=int, default=3, help="of each measured time (default: %(default)s)")
+    parser.add_argument(
+        "--passages",
+        type=int,
+        default=12,
+        help="prompts without a common block that are to overflow an arena (default: %(default)s)",
+    )
+    parser.add_argument("--passage-tokens", type=int, default=512, help="length of each (default: %(default)s)")
     parser.add_argument(
         "--json", action="store_true", help="print result.json instead of the table (which goes to stderr)"
     )

@@ -39,6 +39,8 @@ class Job:
         block_tokens: tokens of one block.
         new_tokens: length of an answer.
         repetitions: how often each time is measured.
+        passages, passage_tokens: how many prompts the third process makes of the document, and how long, at most.
+        small_shm_path, small_pfs_path: where the arena that it overflows, and files below it, live.
     """
 
     model_dir: str
@@ -54,6 +56,10 @@ class Job:
     block_tokens: int
     new_tokens: int
     repetitions: int
+    passages: int
+    passage_tokens: int
+    small_shm_path: str
+    small_pfs_path: str
 
     def write(self) -> Path:
         """Write the job to `out`, for the processes to read; the path of the file."""

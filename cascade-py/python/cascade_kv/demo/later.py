@@ -1,4 +1,5 @@
-"""Process 3: another job, on a node whose arena is empty. What the others stored is in files, and is found there."""
+"""Process 3: another job, on a node whose arena is empty. What the others stored is in files, and is found there; then it stores
+more than another arena holds."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 import cascade_kv as ck
+from cascade_kv.demo import overflow
 from cascade_kv.demo.job import UNUSABLE, DemoError, Job, say, step
 from cascade_kv.demo.model import Runner, fork, load_runner
 from cascade_kv.demo.prompts import Prompt, make_prompts
@@ -40,6 +42,11 @@ def main(path: str) -> int:
             "store_config": store.config(),
             "store_stats": store.stats(),
         }
+    try:
+        results["overflow"] = overflow.measure(job, runner, prompts)
+    except (DemoError, OSError, ValueError, MemoryError) as error:
+        say(f"process 3: {error}")
+        return UNUSABLE
     job.measured_later.write_text(json.dumps(results, indent=1, default=str))
     return 0
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 from xml.sax.saxutils import escape
+
+# Title, note, and the times of each kind of bar.
+Group: TypeAlias = tuple[str, str, dict[str, dict[str, Any]]]
 
 _LEFT, _BAR_SPACE, _RIGHT = 330, 480, 130
 _TOP, _BAR, _GROUP = 74, 18, 76
-_COLOURS = {"recomputed": "#9aa5b1", "from the arena": "#1f77b4", "from files": "#e08a1e"}
+_COLOURS = {"recomputed": "#9aa5b1", "from the arena": "#1f77b4", "from both": "#2f9e6e", "from files": "#e08a1e"}
 
 
 def ttft_svg(result: dict[str, Any]) -> str:
-    """Horizontal bars for each question: recomputed, from the arena, from files; lines from the least to the most time."""
-    questions = result["questions"]
-    width, height = _LEFT + _BAR_SPACE + _RIGHT, _TOP + _GROUP * len(questions) + 30
-    longest = max(_times(question, kind)["max"] for question in questions for kind in _COLOURS)
+    """Horizontal bars for each question, and for prompts beyond the arena: recomputed, and by the tier that served; lines from
+    the least to the most time."""
+    groups = [_question(question) for question in result["questions"]] + [_beyond(result["overflow"])]
+    width, height = _LEFT + _BAR_SPACE + _RIGHT, _TOP + _GROUP * len(groups) + 50
+    longest = max(times["max"] for _, _, bars in groups for times in bars.values())
     host = result["host"]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
@@ -26,33 +30,43 @@ def ttft_svg(result: dict[str, Any]) -> str:
     for index, (kind, colour) in enumerate(_COLOURS.items()):
         x = _LEFT + index * 130
         parts += [f'<rect x="{x}" y="56" width="12" height="12" fill="{colour}"/>', _text(x + 18, 67, kind)]
-    for index, question in enumerate(questions):
-        parts += _group(question, _TOP + 12 + index * _GROUP, _BAR_SPACE / longest)
+    for index, group in enumerate(groups):
+        parts += _draw(group, _TOP + 12 + index * _GROUP, _BAR_SPACE / longest)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _group(question: dict[str, Any], y: int, scale: float) -> list[str]:
+def _question(question: dict[str, Any]) -> Group:
     title = question["question"]
-    title = title if len(title) <= 46 else title[:43] + "..."
     note = f"{question['restored_tokens']} of {question['prompt_tokens']} tokens restored, {question['speedup']:.1f}x"
+    bars = {
+        "recomputed": question["ttft_recomputed_seconds"],
+        "from the arena": question["ttft_restored_seconds"],
+        "from files": question["files"]["ttft_seconds"],
+    }
+    return title if len(title) <= 46 else title[:43] + "...", note, bars
+
+
+def _beyond(over: dict[str, Any]) -> Group:
+    title = f"{over['prompts']} prompts of {over['prompt_tokens']} tokens, more than fit"
+    note = f"{over['stored_bytes'] / 1e6:.0f} MB stored, an arena of {over['arena_bytes'] / 1e6:.0f} MB"
+    names = {"arena": "from the arena", "both": "from both", "files": "from files"}
+    served = {names[tier]: row["ttft_seconds"] for tier, row in over["by_tier"].items()}
+    return title, note, {"recomputed": over["ttft_recomputed_seconds"], **served}
+
+
+def _draw(group: Group, y: int, scale: float) -> list[str]:
+    title, note, bars = group
     parts = [_text(_LEFT - 12, y + 14, title, anchor="end"), _text(_LEFT - 12, y + 33, note, anchor="end", size=11)]
-    for row, (kind, colour) in enumerate(_COLOURS.items()):
-        times = _times(question, kind)
+    for row, (kind, times) in enumerate(bars.items()):
         top = y + row * (_BAR + 2)
         middle = top + _BAR / 2
         low, median, high = (_LEFT + times[key] * scale for key in ("min", "median", "max"))
         parts += [
-            f'<rect x="{_LEFT}" y="{top}" width="{max(median - _LEFT, 1):.1f}" height="{_BAR}" fill="{colour}"/>',
+            f'<rect x="{_LEFT}" y="{top}" width="{max(median - _LEFT, 1):.1f}" height="{_BAR}" fill="{_COLOURS[kind]}"/>',
             f'<path d="M{low:.1f} {middle}H{high:.1f}" stroke="#222" stroke-width="1.5"/>',
             _text(high + 6, top + 14, f"{times['median'] * 1e3:,.0f} ms"),
         ]
     return parts
-
-
-def _times(question: dict[str, Any], kind: str) -> dict[str, Any]:
-    if kind == "from files":
-        return question["files"]["ttft_seconds"]
-    return question["ttft_recomputed_seconds" if kind == "recomputed" else "ttft_restored_seconds"]
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start", size: int = 13) -> str:

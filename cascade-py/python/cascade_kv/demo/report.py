@@ -6,6 +6,8 @@ import statistics
 from dataclasses import asdict
 from typing import Any
 
+from cascade_kv.demo import beyond
+from cascade_kv.demo.beyond import ms, spread
 from cascade_kv.demo.job import Job
 
 _SIGKILLED = -9
@@ -19,7 +21,10 @@ def assemble(job: Job, wrote: dict[str, Any], read: dict[str, Any], later: dict[
         for entry, below in zip(read["questions"], later["questions"], strict=True)
     ]
     files = _files(wrote, read, later)
+    over = later["overflow"]
+    overflow, alone = beyond.overflow(over), beyond.nothing_shared(over)
     failures = _failures(wrote, questions, read["control"]) + _file_failures(files, questions, job.block_tokens)
+    failures += beyond.failures(over, overflow, job.block_tokens)
     return {
         "schema": 1,
         "ok": not failures,
@@ -35,12 +40,9 @@ def assemble(job: Job, wrote: dict[str, Any], read: dict[str, Any], later: dict[
         "files": files,
         "questions": questions,
         "control": read["control"],
+        "overflow": overflow,
+        "nothing_shared": alone,
     }
-
-
-def spread(values: list[float]) -> dict[str, Any]:
-    """Minimum, median, maximum and count of measured values."""
-    return {"min": min(values), "median": statistics.median(values), "max": max(values), "n": len(values)}
 
 
 def _question(entry: dict[str, Any], token_bytes: int) -> dict[str, Any]:
@@ -169,7 +171,7 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"{host['model']} on {host['device']}, {host['threads']} threads, torch {host['torch']}, "
         f"transformers {host['transformers']}; process 1 killed (status {result['killed']['returncode']}), process 2 restored,",
-        "process 3 restored from files after the arena was lost",
+        "process 3 restored from files after the arena was lost, and filled another arena beyond its size",
         "",
         f"{'question':<40} {'prompt':>6} {'restored':>8}  {'time to first token, ms: median [min..max]':<45} {'':>7}  same   same",
         f"{'':<40} {'tokens':>6} {'tokens':>8}  {'recomputed':<24}{'restored':<21} {'speedup':>7}  logits text",
@@ -177,6 +179,7 @@ def table(result: dict[str, Any]) -> str:
     for question in result["questions"]:
         lines += [_row(question), _file_row(question)]
     lines += ["", *_totals(store, result["questions"]), _files_line(result), _control_line(result["control"]), ""]
+    lines += [*beyond.lines(result), ""]
     for question in result["questions"]:
         asked = "both processes" if question["stored"] else "process 2 only"
         lines += [f"Q ({asked}): {question['question']}", f"A: {question['answer']}"]
@@ -189,7 +192,7 @@ def _row(question: dict[str, Any]) -> str:
     text = question["text_equal_plain_run"] and question["text_equal_first_process"] is not False
     return (
         f"{_shorten(question['question'], 40):<40} {question['prompt_tokens']:>6} {question['restored_tokens']:>8}  "
-        f"{_ms(question['ttft_recomputed_seconds']):<24}{_ms(question['ttft_restored_seconds']):<21} "
+        f"{ms(question['ttft_recomputed_seconds']):<24}{ms(question['ttft_restored_seconds']):<21} "
         f"{question['speedup']:>6.1f}x  {'yes' if logits else 'NO':<6} {'yes' if text else 'NO'}"
     )
 
@@ -198,7 +201,7 @@ def _file_row(question: dict[str, Any]) -> str:
     below = question["files"]
     return (
         f"{'  from files, the arena lost':<40} {'':>6} {below['restored_tokens']:>8}  "
-        f"{'':<24}{_ms(below['ttft_seconds']):<21} {below['speedup']:>6.1f}x  "
+        f"{'':<24}{ms(below['ttft_seconds']):<21} {below['speedup']:>6.1f}x  "
         f"{'yes' if below['logits_equal'] else 'NO':<6} {'yes' if below['text_equal'] else 'NO'}"
     )
 
@@ -231,11 +234,6 @@ def _control_line(control: dict[str, Any]) -> str:
     if control["logits_differ"]:
         return f"control  one damaged KV element changes the logits by up to {control['largest_difference']:.1e}: the check can fail"
     return "control  FAILED: one damaged KV element did not change the logits"
-
-
-def _ms(times: dict[str, Any]) -> str:
-    low, middle, high = (times[key] * 1e3 for key in ("min", "median", "max"))
-    return f"{middle:.0f} [{low:.0f}..{high:.0f}]" if low >= 100 else f"{middle:.1f} [{low:.1f}..{high:.1f}]"
 
 
 def _shorten(text: str, width: int) -> str:
