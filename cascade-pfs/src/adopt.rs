@@ -8,7 +8,7 @@ use crate::core::{Core, is_lost};
 use crate::follow::Follow;
 use crate::fs::Access;
 use crate::io;
-use crate::layout::{Identity, PAGE_BYTES, WriterId};
+use crate::layout::{Damage, Identity, PAGE_BYTES, WriterId};
 use crate::names::{Name, SegmentId};
 use crate::process;
 use crate::queue::Request;
@@ -71,6 +71,10 @@ fn claim(core: &Core, follow: &Follow, names: &[Name], writer: WriterId) -> Resu
         match Identity::parse(page.bytes().get(..read).unwrap_or(&[])) {
             Ok(claimant) if !is_dead(core, follow, claimant.writer) => return Ok(false),
             Ok(_) => {}
+            Err(Damage::Version) => {
+                core.is_other(Name::Claim(writer, number), page.bytes());
+                return Ok(false);
+            }
             // Being written, or never finished: its age tells.
             Err(_) => {
                 let age = life_age(core, file.as_ref())?;
@@ -79,6 +83,11 @@ fn claim(core: &Core, follow: &Follow, names: &[Name], writer: WriterId) -> Resu
                 }
             }
         }
+    }
+    // What it wrote cannot be judged here, and so neither be kept nor given up. That its log has ended says nothing.
+    let mut files = names.iter().filter(|name| name.writer() == writer);
+    if files.any(|name| core.reads_other(*name)) {
+        return Ok(false);
     }
     let name = Name::Claim(writer, last.map_or(0, |number| number.wrapping_add(1)));
     core.counters.metadata.add(1);

@@ -1,6 +1,6 @@
 //! What the threads of one tier share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::engine::{Done, Engine, Transfer};
 use crate::filesystem::Kind;
 use crate::fs::{Access, File, Fs, Way};
 use crate::gate::Gate;
-use crate::layout::{Identity, Record, WriterId};
+use crate::layout::{Identity, OtherVersion, PAGE_BYTES, Record, WriterId};
 use crate::names::{Name, SegmentId};
 use crate::part::Clock;
 use crate::pieces::{are_pages, list, total};
@@ -51,6 +51,8 @@ pub(crate) struct Core {
     pushes: bool,
     /// How new files are spread, and why not as they should be.
     striping: Mutex<(Striping, Option<String>)>,
+    /// Files of another version of the format, by their names.
+    others: Mutex<BTreeMap<String, OtherVersion>>,
     files: Mutex<HashMap<SegmentId, Arc<dyn File>>>,
     buffers: Mutex<Vec<Buffer>>,
 }
@@ -70,6 +72,7 @@ impl Core {
             lives: Mutex::default(),
             direct: AtomicBool::new(config.direct),
             striping: Mutex::default(),
+            others: Mutex::default(),
             files: Mutex::default(),
             buffers: Mutex::default(),
             config,
@@ -144,9 +147,52 @@ impl Core {
         self.striping.lock().0.stripes()
     }
 
-    /// Why files are not striped as configured.
+    /// Why files are not striped as configured, or not read.
     pub(crate) fn warning(&self) -> Option<String> {
-        self.striping.lock().1.clone()
+        let striping = self.striping.lock().1.clone();
+        let others = self.others.lock();
+        let other = others.first_key_value().map(|(name, other)| {
+            let all = if others.len() > 1 {
+                format!(", as are {} others", others.len() - 1)
+            } else {
+                String::new()
+            };
+            format!("{} is {other}; it is left alone{all}", self.config.dir.join(name).display())
+        });
+        match (striping, other) {
+            (Some(striping), Some(other)) => Some(format!("{striping}; {other}")),
+            (striping, other) => striping.or(other),
+        }
+    }
+
+    /// Looks whether the file that begins with `page` is of another version, and notes it; says so the first time.
+    pub(crate) fn is_other(&self, name: Name, page: &[u8]) -> bool {
+        let Some(other) = OtherVersion::of(page) else { return false };
+        let mut others = self.others.lock();
+        if others.is_empty() {
+            eprintln!("cascade-pfs: {} is {other}; it is left alone", self.path(name).display());
+        }
+        others.insert(name.to_string(), other);
+        true
+    }
+
+    /// The same for a file that was not read yet; one that cannot be read is none.
+    pub(crate) fn reads_other(&self, name: Name) -> bool {
+        if self.others.lock().contains_key(&name.to_string()) {
+            return true;
+        }
+        self.counters.metadata.add(1);
+        let mut page = Buffer::new(PAGE_BYTES);
+        let read = self
+            .fs
+            .open(&self.path(name), Access::Read, false)
+            .and_then(|file| whole::read_up_to(file.as_ref(), &[page.piece()], 0));
+        read.is_ok_and(|read| self.is_other(name, page.bytes().get(..read).unwrap_or(&[])))
+    }
+
+    /// Files of another version, as far as this handle came upon them.
+    pub(crate) fn others(&self) -> BTreeMap<String, OtherVersion> {
+        self.others.lock().clone()
     }
 
     /// Makes the file of a segment.

@@ -107,4 +107,6 @@ pub struct PfsStats {
     pub kept: u64,
     /// Dead writers whose segments were adopted.
     pub adopted: u64,
+    /// Files in the directory of a version of the format that this program does not read: they are left alone.
+    pub other_version: u64,
 }

@@ -12,7 +12,7 @@ use crate::buffer::Buffer;
 use crate::core::{Core, is_lost};
 use crate::fs::{Access, File, Watch};
 use crate::io;
-use crate::layout::{LogEvent, LogHeader, PAGE_BYTES, WriterId};
+use crate::layout::{Damage, LogEvent, LogHeader, PAGE_BYTES, WriterId};
 use crate::names::{Name, SegmentId};
 
 /// However quiet a directory seems, it is listed and every log looked at so often.
@@ -46,9 +46,13 @@ impl Follower {
         let file = core.fs.open(&core.path(Name::Log(writer)), Access::Read, false)?;
         let mut page = Buffer::new(PAGE_BYTES);
         let read = io::read_up_to(file.as_ref(), &[page.piece()], 0)?;
-        let header = page.bytes().get(..read).map(|bytes| LogHeader::parse(bytes, writer));
+        let bytes = page.bytes().get(..read).unwrap_or(&[]);
+        let header = LogHeader::parse(bytes, writer);
+        if header == Err(Damage::Version) {
+            core.is_other(Name::Log(writer), bytes);
+        }
         // A log that has no header yet is looked at again.
-        Ok(matches!(header, Some(Ok(_))).then_some(Self { file, next: 0, ended: false }))
+        Ok(header.is_ok().then_some(Self { file, next: 0, ended: false }))
     }
 }
 

@@ -17,7 +17,7 @@ use crate::filesystem::FileSystem;
 use crate::follow::Follow;
 use crate::fs::{Access, Fs};
 use crate::io;
-use crate::layout::{Identity, PAGE_BYTES, WriterId};
+use crate::layout::{Identity, OtherVersion, PAGE_BYTES, WriterId};
 use crate::names::{Name, SegmentId};
 use crate::{process, recover};
 
@@ -68,6 +68,8 @@ pub struct WriterView {
     pub blocks: u64,
     /// Bytes of its log.
     pub log_bytes: u64,
+    /// Files of it that are of a version of the format that this program does not read.
+    pub other_version: u64,
 }
 
 /// What is in a directory.
@@ -80,6 +82,8 @@ pub struct Inspection {
     pub writers: Vec<WriterView>,
     /// Files of the tier in the directory.
     pub files: u64,
+    /// Those of a version of the format that this program does not read, by name.
+    pub others: BTreeMap<String, OtherVersion>,
 }
 
 /// A core that has no writer.
@@ -112,6 +116,7 @@ pub fn inspect(dir: &Path, fs: &Arc<dyn Fs>) -> Result<Inspection> {
     for name in &names {
         let writer = name.writer();
         let view = writers.entry(writer).or_insert_with(|| view(&core, &follow, writer));
+        view.other_version += u64::from(core.reads_other(*name));
         match name {
             Name::Segment(id) => {
                 view.segments += 1;
@@ -132,7 +137,7 @@ pub fn inspect(dir: &Path, fs: &Arc<dyn Fs>) -> Result<Inspection> {
     }
     let mut writers: Vec<WriterView> = writers.into_values().collect();
     writers.sort_by_key(|view| (view.life != Life::Lives, view.writer));
-    Ok(Inspection { on, writers, files: names.len() as u64 })
+    Ok(Inspection { on, writers, files: names.len() as u64, others: core.others() })
 }
 
 /// What the logs of a directory say of each of `ids`: the length of its block in bytes, `None` where there is none to be found.
@@ -167,6 +172,7 @@ fn view(core: &Core, follow: &Follow, writer: WriterId) -> WriterView {
         live_bytes: 0,
         blocks: 0,
         log_bytes: 0,
+        other_version: 0,
     }
 }
 
@@ -235,6 +241,10 @@ pub fn leftovers(dir: &Path, fs: &Arc<dyn Fs>, adopt_after: Duration, remove: bo
         recover::segments(&names).map(|SegmentId { writer, .. }| writer).collect();
     let writers: BTreeSet<WriterId> = names.iter().map(Name::writer).collect();
     for writer in writers.into_iter().filter(|writer| !with_segments.contains(writer)) {
+        // What its log forgets cannot be read here.
+        if names.iter().filter(|name| name.writer() == writer).any(|name| core.reads_other(*name)) {
+            continue;
+        }
         let life = if follow.has_ended(writer) { Life::Ended } else { life(&core, writer)? };
         if !life.is_over(adopt_after) || !crate::follow::forgets(&core, writer).is_empty() {
             continue;

@@ -98,16 +98,47 @@ fn check_page(bytes: &[u8], magic: [u8; 8]) -> Result<&Page, Damage> {
     if page[..8] != magic {
         return Err(Damage::Magic);
     }
-    // The version comes before the digest: another version may keep its digest elsewhere.
-    if get_u32(page, 12) > VERSION || get_u32(page, 8) < MIN_READER {
-        return Err(Damage::Version);
-    }
+    // Every version keeps the digest of a page where it is: damage is told from another version.
     if digest::crc64(&page[..PAGE_DIGEST_AT]) != get_u64(page, PAGE_DIGEST_AT) {
         return Err(Damage::Digest);
     }
     // Feature bits say what a reader must know; none is defined.
-    if get_u64(page, 16) != 0 {
+    if get_u32(page, 12) > VERSION || get_u32(page, 8) < MIN_READER || get_u64(page, 16) != 0 {
         return Err(Damage::Version);
     }
     Ok(page)
+}
+
+/// What the first page of a file says that this code does not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherVersion {
+    /// Version that it was written in.
+    pub version: u32,
+    /// Oldest reader that understands it.
+    pub oldest_reader: u32,
+    /// Features that a reader must know.
+    pub features: u64,
+}
+
+impl OtherVersion {
+    /// Of the file that begins with `page`; `None` where this code reads it, and where it is damaged or none of the tier's.
+    #[must_use]
+    pub fn of(page: &[u8]) -> Option<Self> {
+        let is_other = |magic| check_page(page, magic) == Err(Damage::Version);
+        [segment::MAGIC, log::MAGIC, identity::MAGIC].into_iter().any(is_other).then(|| Self {
+            version: get_u32(page, 8),
+            oldest_reader: get_u32(page, 12),
+            features: get_u64(page, 16),
+        })
+    }
+}
+
+impl std::fmt::Display for OtherVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "of format version {} (for readers from {} on", self.version, self.oldest_reader)?;
+        if self.features != 0 {
+            write!(f, ", features {:#x}", self.features)?;
+        }
+        write!(f, "); this program reads version {VERSION}")
+    }
 }

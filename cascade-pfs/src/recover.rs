@@ -9,9 +9,7 @@ use crate::core::{Core, is_lost};
 use crate::follow::Follow;
 use crate::fs::{Access, File};
 use crate::io;
-use crate::layout::{
-    Damage, PAGE_BYTES, PREFIX_BYTES, Record, SegmentHeader, Trailer, WriterId, header_bytes, parse_index,
-};
+use crate::layout::{PAGE_BYTES, PREFIX_BYTES, Record, Trailer, WriterId, header_bytes, parse_index};
 use crate::names::{Name, SegmentId};
 use crate::pieces::list;
 use crate::queue::Request;
@@ -22,6 +20,7 @@ pub(crate) fn load(core: &Core, follow: &mut Follow) -> Vec<Name> {
     let present: HashSet<SegmentId> = segments(&names).collect();
     let mut living: HashSet<WriterId> = HashSet::new();
     let mut dead: HashSet<WriterId> = HashSet::new();
+    let mut others: HashSet<WriterId> = HashSet::new();
     for id in present.iter().copied() {
         let known = {
             let catalog = core.catalog.read();
@@ -30,7 +29,16 @@ pub(crate) fn load(core: &Core, follow: &mut Follow) -> Vec<Name> {
         if known || living.contains(&id.writer) {
             continue;
         }
-        // A writer that lives tells what there is to know by its log.
+        if others.contains(&id.writer) {
+            core.reads_other(Name::Segment(id));
+            continue;
+        }
+        // A writer that lives tells what there is to know by its log, and one of another version to its like.
+        if core.reads_other(Name::Writer(id.writer)) {
+            others.insert(id.writer);
+            core.reads_other(Name::Segment(id));
+            continue;
+        }
         if !dead.contains(&id.writer) && !adopt::is_dead(core, follow, id.writer) {
             living.insert(id.writer);
             continue;
@@ -88,7 +96,7 @@ pub(crate) fn scan(core: &Core, id: SegmentId) -> Result<()> {
     let mut page = Buffer::new(PAGE_BYTES);
     let read = io::read_up_to(file.as_ref(), &[page.piece()], 0)?;
     // Footer and headers say themselves where they belong; only what another version wrote is left alone.
-    if read < PAGE_BYTES || SegmentHeader::parse(page.bytes(), id.writer, id.number) == Err(Damage::Version) {
+    if read < PAGE_BYTES || core.is_other(Name::Segment(id), page.bytes()) {
         return Ok(());
     }
     if let Some(records) = footer(file.as_ref(), id, len)? {

@@ -91,6 +91,8 @@ pub enum What {
     LogTail,
     /// An identity or claim file that cannot be read.
     Identity,
+    /// The file is of a version of the format that this program does not read. No damage; it is left alone.
+    OtherVersion,
     /// The file could not be read; the system's number.
     Unreadable(i32),
 }
@@ -99,7 +101,7 @@ impl What {
     /// Whether it is damage, and not what the death of a writer leaves.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        !matches!(self, Self::Tail | Self::LogTail)
+        !matches!(self, Self::Tail | Self::LogTail | Self::OtherVersion)
     }
 
     /// One word for it, the same in every version.
@@ -119,6 +121,7 @@ impl What {
             Self::LogRecord(_) => "log_record",
             Self::LogTail => "log_tail",
             Self::Identity => "identity",
+            Self::OtherVersion => "other_version",
             Self::Unreadable(_) => "unreadable",
         }
     }
@@ -323,10 +326,13 @@ fn check_identity(core: &Core, name: Name, report: &mut Report) {
         .fs
         .open(&core.path(name), Access::Read, false)
         .and_then(|file| crate::io::read_up_to(file.as_ref(), &[page.piece()], 0));
-    let parsed =
-        read.map(|read| crate::layout::Identity::parse(page.bytes().get(..read).unwrap_or(&[])).is_ok());
+    let parsed = read.map(|read| crate::layout::Identity::parse(page.bytes().get(..read).unwrap_or(&[])));
     match parsed {
-        Ok(true) => {}
+        Ok(Ok(_)) => {}
+        Ok(Err(Damage::Version)) => {
+            let whole = crate::layout::PAGE_BYTES as u64;
+            report.findings.push(Finding::new(name, 0, whole, What::OtherVersion));
+        }
         Err(error) if is_lost(&error) => {}
         _ => report.findings.push(Finding::new(name, 0, crate::layout::PAGE_BYTES as u64, What::Identity)),
     }

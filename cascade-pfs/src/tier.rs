@@ -238,10 +238,11 @@ impl PfsTier {
             lost_files: counters.lost_files.get(),
             kept: counters.kept.get(),
             adopted: counters.adopted.get(),
+            other_version: core.others().len() as u64,
         }
     }
 
-    /// What is not as it was configured, for a person: why files are not striped.
+    /// What is not as it was configured, for a person: why files are not striped, or are of a version that is not read.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         self.handle.core.warning()

@@ -92,6 +92,7 @@ impl StoreStats {
             ("lost_files", files.lost_files),
             ("kept", files.kept),
             ("adopted", files.adopted),
+            ("other_version", files.other_version),
         ]
     }
 

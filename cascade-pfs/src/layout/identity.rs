@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::{Damage, Page, begin_page, check_page, end_page, get, get_u64, put, put_u64};
 
-const MAGIC: [u8; 8] = *b"CASCWRTR";
+pub(super) const MAGIC: [u8; 8] = *b"CASCWRTR";
 const HOST_BYTES: usize = 64;
 
 /// A writer: 128 random bits, drawn each time a tier is opened, so that names of two writers never meet.

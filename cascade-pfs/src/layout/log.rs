@@ -9,7 +9,7 @@ use super::{
     record_bytes,
 };
 
-const MAGIC: [u8; 8] = *b"CASCILOG";
+pub(super) const MAGIC: [u8; 8] = *b"CASCILOG";
 /// Bytes of one record of the log. A power of two, so that none crosses a page.
 pub const LOG_RECORD_BYTES: usize = 128;
 const DIGEST_AT: usize = 120;

@@ -5,7 +5,7 @@ use super::{
 };
 use cascade_core::digest::CHUNK_BYTES;
 
-const MAGIC: [u8; 8] = *b"CASCSEGM";
+pub(super) const MAGIC: [u8; 8] = *b"CASCSEGM";
 
 /// Whose segment this is, and the units that it was written with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

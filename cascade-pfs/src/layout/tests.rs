@@ -163,7 +163,13 @@ fn newer_versions_and_unknown_features_are_refused() {
         put_u32(&mut page, at, value);
         end_page(&mut page);
         assert_eq!(SegmentHeader::parse(&page, WRITER, 3), Err(Damage::Version), "{at}");
+        let other = OtherVersion::of(&page).unwrap();
+        assert!(other.to_string().contains("this program reads version 1"), "{other}");
+        page[100] ^= 1;
+        assert_eq!(SegmentHeader::parse(&page, WRITER, 3), Err(Damage::Digest), "damage is no other version");
+        assert_eq!(OtherVersion::of(&page), None);
     }
+    assert_eq!(OtherVersion::of(&segment_header().to_page()), None);
 }
 
 proptest! {

@@ -24,6 +24,10 @@ pub(super) fn check(core: &Core, writer: WriterId, index: &mut Index) -> Result<
     }
     let mut page = io::read_bytes(file.as_ref(), 0, PAGE_BYTES)?;
     let header = LogHeader::parse(page.bytes(), writer);
+    if header == Err(Damage::Version) {
+        found.push(Finding::new(name, 0, len, What::OtherVersion));
+        return Ok(found);
+    }
     if let Err(damage) = header {
         found.push(Finding::new(name, 0, PAGE_BYTES as u64, What::LogPage(damage)));
     }

@@ -12,8 +12,8 @@ use super::{Finding, Progress, What};
 use crate::core::Core;
 use crate::fs::Access;
 use crate::layout::{
-    Damage, PAGE_BYTES, PREFIX_BYTES, Record, SegmentHeader, Trailer, footer_bytes, header_bytes, padded,
-    parse_index,
+    Damage, OtherVersion, PAGE_BYTES, PREFIX_BYTES, Record, SegmentHeader, Trailer, footer_bytes,
+    header_bytes, padded, parse_index,
 };
 use crate::names::{Name, SegmentId};
 
@@ -67,6 +67,11 @@ pub(super) fn check(
         done: 0,
     };
     known.puts.iter().for_each(|record| sweep.learn(*record));
+    if sweep.is_of_other_version()? {
+        sweep.find(0, len, What::OtherVersion);
+        sweep.done_to(len);
+        return Ok(sweep.checked);
+    }
     sweep.first_page(known)?;
     let end = if known.is_open { sweep.known_end() } else { sweep.footer(known)? };
     sweep.records(end, known)?;
@@ -107,6 +112,11 @@ impl Sweep<'_> {
         {
             self.checked.findings.push(Finding::of(self.name(), &record, What::Disagrees));
         }
+    }
+
+    /// Whether the first page says so, and is whole.
+    fn is_of_other_version(&mut self) -> Result<bool> {
+        Ok(self.len >= PAGE && OtherVersion::of(self.reader.bytes(0, PAGE_BYTES)?).is_some())
     }
 
     fn known_end(&self) -> u64 {

@@ -13,6 +13,7 @@ mod pages;
 mod slurm;
 #[cfg(test)]
 mod tests;
+mod writers;
 
 use std::path::PathBuf;
 
@@ -138,6 +139,7 @@ pub(super) fn run(options: &Options, out: &mut Out) -> Done {
     let mut findings = examine(&machine);
     if let Some((config, bounded)) = options.files()? {
         findings.extend(files::check(&machine, &config, bounded));
+        findings.extend(writers::check(&config.dir));
     }
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let document = Document {

@@ -28,6 +28,8 @@ struct Document {
     file_bytes: u64,
     live_bytes: u64,
     log_bytes: u64,
+    /// Files of a version of the format that this program does not read.
+    other_version: u64,
     writers: Vec<Writer>,
 }
 
@@ -93,6 +95,7 @@ impl Document {
             file_bytes: sum(|writer| writer.file_bytes),
             live_bytes: sum(|writer| writer.live_bytes),
             log_bytes: sum(|writer| writer.log_bytes),
+            other_version: seen.others.len() as u64,
             writers: seen.writers.iter().map(Writer::new).collect(),
         }
     }
@@ -136,6 +139,12 @@ fn print(document: &Document, out: &mut Out) -> Result<(), Failure> {
         percent(document.live_bytes, document.file_bytes),
         format_size(document.log_bytes)
     ))?;
+    if document.other_version > 0 {
+        out.line(&format!(
+            "{} of another version of the format, left alone\n",
+            of(document.other_version, "file")
+        ))?;
+    }
     let head =
         ["writer", "node", "pid", "life", "segments", "blocks", "files", "live", "budget", "claimed by"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];

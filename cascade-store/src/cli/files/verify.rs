@@ -150,6 +150,9 @@ fn meaning(what: What) -> &'static str {
         What::LogRecord(_) => "a record within a log is damaged: who follows it reads no further",
         What::LogTail => "the last write to a log was cut off; no damage",
         What::Identity => "an identity or claim cannot be read",
+        What::OtherVersion => {
+            "a version of the format that this program does not read; left alone, no damage"
+        }
         What::Unreadable(_) => "the file system does not give the bytes",
         _ => "damage",
     }
