@@ -72,11 +72,21 @@ pub enum Bug {
     DeleteAbove,
     /// What the files refused is not looked for again.
     NoSweep,
+    /// What the files forget late goes on being noted as a copy that they have.
+    LateNote,
+    /// A breaker counts failures and never opens.
+    NeverOpens,
+    /// A breaker stays half open although the batch that was let through went well.
+    NeverCloses,
+    /// A budget lets in whatever comes.
+    NoBudget,
+    /// A budget does not get back what it let in.
+    SpentBudget,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 38] = [
         Self::SkipDigest,
         Self::NoGenerationBump,
         Self::NoReleaseOnAdvance,
@@ -110,6 +120,11 @@ impl Bug {
         Self::NoNameLock,
         Self::DeleteAbove,
         Self::NoSweep,
+        Self::LateNote,
+        Self::NeverOpens,
+        Self::NeverCloses,
+        Self::NoBudget,
+        Self::SpentBudget,
     ];
 
     /// Its name in `CASCADE_PLANTED`: that of the variant in lower case with hyphens.

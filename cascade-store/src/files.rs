@@ -163,19 +163,29 @@ impl Files {
         }
     }
 
-    /// Tries again to forget what is hidden.
-    pub(crate) fn forget_hidden(&self) {
+    /// Tries again to forget what is hidden. `unnote` takes back what the arena notes of a copy: other processes, from which nothing
+    /// is hidden, take what is there for one of what they have put since.
+    pub(crate) fn forget_hidden(&self, unnote: impl Fn(&BlockId)) {
         if self.hidden.count.load(Ordering::Acquire) == 0 {
             return;
         }
-        let ids: Vec<BlockId> = self.hidden.ids.lock().keys().copied().collect();
+        let mut ids: Vec<BlockId> = self.hidden.ids.lock().keys().copied().collect();
+        // In one order for one seed of a simulation.
+        ids.sort_unstable();
         for id in ids {
             let _flight = self.flights.begin_after(&id, Kind::Change);
             let still = self.tier_meta(&id).is_some_and(|there| self.hidden.has(&id, &there));
             if !still {
                 self.stored(&id);
             }
+            if still {
+                // Also before, should this process be killed between the two.
+                unnote(&id);
+            }
             let outcome = still.then(|| raw::single(raw::run(&self.tier, vec![Op::Delete { id }])));
+            if outcome == Some(Outcome::Deleted) {
+                unnote(&id);
+            }
             if matches!(outcome, Some(Outcome::Deleted | Outcome::Miss(MissReason::Absent))) {
                 self.stored(&id);
             } else if still {

@@ -1,5 +1,5 @@
-//! The store in a simulation: the very code of puts, gets, moves and the demoter, over tiers that only exist here, on one thread,
-//! with a clock that moves when somebody waits. One seed decides everything: who does what, what fails, who is killed where, and
+//! The store in a simulation: the very code of puts, gets, moves and the demoter, over tiers and locks that only exist here,
+//! by two processes of which one runs at a time, with a clock that moves when somebody waits. One seed decides everything: who does what, what fails, who is killed where, and
 //! what another process does between any two calls that the store makes to a tier. The same seed gives the same run, to the last call.
 //!
 //! `CASCADE_SIM_SEEDS` sets the number of seeds, `CASCADE_SEED` the first; a failure prints its seed and the last steps.
@@ -7,9 +7,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod bottom;
+mod locks;
 mod model;
 mod run;
 mod top;
+mod turns;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,6 +31,7 @@ struct Told {
     steps: u64,
     calls: u64,
     nested: u64,
+    waits: u64,
     kills: u64,
     losses: u64,
     faults: u64,
@@ -44,7 +47,8 @@ fn one(seed: u64) -> Told {
     let done = catch_unwind(AssertUnwindSafe(|| sim.run(STEPS)));
     if done.is_err() {
         panic!(
-            "seed {seed} ({mode:?}) broke; again with CASCADE_SEED={seed} CASCADE_SIM_SEEDS=1\n{}",
+            "seed {seed} ({mode:?}) broke; again with `CASCADE_SEED={seed} CASCADE_SIM_SEEDS=1 cargo test -p cascade-store --lib \
+             the_store_holds_under_every_seed`\n{}",
             sim.world.log()
         );
     }
@@ -59,6 +63,8 @@ fn the_store_holds_under_every_seed() {
         sum.steps += told.steps;
         sum.calls += told.calls;
         sum.nested += told.nested;
+        sum.waits += told.waits;
+        sum.trace ^= told.trace;
         sum.kills += told.kills;
         sum.losses += told.losses;
         sum.faults += told.faults;
@@ -68,7 +74,7 @@ fn the_store_holds_under_every_seed() {
     }
     println!("{count} seeds: {sum:?}");
     if count >= 20 {
-        let happened = [sum.nested, sum.kills, sum.losses, sum.faults, sum.hits, sum.excused];
+        let happened = [sum.nested, sum.waits, sum.kills, sum.losses, sum.faults, sum.hits, sum.excused];
         assert!(happened.iter().all(|count| *count > 0), "something never happened: {sum:?}");
     }
 }

@@ -177,8 +177,9 @@ impl Tiers {
         let delete = |id: &BlockId| {
             let _flight = files.flights.begin_after(id, Kind::Change);
             let above = raw::single(raw::run(&self.arena, vec![Op::Delete { id: *id }]));
-            let (was_below, _) =
+            let (was_below, is_hidden) =
                 if planted::is(Bug::DeleteAbove) { (false, false) } else { files.forget(id) };
+            add(&self.count.hidden, u64::from(is_hidden));
             if was_below {
                 // Another process may have brought it up between the two.
                 raw::run(&self.arena, vec![Op::Delete { id: *id }]);

@@ -10,6 +10,7 @@ use super::{Layer, as_inner, not_done};
 use crate::batch::{Batch, Outcome, Refusal, Ticket};
 use crate::clock::{Clock, SystemClock};
 use crate::id::BlockId;
+use crate::planted::{self, Bug};
 use crate::tier::{Lookup, MissReason, Tier};
 
 /// When a breaker opens, and for how long.
@@ -172,7 +173,9 @@ impl Breaker {
         }
         if is_failure {
             self.failed(&mut state, number);
-        } else if matches!(state.phase, Phase::HalfOpen(probe) if probe == number) {
+        } else if matches!(state.phase, Phase::HalfOpen(probe) if probe == number)
+            && !planted::is(Bug::NeverCloses)
+        {
             state.phase = Phase::Closed;
             state.failed.clear();
         }
@@ -203,7 +206,7 @@ impl Breaker {
             // What began before it opened says nothing new.
             Phase::Open(_) => false,
         };
-        if opens {
+        if opens && !planted::is(Bug::NeverOpens) {
             state.phase = Phase::Open(now + self.config.rest);
             state.failed.clear();
             state.stats.opened += 1;

@@ -207,7 +207,11 @@ impl Demoter {
             return;
         }
         // No wave is under way, so that this thread waits for nothing that is its own.
-        self.files.forget_hidden();
+        self.files.forget_hidden(|id| {
+            if !planted::is(Bug::LateNote) {
+                self.tiers.take_note_back(id);
+            }
+        });
         match self.files.demote {
             Demote::Off => {}
             Demote::Through | Demote::Selective if self.since(self.swept) >= SWEEP_EVERY => self.sweep(),

@@ -1,13 +1,15 @@
 //! What the processes of a node agree on about moves, by record locks on a file beside the arena: one at a time changes or moves a
 //! name, and one sweeps. The system takes a lock back when its process ends, however it ends, and a forked child has none.
 
+use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use cascade_core::clock::{Clock, SystemClock};
 use cascade_core::id::BlockId;
 use cascade_core::{Error, ErrorKind, Result};
 use nix::errno::Errno;
@@ -27,18 +29,29 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SHORTEST_NAP: Duration = Duration::from_micros(20);
 const LONGEST_NAP: Duration = Duration::from_millis(2);
 
-/// The locks of this process. A record lock belongs to the process, and goes with the first descriptor of its file that the
-/// process closes: so there is one of these for each arena, whoever uses it.
-#[derive(Debug)]
-pub(crate) struct Locks {
-    /// There until it is dropped.
-    file: Option<Arc<File>>,
-    pid: u32,
-    is_sweeping: AtomicBool,
+/// Bytes that one process of a node has at a time, and time that passes while others have them: the file beside the arena, or a
+/// simulation of it.
+pub(crate) trait Bytes: Debug + Send + Sync {
+    /// Takes a byte, which is the process's then; `false` when another process has it.
+    fn try_take(&self, at: i64) -> bool;
+
+    /// Gives a byte back. One that is not the process's stays as it is.
+    fn give_back(&self, at: i64);
+
+    /// Whether another process has a byte.
+    fn is_held(&self, at: i64) -> bool;
+
+    fn now(&self) -> Duration;
+
+    /// Waits for so long.
+    fn nap(&self, time: Duration);
 }
 
-fn record(kind: i32, at: i64) -> libc::flock {
-    libc::flock { l_type: kind as _, l_whence: libc::SEEK_SET as _, l_start: at, l_len: 1, l_pid: 0 }
+/// The locks of this process on what the processes of a node share.
+#[derive(Debug)]
+pub(crate) struct Locks {
+    bytes: Box<dyn Bytes>,
+    is_sweeping: AtomicBool,
 }
 
 /// The byte of a name. Two names have the same once in 2^61, and only wait for each other then.
@@ -48,33 +61,18 @@ fn byte_of(id: &BlockId) -> i64 {
 }
 
 impl Locks {
-    fn is_on(&self, file: &Arc<File>) -> bool {
-        self.file.as_ref().is_some_and(|own| Arc::ptr_eq(own, file))
+    pub(crate) fn on(bytes: impl Bytes + 'static) -> Self {
+        Self { bytes: Box::new(bytes), is_sweeping: AtomicBool::new(false) }
     }
 
-    fn ask(&self, what: FcntlArg<'_>) -> nix::Result<i32> {
-        self.file.as_ref().map_or(Err(Errno::EBADF), |file| fcntl(&**file, what))
-    }
-
-    /// Takes a byte; `false` when another process has it. A system without locks to give refuses nobody.
-    fn try_take(&self, at: i64) -> bool {
-        let taken = self.ask(FcntlArg::F_SETLK(&record(libc::F_WRLCK, at)));
-        !matches!(taken, Err(Errno::EAGAIN | Errno::EACCES))
-    }
-
-    fn give_back(&self, at: i64) {
-        // A byte that is not ours stays as it is.
-        let _ = self.ask(FcntlArg::F_SETLK(&record(libc::F_UNLCK, at)));
-    }
-
-    /// Takes a byte, waiting for another process at most [`PATIENCE`]; whether it was given.
-    fn take(&self, at: i64) -> bool {
-        let (until, mut nap) = (Instant::now() + PATIENCE, SHORTEST_NAP);
-        while !self.try_take(at) {
-            if Instant::now() >= until {
+    /// Naps while something `is_busy` on account of another process, [`PATIENCE`] at most; whether it is not any more.
+    fn wait_while(&self, is_busy: impl Fn() -> bool) -> bool {
+        let (until, mut nap) = (self.bytes.now() + PATIENCE, SHORTEST_NAP);
+        while is_busy() {
+            if self.bytes.now() >= until {
                 return false;
             }
-            std::thread::sleep(nap);
+            self.bytes.nap(nap);
             nap = (nap * 2).min(LONGEST_NAP);
         }
         true
@@ -82,29 +80,21 @@ impl Locks {
 
     /// Takes the right to change or move a name; `false` when another process has it.
     pub(crate) fn try_name(&self, id: &BlockId) -> bool {
-        self.try_take(byte_of(id))
+        self.bytes.try_take(byte_of(id))
     }
 
-    /// The same, waited for.
+    /// The same, waited for at most [`PATIENCE`]; whether it was given.
     pub(crate) fn name(&self, id: &BlockId) -> bool {
-        self.take(byte_of(id))
+        self.wait_while(|| !self.try_name(id))
     }
 
     pub(crate) fn release_name(&self, id: &BlockId) {
-        self.give_back(byte_of(id));
+        self.bytes.give_back(byte_of(id));
     }
 
     /// Waits until no other process has the right to change or move a name, or for too long.
     pub(crate) fn wait_name(&self, id: &BlockId) {
-        let (until, mut nap) = (Instant::now() + PATIENCE, SHORTEST_NAP);
-        let is_held = || {
-            let mut asked = record(libc::F_WRLCK, byte_of(id));
-            self.ask(FcntlArg::F_GETLK(&mut asked)).is_ok() && i32::from(asked.l_type) != libc::F_UNLCK
-        };
-        while is_held() && Instant::now() < until {
-            std::thread::sleep(nap);
-            nap = (nap * 2).min(LONGEST_NAP);
-        }
+        self.wait_while(|| self.bytes.is_held(byte_of(id)));
     }
 }
 
@@ -125,7 +115,7 @@ impl Role {
     pub(crate) fn tend(&mut self) -> bool {
         let Some(locks) = self.flights.locks() else { return true };
         if !self.is_held && !locks.is_sweeping.swap(true, Ordering::AcqRel) {
-            self.is_held = locks.try_take(ROLE);
+            self.is_held = locks.bytes.try_take(ROLE);
             locks.is_sweeping.store(self.is_held, Ordering::Release);
         }
         self.is_held
@@ -135,7 +125,7 @@ impl Role {
 impl Drop for Role {
     fn drop(&mut self) {
         if let Some(locks) = self.flights.locks().filter(|_| self.is_held) {
-            locks.give_back(ROLE);
+            locks.bytes.give_back(ROLE);
             locks.is_sweeping.store(false, Ordering::Release);
         }
     }
@@ -152,7 +142,56 @@ struct Entry {
 
 static ENTRIES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
-impl Drop for Locks {
+/// Record locks on the file beside an arena. Such a lock belongs to the process, and goes with the first descriptor of its file
+/// that the process closes: so there is one of these for each arena, whoever uses it.
+#[derive(Debug)]
+struct Records {
+    /// There until it is dropped.
+    file: Option<Arc<File>>,
+    pid: u32,
+    clock: SystemClock,
+}
+
+fn record(kind: i32, at: i64) -> libc::flock {
+    libc::flock { l_type: kind as _, l_whence: libc::SEEK_SET as _, l_start: at, l_len: 1, l_pid: 0 }
+}
+
+impl Records {
+    fn is_on(&self, file: &Arc<File>) -> bool {
+        self.file.as_ref().is_some_and(|own| Arc::ptr_eq(own, file))
+    }
+
+    fn ask(&self, what: FcntlArg<'_>) -> nix::Result<i32> {
+        self.file.as_ref().map_or(Err(Errno::EBADF), |file| fcntl(&**file, what))
+    }
+}
+
+impl Bytes for Records {
+    /// A system without locks to give refuses nobody.
+    fn try_take(&self, at: i64) -> bool {
+        let taken = self.ask(FcntlArg::F_SETLK(&record(libc::F_WRLCK, at)));
+        !matches!(taken, Err(Errno::EAGAIN | Errno::EACCES))
+    }
+
+    fn give_back(&self, at: i64) {
+        let _ = self.ask(FcntlArg::F_SETLK(&record(libc::F_UNLCK, at)));
+    }
+
+    fn is_held(&self, at: i64) -> bool {
+        let mut asked = record(libc::F_WRLCK, at);
+        self.ask(FcntlArg::F_GETLK(&mut asked)).is_ok() && i32::from(asked.l_type) != libc::F_UNLCK
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    fn nap(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+}
+
+impl Drop for Records {
     fn drop(&mut self) {
         if self.pid != std::process::id() {
             return;
@@ -175,7 +214,7 @@ fn identity(metadata: &std::fs::Metadata) -> (u64, u64) {
 
 fn flights_on(file: &Arc<File>) -> Arc<Flights> {
     let (file, pid) = (Arc::clone(file), std::process::id());
-    Arc::new(Flights::with_locks(Locks { file: Some(file), pid, is_sweeping: AtomicBool::new(false) }))
+    Arc::new(Flights::with_locks(Locks::on(Records { file: Some(file), pid, clock: SystemClock::default() })))
 }
 
 /// The moves of the arena at `arena`: one table for all stores of this process.
@@ -225,7 +264,9 @@ mod tests {
         assert!(one.tend() && one.tend() && !two.tend());
         drop(one);
         assert!(two.tend());
-        let file = Arc::downgrade(first.locks().unwrap().file.as_ref().unwrap());
+        let path = lock_path(&arena);
+        let is_on_it = |entry: &&Entry| entry.identity == identity(&std::fs::metadata(&path).unwrap());
+        let file = ENTRIES.lock().iter().find(is_on_it).map(|entry| Arc::downgrade(&entry.file)).unwrap();
         drop((two, first));
         assert!(file.upgrade().is_none());
         flights_of(&arena).unwrap();

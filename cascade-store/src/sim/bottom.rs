@@ -126,8 +126,8 @@ impl SimBottom {
     }
 
     fn fetch(&self, id: BlockId, into: &SgList) -> Outcome {
-        let reserved = self.world.reserved.lock().take();
-        let is_rising = into.pieces().first().is_some_and(|piece| reserved == Some(piece.as_ptr().addr()));
+        // Whoever gets has memory that it keeps; a reservation is lent.
+        let is_rising = into.pieces().first().is_some_and(|piece| !piece.is_kept());
         if self.world.strikes(|faults| faults.reads) {
             return Outcome::Miss(MissReason::Unavailable);
         }
@@ -163,12 +163,14 @@ impl SimBottom {
     }
 
     fn delete(&self, id: BlockId) -> Outcome {
-        if self.meta(&id).is_some() && self.world.strikes(|faults| faults.deletes) {
+        if let Some(there) = self.meta(&id)
+            && self.world.strikes(|faults| faults.deletes)
+        {
             self.world.note(|| format!("    files cannot forget {}", short(&id)));
-            self.world.unordered.lock().insert(id, ());
+            self.world.unordered.lock().entry(id).or_default().insert(there.digest);
             return Outcome::Miss(MissReason::Unavailable);
         }
-        if self.world.unordered.lock().contains_key(&id) {
+        if !id.kind().replaceable() && self.world.unordered.lock().contains_key(&id) {
             // What failed before is done now, also to what another process has put since.
             self.world.excuse(&id, Excuse::LateDelete);
         }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 /// A put, replacement or deletion of a key.
 #[derive(Clone, Copy, Debug)]
 struct Change {
+    /// The process that does it.
+    who: usize,
     /// 0: deleted.
     version: u64,
     begun: u64,
@@ -33,10 +35,10 @@ impl Model {
     }
 
     /// A change begins; gives its place.
-    pub(super) fn begin(&mut self, key: u64, version: u64) -> usize {
+    pub(super) fn begin(&mut self, who: usize, key: u64, version: u64) -> usize {
         let begun = self.tick();
         let of_key = self.changes.entry(key).or_default();
-        of_key.push(Change { version, begun, ended: None, is_done: false });
+        of_key.push(Change { who, version, begun, ended: None, is_done: false });
         of_key.len() - 1
     }
 
@@ -44,13 +46,21 @@ impl Model {
     pub(super) fn end(&mut self, key: u64, place: usize, is_done: bool) {
         let ended = self.tick();
         let change = &mut self.changes.get_mut(&key).unwrap()[place];
-        (change.ended, change.is_done) = (Some(ended), is_done);
+        change.ended = Some(ended);
+        change.is_done |= is_done;
     }
 
-    /// The process that was at it was killed: what it had begun may or may not be done, and nothing more comes of it.
-    pub(super) fn killed(&mut self) {
+    /// A version of a name was read: whatever came of its put, it was done, and what was there before does not come back.
+    pub(super) fn saw(&mut self, key: u64, version: u64) {
+        let changes = self.changes.get_mut(&key).into_iter().flatten();
+        changes.filter(|change| change.version == version).for_each(|change| change.is_done = true);
+    }
+
+    /// A process was killed: what it had begun may or may not be done, and nothing more comes of it.
+    pub(super) fn killed(&mut self, who: usize) {
         let now = self.tick();
-        for change in self.changes.values_mut().flatten().filter(|change| change.ended.is_none()) {
+        let own = |change: &&mut Change| change.who == who && change.ended.is_none();
+        for change in self.changes.values_mut().flatten().filter(own) {
             change.ended = Some(now);
         }
     }

@@ -1,5 +1,6 @@
 //! Two processes on one node, step by step.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,12 +18,15 @@ use parking_lot::Mutex;
 
 use super::Told;
 use super::bottom::SimBottom;
+use super::locks::{Held, SimBytes};
 use super::model::Model;
 use super::top::SimTop;
 use super::world::{Faults, Killed, World, short};
 use crate::Demote;
 use crate::files::Files;
 use crate::moves::demoter::{Demoter, Request};
+use crate::moves::flights::Flights;
+use crate::moves::node::Locks;
 use crate::moves::riser;
 use crate::put::{Put, Reach};
 use crate::seam::{BottomTier, TopTier};
@@ -52,6 +56,7 @@ struct Shared {
     bottom: SimBottom,
     mode: Demote,
     processes: [Mutex<Option<Arc<Process>>>; 2],
+    held: Held,
     model: Mutex<Model>,
     steps: AtomicU64,
     kills: AtomicU64,
@@ -60,7 +65,7 @@ struct Shared {
     excused: AtomicU64,
     /// Copies that processes which are gone have given up, and what is missing on account of that.
     doubted: AtomicU64,
-    unexplained: Mutex<std::collections::BTreeSet<(u64, u64)>>,
+    unexplained: Mutex<BTreeSet<(u64, u64)>>,
 }
 
 /// Even keys are names, whose blocks are replaced; odd ones are of contents, whose first put wins.
@@ -87,9 +92,12 @@ fn count(counter: &AtomicU64) {
 }
 
 impl Shared {
-    fn open(&self) -> Arc<Process> {
+    fn open(&self, which: usize) -> Arc<Process> {
         let config = PfsConfig::new(PathBuf::from("/simulated"), super::bottom::CAPACITY);
-        let files = Arc::new(Files::new(BottomTier::new(self.bottom.clone()), config, self.mode));
+        let (world, held) = (self.world.clone(), self.held.clone());
+        let locks = Locks::on(SimBytes { world, held, process: which });
+        let files = Files::new(BottomTier::new(self.bottom.clone()), config, self.mode);
+        let files = Arc::new(files.moving_with(Arc::new(Flights::with_locks(locks))));
         let clock: Arc<dyn Clock> = self.world.clock.clone();
         let tiers = Arc::new(Tiers::new(TopTier::new(self.top.clone()), Some(files.clone()), clock));
         let demoter = Demoter::new(tiers.clone(), files.clone());
@@ -101,9 +109,31 @@ impl Shared {
         let mut place = self.processes[which].lock();
         if place.is_none() {
             self.world.note(|| format!("process {which} opens the store"));
-            *place = Some(self.open());
+            *place = Some(self.open(which));
         }
         place.clone().unwrap()
+    }
+
+    /// A process is gone, and the system has taken back its locks.
+    fn kill(&self, which: usize) {
+        self.world.note(|| format!("process {which} is killed"));
+        count(&self.kills);
+        self.held.lock().retain(|_, holder| *holder != which);
+        let process = self.processes[which].lock().take();
+        self.doubted.fetch_add(process.as_ref().map_or(0, doubted), Ordering::Relaxed);
+        self.model.lock().killed(which);
+    }
+
+    /// Acts until it is done or killed.
+    fn live(&self, which: usize) {
+        let Err(broken) = catch_unwind(AssertUnwindSafe(|| self.act(which))) else { return };
+        if broken.downcast_ref::<Killed>().is_none() {
+            std::panic::resume_unwind(broken);
+        }
+        let in_hand = self.world.in_hand.lock().clone();
+        let contents = in_hand.into_iter().filter(|id| !id.kind().replaceable());
+        self.world.unordered.lock().extend(contents.map(|id| (id, BTreeSet::new())));
+        self.kill(which);
     }
 
     fn act(&self, which: usize) {
@@ -135,7 +165,7 @@ impl Shared {
         let version = if is_name { self.model.lock().version() } else { 1 };
         let reach = [Reach::Found, Reach::Found, Reach::Files, Reach::Durable][self.world.below(4) as usize];
         let put = if self.world.once_in(5) { Put::prefix() } else { Put::default() };
-        let place = self.model.lock().begin(key, version);
+        let place = self.model.lock().begin(which, key, version);
         let before = self.world.excuses.lock().remove(&id);
         let from = Piece::shared(bytes_of(key, version)).into();
         let outcome = crate::raw::single(process.tiers.put(vec![(id, from, put.meta(&id))], reach));
@@ -172,16 +202,28 @@ impl Shared {
     fn judge(&self, key: u64, since: u64, answer: Result<Vec<u8>, MissReason>) {
         let id = id_of(key);
         let may = self.model.lock().may_see(key, since);
+        let mut digest = None;
         let found = match answer {
-            Ok(bytes) => version_of(key, &bytes).unwrap_or_else(|| panic!("key {key}: wrong bytes (I1)")),
+            Ok(bytes) => {
+                let version =
+                    version_of(key, &bytes).unwrap_or_else(|| panic!("key {key}: wrong bytes (I1)"));
+                digest = crate::raw::root_of(&id, &Piece::shared(bytes.into()).into());
+                version
+            }
             Err(MissReason::Absent) => 0,
             // It may be there, and cannot be had now, or arrived damaged: the reason says so.
             Err(_) => return,
         };
         count(if found > 0 { &self.hits } else { &self.excused });
-        // Between a copy and the look at what the arena has by then, the copy is there for others.
-        let is_unordered = self.world.unordered.lock().contains_key(&id) || self.world.is_being_copied(&id);
-        if is_unordered && (found == 0 || self.model.lock().ever(key).contains(&found)) {
+        if found > 0 && id.kind().replaceable() {
+            self.model.lock().saw(key, found);
+        }
+        // Contents are the same in every version: between a copy and the look at what the arena has by then, it is there for others.
+        let is_copied = !id.kind().replaceable() && self.world.is_being_copied(&id);
+        let is_late = self.world.unordered.lock().get(&id).is_some_and(|late| {
+            !id.kind().replaceable() || digest.is_some_and(|digest| late.contains(&digest))
+        });
+        if (is_copied || is_late) && (found == 0 || self.model.lock().ever(key).contains(&found)) {
             return;
         }
         let is_excused =
@@ -207,7 +249,7 @@ impl Shared {
 
     fn delete(&self, process: &Process, which: usize, key: u64) {
         let id = id_of(key);
-        let place = self.model.lock().begin(key, 0);
+        let place = self.model.lock().begin(which, key, 0);
         let outcome = crate::raw::single(process.tiers.delete(&[id]));
         self.world.note(|| format!("{which} deletes {}: {outcome:?}", short(&id)));
         let is_done = matches!(outcome, Outcome::Deleted | Outcome::Miss(MissReason::Absent));
@@ -239,7 +281,6 @@ impl Shared {
     /// Everything goes down now, if nothing fails any more.
     fn settle(&self) {
         *self.world.faults.lock() = Faults::default();
-        self.world.calm();
         for which in 0..2 {
             let process = self.process(which);
             self.world.clock.advance(Duration::from_secs(6));
@@ -284,6 +325,7 @@ impl Sim {
             bottom: SimBottom::new(world.clone()),
             mode,
             processes: Default::default(),
+            held: Held::default(),
             model: Mutex::default(),
             steps: AtomicU64::new(0),
             kills: AtomicU64::new(0),
@@ -314,22 +356,15 @@ impl Sim {
         let (world, shared) = (&self.world, &self.shared);
         match world.below(40) {
             0 => self.change_faults(),
-            1 => self.kill(usize::from(world.once_in(2))),
+            1 => shared.kill(usize::from(world.once_in(2))),
             2 if world.once_in(4) => self.lose(),
             3..=5 => world.clock.advance(Duration::from_millis(world.below(6000))),
             _ => {
                 let which = usize::from(world.once_in(3));
                 let other = Arc::clone(shared);
-                // Both have it open before one acts inside the other.
+                // Both have it open before one acts while the other does.
                 drop((shared.process(0), shared.process(1)));
-                let nested = Box::new(move || other.act(1 - which));
-                let done = catch_unwind(AssertUnwindSafe(|| world.step(nested, || shared.act(which))));
-                if let Err(panic) = done {
-                    if panic.downcast_ref::<Killed>().is_none() {
-                        std::panic::resume_unwind(panic);
-                    }
-                    self.kill(which);
-                }
+                world.step(Box::new(move || other.live(1 - which)), || shared.live(which));
             }
         }
     }
@@ -342,19 +377,10 @@ impl Sim {
         *self.world.faults.lock() = faults;
     }
 
-    fn kill(&self, which: usize) {
-        self.world.note(|| format!("process {which} is killed"));
-        self.world.calm();
-        count(&self.shared.kills);
-        let process = self.shared.processes[which].lock().take();
-        self.shared.doubted.fetch_add(process.as_ref().map_or(0, doubted), Ordering::Relaxed);
-        self.shared.model.lock().killed();
-    }
-
     /// The node goes down: with it the arena, and what nothing has made durable.
     fn lose(&self) {
-        self.kill(0);
-        self.kill(1);
+        self.shared.kill(0);
+        self.shared.kill(1);
         self.world.note(|| "the node goes down".to_owned());
         count(&self.shared.losses);
         self.shared.top.lose();
@@ -367,6 +393,7 @@ impl Sim {
             steps: get(&self.shared.steps),
             calls: get(&self.world.calls),
             nested: get(&self.world.nested),
+            waits: get(&self.world.waits),
             kills: get(&self.shared.kills),
             losses: get(&self.shared.losses),
             faults: get(&self.world.injected),

@@ -176,9 +176,8 @@ impl Addressable for SimTop {
         self.sync();
         let answer = self.tier().reserve(id, len, meta);
         self.sync();
-        if let Reserve::Reserved(reservation) = &answer {
+        if let Reserve::Reserved(_) = &answer {
             self.state.lock().seen.insert(*id);
-            *self.world.reserved.lock() = reservation.memory().map(|memory| memory.as_ptr().addr());
             *self.world.hot.lock() = Some(*id);
         }
         answer

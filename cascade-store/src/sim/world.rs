@@ -1,14 +1,17 @@
 //! What everything in a simulation shares: dice, clock, faults, the trace, and who acts between two calls.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cascade_core::clock::{Clock, ManualClock};
 use cascade_core::id::BlockId;
 use cascade_pfs::testing::Random;
 use parking_lot::Mutex;
+
+use super::turns::{Turns, Who, Work};
 
 /// Lines of the trace that a failure shows.
 const LINES: u64 = 80;
@@ -44,30 +47,31 @@ pub(super) enum Excuse {
 #[derive(Debug)]
 pub(super) struct Killed;
 
-type Other = Box<dyn Fn() + Send>;
-
 pub(super) struct World {
     pub(super) clock: Arc<ManualClock>,
     pub(super) dice: Mutex<Random>,
     pub(super) faults: Mutex<Faults>,
     pub(super) excuses: Mutex<BTreeMap<BlockId, Excuse>>,
-    /// Names whose order is not kept (ARCHITECTURE.md, on the way of one block through the store): their deletion below failed, which
-    /// only one process knows, or one was killed between copying them and looking again. An older version may be seen; never wrong bytes.
-    pub(super) unordered: Mutex<BTreeMap<BlockId, ()>>,
-    /// Where the reservation lies that the top gave last: what is fetched to there is on its way up.
-    pub(super) reserved: Mutex<Option<usize>>,
+    /// Blocks that may be seen again after their deletion, or in an older version, by their digests: their deletion below failed,
+    /// which only one process knows. Contents are the same in every version, and not locked: these are deleted late also when
+    /// another has put them anew, and are seen again also where a copy was begun by who was killed.
+    pub(super) unordered: Mutex<BTreeMap<BlockId, BTreeSet<u64>>>,
     /// The block that somebody has in hand: what others do between is often about the same.
     pub(super) hot: Mutex<Option<BlockId>>,
-    /// Blocks that were begun to be copied in this step.
+    /// Blocks that were begun to be copied in this step, by either.
     pub(super) in_hand: Mutex<Vec<BlockId>>,
-    /// What another process does next.
-    other: Mutex<Option<Other>>,
-    is_nested: AtomicUsize,
-    can_die: AtomicUsize,
+    turns: Turns,
+    /// Processes are at work, and may be interrupted and killed.
+    is_stepping: AtomicBool,
+    /// Naps of who waits for a byte that another has.
+    pub(super) waits: AtomicU64,
     pub(super) calls: AtomicU64,
     calls_of_step: AtomicU64,
     pub(super) nested: AtomicU64,
     pub(super) injected: AtomicU64,
+    /// At a call of a process another acts, or that one is killed, once in so many.
+    interrupts: u64,
+    kills: u64,
     trace: AtomicU64,
     lines: Mutex<VecDeque<String>>,
 }
@@ -86,16 +90,17 @@ impl World {
             faults: Mutex::default(),
             excuses: Mutex::default(),
             unordered: Mutex::default(),
-            reserved: Mutex::default(),
             hot: Mutex::default(),
             in_hand: Mutex::default(),
-            other: Mutex::default(),
-            is_nested: AtomicUsize::new(0),
-            can_die: AtomicUsize::new(0),
+            turns: Turns::default(),
+            is_stepping: AtomicBool::new(false),
+            waits: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             calls_of_step: AtomicU64::new(0),
             nested: AtomicU64::new(0),
             injected: AtomicU64::new(0),
+            interrupts: [25, 12, 6][(seed / 4 % 3) as usize],
+            kills: [400, 150, 60][(seed / 12 % 3) as usize],
             trace: AtomicU64::new(0),
             lines: Mutex::default(),
         }
@@ -131,17 +136,17 @@ impl World {
     }
 
     fn indent(&self) -> &'static str {
-        if self.is_nested.load(Ordering::Relaxed) > 0 { "      | other:" } else { "" }
+        if self.turns.who() == Who::Second { "      | other:" } else { "" }
     }
 
-    /// The block in hand, where this is what another does meanwhile.
+    /// The block that somebody has in hand, for who acts meanwhile.
     pub(super) fn hot(&self) -> Option<BlockId> {
-        (self.is_nested.load(Ordering::Relaxed) > 0).then(|| *self.hot.lock()).flatten()
+        (self.turns.who() == Who::Second).then(|| *self.hot.lock()).flatten()
     }
 
-    /// Whether the process in which another acts now has begun to copy the block.
+    /// Whether a copy of the block was begun by who acts at the same time.
     pub(super) fn is_being_copied(&self, id: &BlockId) -> bool {
-        self.is_nested.load(Ordering::Relaxed) > 0 && self.in_hand.lock().contains(id)
+        self.turns.is_second_under_way() && self.in_hand.lock().contains(id)
     }
 
     pub(super) fn log(&self) -> String {
@@ -157,55 +162,58 @@ impl World {
         self.excuses.lock().insert(*id, why);
     }
 
-    /// Runs a step of one process, between whose calls `other` may act.
-    pub(super) fn step<T>(&self, other: Other, work: impl FnOnce() -> T) -> T {
+    /// Runs a step of one process, in which another may do `other` at any of its calls.
+    pub(super) fn step(self: &Arc<Self>, other: Work, work: impl FnOnce()) {
         self.calls_of_step.store(0, Ordering::Relaxed);
         self.in_hand.lock().clear();
-        *self.other.lock() = Some(other);
-        self.can_die.store(1, Ordering::Relaxed);
+        self.turns.propose(other);
+        self.is_stepping.store(true, Ordering::Relaxed);
         let started = self.clock.now();
-        let result = work();
-        self.can_die.store(0, Ordering::Relaxed);
-        *self.other.lock() = None;
+        let done = catch_unwind(AssertUnwindSafe(work));
+        self.turns.end();
+        self.is_stepping.store(false, Ordering::Relaxed);
+        if let Err(broken) = done {
+            resume_unwind(broken);
+        }
         let took = self.clock.now().saturating_sub(started);
         assert!(took < Duration::from_secs(300), "a step took {took:?} of simulated time: no progress");
-        result
     }
 
-    /// Nobody else acts, and nobody dies, from here on.
-    pub(super) fn calm(&self) {
-        self.can_die.store(0, Ordering::Relaxed);
-        *self.other.lock() = None;
-        *self.reserved.lock() = None;
-        self.is_nested.store(0, Ordering::Relaxed);
+    /// Whoever waits lets the other go on.
+    pub(super) fn pass(self: &Arc<Self>) {
+        if self.is_stepping.load(Ordering::Relaxed) && !std::thread::panicking() {
+            self.turns.pass();
+        }
     }
 
     /// A call to a tier: here another process may act, and the one at work may be killed.
-    pub(super) fn touch(&self) {
+    pub(super) fn touch(self: &Arc<Self>) {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let calls = self.calls_of_step.fetch_add(1, Ordering::Relaxed);
         assert!(calls < MOST_CALLS, "{calls} calls to tiers in one step: no progress");
         self.clock.advance(Duration::from_micros(3));
-        if self.is_nested.load(Ordering::Relaxed) > 0 {
+        // Who was killed does nothing more, whatever its destructors do here.
+        if !self.is_stepping.load(Ordering::Relaxed) || std::thread::panicking() {
             return;
         }
-        if self.can_die.load(Ordering::Relaxed) > 0 && self.once_in(400) {
+        if self.once_in(self.kills) {
             self.note(|| "    killed here".to_owned());
-            self.unordered.lock().extend(self.in_hand.lock().iter().map(|id| (*id, ())));
-            self.calm();
             // Without the hook of a panic: this is no failure.
-            std::panic::resume_unwind(Box::new(Killed));
+            resume_unwind(Box::new(Killed));
         }
-        if self.once_in(25) {
-            let other = self.other.lock().take();
-            if let Some(other) = other {
-                self.is_nested.fetch_add(1, Ordering::Relaxed);
-                self.nested.fetch_add(1, Ordering::Relaxed);
-                other();
-                self.is_nested.fetch_sub(1, Ordering::Relaxed);
-                *self.other.lock() = Some(other);
-            }
+        if self.once_in(self.interrupts) {
+            self.interrupt();
         }
+    }
+
+    fn interrupt(self: &Arc<Self>) {
+        if !self.turns.is_second_waiting() {
+            self.turns.pass();
+            return;
+        }
+        self.nested.fetch_add(1, Ordering::Relaxed);
+        let world = Arc::clone(self);
+        self.turns.begin(|work| std::thread::spawn(move || world.turns.second(work)));
     }
 }
 

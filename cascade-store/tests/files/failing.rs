@@ -7,6 +7,7 @@ use cascade_core::ErrorKind;
 use cascade_core::batch::{Outcome, Refusal};
 use cascade_core::id::BlockId;
 use cascade_core::reservation::Reserve;
+use cascade_core::tier::{Lookup, Tier};
 use cascade_pfs::testing::{Call, Fault, FaultFs, MemFs, Rule};
 use cascade_store::{Level, Put, Reach, Store};
 
@@ -73,9 +74,43 @@ fn a_name_that_cannot_be_forgotten_is_hidden_until_it_is() {
     let mut out = [0; 1000];
     assert!(store.get(&name, &mut out).is_err(), "never the older block");
     fs.set_limit(None);
-    eventually("it is forgotten", || {
-        store.files().is_some_and(|files| cascade_core::tier::Tier::stats(files).blocks == 0)
+    eventually("it is forgotten", || store.files().is_some_and(|files| files.stats().blocks == 0));
+}
+
+#[test]
+fn what_is_forgotten_late_is_not_taken_for_a_copy() {
+    let (rig, fs) = (Rig::new(), FaultFs::new(Arc::new(MemFs::new())));
+    let config = rig.settings("32MiB", &[("demote", "off")]).pfs_path("/tier").resolve().unwrap();
+    let open = || Store::open_on(&config, Arc::new(fs.clone())).unwrap();
+    let (store, other) = (open(), open());
+    let (id, bytes) = block(1, LEN);
+    let below = Put::default().until(Reach::Files);
+    assert_eq!(store.put(&id, &bytes, below), Outcome::Stored);
+    let is_seen = || {
+        let mut seen = [Lookup::Pending];
+        other.files().unwrap().lookup(&[id], &mut seen);
+        seen[0].is_hit()
+    };
+    eventually("the other sees it", is_seen);
+    fs.set(&[Rule {
+        call: Call::Write,
+        suffix: "",
+        first: 0,
+        times: u64::MAX,
+        fault: Fault::Errno(libc::EIO),
+    }]);
+    assert!(store.delete(&id));
+    assert_eq!(store.stats().moves.hidden, 1);
+    // Put anew, and looked for below by who does not know that this is to go.
+    assert_eq!(put(&store, 1, LEN), Outcome::Stored);
+    assert_eq!(other.put(&id, &bytes, below), Outcome::Exists);
+    assert_eq!(store.arena().kept().len(), 1);
+    fs.set(&[]);
+    eventually("it is forgotten, and known to be in the arena alone", || {
+        let blocks = store.files().map(|files| files.stats().blocks);
+        blocks == Some(0) && store.arena().kept().is_empty()
     });
+    expect(&store, 1, LEN);
 }
 
 #[test]

@@ -106,16 +106,23 @@ fn start(folder: &Path) -> Child {
         .unwrap()
 }
 
-#[test]
-fn a_block_that_was_being_copied_does_not_outlive_its_replacement() {
-    let rig = Rig::new();
+/// A store, and another process that has begun to copy a name of it.
+fn while_another_copies(rig: &Rig) -> (Store, Child) {
     let store = rig.open("32MiB", &settings());
     rig.link_arena();
     let folder = rig.files.path();
-    let mut child = start(folder);
+    let child = start(folder);
     eventually("the other process has begun", || folder.join("begun").exists());
+    (store, child)
+}
+
+#[test]
+fn a_block_that_was_being_copied_does_not_outlive_its_replacement() {
+    let rig = Rig::new();
+    let (store, mut child) = while_another_copies(&rig);
     // It waits for the copy, or for the death of who makes it.
     assert_eq!(store.put(&name(), b"second", Put::default()), Outcome::Stored);
+    let folder = rig.files.path();
     eventually("the other process has copied it", || folder.join("copied").exists());
     child.kill().unwrap();
     child.wait().unwrap();
@@ -136,11 +143,7 @@ fn a_block_that_was_being_copied_does_not_outlive_its_replacement() {
 #[test]
 fn a_name_whose_copier_is_killed_is_free_at_once() {
     let rig = Rig::new();
-    let store = rig.open("32MiB", &settings());
-    rig.link_arena();
-    let folder = rig.files.path();
-    let mut child = start(folder);
-    eventually("the other process has begun", || folder.join("begun").exists());
+    let (store, mut child) = while_another_copies(&rig);
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(store.put(&name(), b"second", Put::default()), Outcome::Stored);

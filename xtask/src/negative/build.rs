@@ -28,7 +28,8 @@ pub(super) fn all() -> Result<Vec<Binary>> {
     let mut files = build("cascade-pfs", &["--features", "planted,testing"]);
     files.args(["tier", "faults", "engine", "scrub"].iter().flat_map(|name| ["--test", name]));
     found.extend(binaries("files", &mut files)?);
-    let mut store = build("cascade-store", &["--features", "planted", "--lib", "--test", "files"]);
+    let mut store =
+        build("cascade-store", &["--features", "planted", "--lib", "--test", "files", "--test", "tickets"]);
     found.extend(binaries("store", &mut store)?);
     // A build of its own: with kill points times are shorter, which other lanes notice.
     let mut kill = build("cascade-shm", &["--features", "planted,kill-points", "--test", "kill"]);

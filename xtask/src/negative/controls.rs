@@ -36,6 +36,12 @@ const fn store(bug: &'static str, test: &'static str) -> Control {
     control(bug, "store", "files", test)
 }
 
+/// In a test that gives up when its patience ends.
+const fn impatient(bug: &'static str, binary: &'static str, test: &'static str) -> Control {
+    let environment = &[("CASCADE_TEST_PATIENCE_S", "20")];
+    Control { bug, binary: ("store", binary), test, environment }
+}
+
 const fn loom(bug: &'static str, binary: &'static str, test: &'static str) -> Control {
     control(bug, "loom", binary, test)
 }
@@ -67,12 +73,17 @@ pub(super) const CONTROLS: &[Control] = &[
     simulated("late-forget"),
     store("no-name-lock", "racing::a_block_that_was_being_copied_does_not_outlive_its_replacement"),
     store("delete-above", "naming::deleted_is_deleted_in_every_tier"),
-    Control {
-        bug: "no-sweep",
-        binary: ("store", "files"),
-        test: "failing::a_sweep_writes_again_when_space_returns",
-        environment: &[("CASCADE_TEST_PATIENCE_S", "20")],
-    },
+    impatient("late-note", "files", "failing::what_is_forgotten_late_is_not_taken_for_a_copy"),
+    control("never-opens", "store", "tickets", "breaker::a_failing_file_system_is_left_alone"),
+    impatient("never-closes", "tickets", "breaker::a_file_system_that_recovers_is_used_again"),
+    control(
+        "no-budget",
+        "store",
+        "tickets",
+        "submit::bytes_under_way_are_bounded_and_beyond_them_is_throttled",
+    ),
+    impatient("spent-budget", "tickets", "submit::bytes_under_way_are_bounded_and_beyond_them_is_throttled"),
+    impatient("no-sweep", "files", "failing::a_sweep_writes_again_when_space_returns"),
     Control {
         bug: "entry-before-slot",
         binary: ("kill", "kill"),

@@ -43,6 +43,12 @@ pub(super) const LANES: &[Lane] = &[
         run: kill_files,
     },
     Lane { name: "model-files", about: "the tier of files against its model", run: model_files },
+    Lane { name: "model-store", about: "the store over arena and files against the model", run: model_store },
+    Lane {
+        name: "sim",
+        about: "the store in a simulation: faults, kills, all orders of events",
+        run: simulated,
+    },
     Lane { name: "fuzz", about: "every fuzz target; the time is shared among them", run: fuzz_all },
     Lane {
         name: "loom",
@@ -97,7 +103,8 @@ fn timed(test: &str, name: &str, time: Duration, found: &mut Found) -> Result<()
 /// A lane of tests that do a number of things, run again and again with other seeds.
 struct Repeated {
     package: &'static str,
-    test: &'static str,
+    /// Name of the test binary; none: the tests within the library.
+    test: Option<&'static str>,
     /// The tests that count: a part of their names.
     filter: &'static str,
     /// The variable that says how many things each of them does, and how many they do in one run.
@@ -108,7 +115,14 @@ struct Repeated {
 
 impl Repeated {
     fn run(&self, time: Duration, found: &mut Found) -> Result<()> {
-        let test = || cargo(&["test", "--package", self.package, "--test", self.test]);
+        let test = || {
+            let mut test = cargo(&["test", "--package", self.package]);
+            match self.test {
+                Some(name) => test.args(["--test", name]),
+                None => test.arg("--lib"),
+            };
+            test
+        };
         process::run(test().arg("--no-run"))?;
         found.unit = self.unit.into();
         let until = Instant::now() + time;
@@ -118,7 +132,7 @@ impl Repeated {
             command.env(self.variable, self.count.to_string()).env("CASCADE_SEED", seed.to_string());
             let mut said = Said::default();
             child::watch(command.args(["--", self.filter]), &mut said)?;
-            ensure!(said.passed > 0, "no test of {} in {} was run", self.test, self.package);
+            ensure!(said.passed > 0, "no test `{}` in {} was run", self.filter, self.package);
             found.n += said.passed * self.count;
             // Some take consecutive seeds, one for each thing that they do.
             seed += self.count;
@@ -128,19 +142,32 @@ impl Repeated {
 }
 
 fn model(time: Duration, found: &mut Found) -> Result<()> {
-    let (package, test, filter) = ("cascade-shm", "model", "keeps_to_the_model");
+    let (package, test, filter) = ("cascade-shm", Some("model"), "keeps_to_the_model");
     Repeated { package, test, filter, variable: "PROPTEST_CASES", count: 250, unit: "sequences" }
         .run(time, found)
 }
 
 fn kill_files(time: Duration, found: &mut Found) -> Result<()> {
-    let (package, test, filter) = ("cascade-pfs", "kill", "no_acknowledged_block_is_lost");
+    let (package, test, filter) = ("cascade-pfs", Some("kill"), "no_acknowledged_block_is_lost");
     Repeated { package, test, filter, variable: "CASCADE_KILLS", count: 100, unit: "kills" }.run(time, found)
 }
 
 fn model_files(time: Duration, found: &mut Found) -> Result<()> {
-    let (package, test, filter) = ("cascade-pfs", "model", "sequences_at");
+    let (package, test, filter) = ("cascade-pfs", Some("model"), "sequences_at");
     Repeated { package, test, filter, variable: "CASCADE_SEQUENCES", count: 1000, unit: "sequences" }
+        .run(time, found)
+}
+
+fn model_store(time: Duration, found: &mut Found) -> Result<()> {
+    let (package, test, filter) = ("cascade-store", Some("model"), "keeps_to_the_model");
+    Repeated { package, test, filter, variable: "PROPTEST_CASES", count: 250, unit: "sequences" }
+        .run(time, found)
+}
+
+/// What breaks says its seed, and the command that runs it alone.
+fn simulated(time: Duration, found: &mut Found) -> Result<()> {
+    let (package, test, filter) = ("cascade-store", None, "the_store_holds_under_every_seed");
+    Repeated { package, test, filter, variable: "CASCADE_SIM_SEEDS", count: 1000, unit: "seeds" }
         .run(time, found)
 }
 

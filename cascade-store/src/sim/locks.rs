@@ -1,0 +1,50 @@
+//! The record locks of a simulation: the very protocol that ships, over bytes that exist here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cascade_core::clock::Clock;
+use parking_lot::Mutex;
+
+use super::world::World;
+use crate::moves::node::Bytes;
+
+/// Who has which byte.
+pub(super) type Held = Arc<Mutex<BTreeMap<i64, usize>>>;
+
+/// Those of one process.
+#[derive(Debug)]
+pub(super) struct SimBytes {
+    pub(super) world: Arc<World>,
+    pub(super) held: Held,
+    pub(super) process: usize,
+}
+
+impl Bytes for SimBytes {
+    fn try_take(&self, at: i64) -> bool {
+        *self.held.lock().entry(at).or_insert(self.process) == self.process
+    }
+
+    fn give_back(&self, at: i64) {
+        let mut held = self.held.lock();
+        if held.get(&at) == Some(&self.process) {
+            held.remove(&at);
+        }
+    }
+
+    fn is_held(&self, at: i64) -> bool {
+        self.held.lock().get(&at).is_some_and(|holder| *holder != self.process)
+    }
+
+    fn now(&self) -> Duration {
+        self.world.clock.now()
+    }
+
+    fn nap(&self, time: Duration) {
+        self.world.waits.fetch_add(1, Ordering::Relaxed);
+        self.world.clock.advance(time);
+        self.world.pass();
+    }
+}
