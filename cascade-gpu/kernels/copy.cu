@@ -1,27 +1,13 @@
 // Copies of a table of runs: what one call of the driver for each run would do, in one launch. Source and destination are
 // device memory or host memory that is registered; every alignment and length is right, 16 bytes is fast.
 
-typedef unsigned long long u64;
-typedef unsigned int u32;
+#include "memory.cuh"
 
 struct Run {
     u64 dst;
     u64 src;
     u64 len;
 };
-
-// Loads that are not kept: what is copied is not read again.
-__device__ __forceinline__ uint4 load16(u64 at) {
-    uint4 v;
-    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at) : "memory");
-    return v;
-}
-
-__device__ __forceinline__ void store16(u64 at, uint4 v) {
-    asm volatile("st.global.L1::no_allocate.v4.u32 [%0], {%1,%2,%3,%4};"
-                 :: "l"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
-}
 
 // One warp copies one run, eight vectors of each lane under way at once.
 __device__ void copy16(u64 dst, u64 src, u64 len, u32 lane) {

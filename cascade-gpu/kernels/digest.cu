@@ -5,11 +5,12 @@
 // eight look-ups, one for each byte. At the end each thread's sum is multiplied with x^(64 (T - t)), and all are added.
 // Neighbours read neighbouring words, and the tables lie in shared memory.
 
-typedef unsigned long long u64;
-typedef unsigned int u32;
+#include "memory.cuh"
 
 #define THREADS 256
 #define CHUNK 65536u
+// Words of the result for a chunk, which the host adds up.
+#define WORDS 8
 // Rows whose words are loaded at once.
 #define AHEAD 8
 // Addresses of the pages that a chunk can touch: pages have 512 bytes or more.
@@ -107,7 +108,7 @@ cascade_digest(const Tables *tables, u64 base, const u64 *pages, u64 page_bytes,
                 const u64 at = addresses[page] + (pages ? offset - page * page_len : i);
                 state = tables->byte[(state ^ *(const volatile unsigned char *)at) & 255] ^ (state >> 8);
             }
-            *(volatile u64 *)(out + chunk) = ~state;
+            for (u32 i = 0; i < WORDS; i++) *(volatile u64 *)(out + chunk * WORDS + i) = i ? 0 : state;
         }
     }
 }

@@ -1,18 +1,21 @@
 // Copies and digests in one pass: each side one run or pages of one length, device memory or host memory that is registered.
 //
 // A thread block takes a chunk of 64 KiB, each warp 4 KiB of it, all of them under way at once; the bus is then never idle
-// with few blocks. The digest is folded from the registers, so that no byte is read again. Everything is a multiple of 16.
+// with few blocks. Where there are fewer chunks than blocks, a chunk is shared by 2, 4 or 8 of them: the time of one is what
+// the host waits for. The digest is folded from the registers, so that no byte is read again. Without a destination nothing is
+// copied. Everything is a multiple of 16.
 //
 // A CRC is the remainder of a polynomial, so parts of it add up. A thread has two words in each row of 512 bytes: it goes from
 // row to row by one multiplication with x^(8 * 512), eight look-ups, and at the end to the end of the chunk.
 
-typedef unsigned long long u64;
-typedef unsigned int u32;
+#include "memory.cuh"
 
 #define THREADS 512
 #define CHUNK 65536u
 #define ROW 512u
 #define ROWS 8
+// Words of the result for a chunk, which the host adds up: one for each block that may share it, zeros where fewer do.
+#define WORDS 8
 // Addresses of the pages that a chunk can touch: pages have 512 bytes or more.
 #define MOST_PAGES 130
 
@@ -29,18 +32,6 @@ struct Side {
     const u64 *pages;
     u64 page_bytes;
 };
-
-__device__ __forceinline__ uint4 load16(u64 at) {
-    uint4 v;
-    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at) : "memory");
-    return v;
-}
-
-__device__ __forceinline__ void store16(u64 at, uint4 v) {
-    asm volatile("st.global.L1::no_allocate.v4.u32 [%0], {%1,%2,%3,%4};"
-                 :: "l"(at), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
-}
 
 __device__ __forceinline__ u64 times(u64 a, u64 b, u64 polynomial) {
     u64 product = 0;
@@ -80,7 +71,7 @@ __device__ __forceinline__ u64 address(const Side &side, const u64 *pages, u64 f
 __device__ __forceinline__ u64 word(u32 low, u32 high) { return (u64)high << 32 | low; }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-cascade_move(const Tables *tables, Side dst, Side src, u64 len, u64 chunk, u64 chunks, u64 *out) {
+cascade_move(const Tables *tables, Side dst, Side src, u64 len, u64 chunk, u64 chunks, u64 *out, u32 shift) {
     __shared__ u64 row[8][256];
     __shared__ u64 to[MOST_PAGES], from[MOST_PAGES];
     __shared__ u64 sums[THREADS / 32];
@@ -89,14 +80,19 @@ cascade_move(const Tables *tables, Side dst, Side src, u64 len, u64 chunk, u64 c
     if (out)
         for (u32 i = t; i < 8 * 256; i += THREADS) ((u64 *)row)[i] = ((const u64 *)tables->row)[i];
     const u64 polynomial = tables->by_x;
-    const u64 end = chunk + chunks;
+    const bool is_copied = dst.base || dst.pages;
+    // A chunk is shared by 2^shift blocks, each warp of which has so many rows.
+    const u32 rows = ROWS >> shift;
+    const u64 end = chunks << shift;
     const bool is_dst = t < THREADS / 2;
     const Side mine = {0, is_dst ? dst.pages : src.pages, is_dst ? dst.page_bytes : src.page_bytes};
     const u32 index = t % (THREADS / 2);
     // The addresses of the next chunk are read while this one is copied: they lie across the bus too.
-    u64 ahead = page_of(mine, chunk + blockIdx.x, len, index);
-    for (chunk += blockIdx.x; chunk < end; chunk += gridDim.x) {
-        const u64 first = chunk * CHUNK;
+    u64 ahead = page_of(mine, chunk + (blockIdx.x >> shift), len, index);
+    for (u64 item = blockIdx.x; item < end; item += gridDim.x) {
+        const u64 here = chunk + (item >> shift);
+        const u32 part = (u32)item & ((1u << shift) - 1);
+        const u64 first = here * CHUNK;
         const u32 bytes = (u32)(len - first < CHUNK ? len - first : CHUNK);
         u32 skip_to = 0, skip_from = 0;
         if (dst.pages) first_page(dst, first, &skip_to);
@@ -104,19 +100,19 @@ cascade_move(const Tables *tables, Side dst, Side src, u64 len, u64 chunk, u64 c
         __syncthreads();
         if (index < MOST_PAGES) (is_dst ? to : from)[index] = ahead;
         __syncthreads();
-        ahead = page_of(mine, chunk + gridDim.x, len, index);
-        const u32 base = warp * (ROWS * ROW) + lane * 16;
+        ahead = page_of(mine, chunk + ((item + gridDim.x) >> shift), len, index);
+        const u32 base = part * (CHUNK >> shift) + warp * (rows * ROW) + lane * 16;
         uint4 v[ROWS];
 #pragma unroll
         for (u32 j = 0; j < ROWS; j++) {
             const u32 at = base + j * ROW;
             v[j] = make_uint4(0, 0, 0, 0);
-            if (at < bytes) v[j] = load16(address(src, from, first, skip_from, at));
+            if (j < rows && at < bytes) v[j] = load16(address(src, from, first, skip_from, at));
         }
 #pragma unroll
         for (u32 j = 0; j < ROWS; j++) {
             const u32 at = base + j * ROW;
-            if (at < bytes) store16(address(dst, to, first, skip_to, at), v[j]);
+            if (is_copied && j < rows && at < bytes) store16(address(dst, to, first, skip_to, at), v[j]);
         }
         if (!out) continue;
         u64 even = word(v[0].x, v[0].y), odd = word(v[0].z, v[0].w);
@@ -125,7 +121,7 @@ cascade_move(const Tables *tables, Side dst, Side src, u64 len, u64 chunk, u64 c
 #pragma unroll
         for (u32 j = 1; j < ROWS; j++) {
             const u32 at = base + j * ROW;
-            if (at >= bytes) break;
+            if (j >= rows || at >= bytes) break;
             const u64 s = even, u = odd;
             even = row[0][s & 255] ^ row[1][(s >> 8) & 255] ^ row[2][(s >> 16) & 255] ^ row[3][(s >> 24) & 255]
                  ^ row[4][(s >> 32) & 255] ^ row[5][(s >> 40) & 255] ^ row[6][(s >> 48) & 255] ^ row[7][s >> 56]
@@ -143,10 +139,10 @@ cascade_move(const Tables *tables, Side dst, Side src, u64 len, u64 chunk, u64 c
         for (int d = 16; d > 0; d >>= 1) sum ^= __shfl_xor_sync(0xffffffffu, sum, d);
         if (lane == 0) sums[warp] = sum;
         __syncthreads();
-        if (t == 0) {
-            u64 state = 0;
-            for (u32 i = 0; i < THREADS / 32; i++) state ^= sums[i];
-            *(volatile u64 *)(out + chunk) = ~state;
+        if (warp == 0) {
+            u64 state = lane < THREADS / 32 ? sums[lane] : 0;
+            for (int d = THREADS / 64; d > 0; d >>= 1) state ^= __shfl_xor_sync(0xffffffffu, state, d);
+            if (lane < rows) *(volatile u64 *)(out + here * WORDS + part * rows + lane) = lane ? 0 : state;
         }
     }
 }

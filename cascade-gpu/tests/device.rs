@@ -6,11 +6,12 @@
     reason = "clippy sees helpers of an integration test as library code"
 )]
 
+mod common;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cascade_core::batch::{Batch, Op, Outcome, Refusal};
-use cascade_core::digest::crc64;
 use cascade_core::id::BlockId;
 use cascade_core::memory::{HostBuffer, Piece, SgList};
 use cascade_core::testing::bytes::{content, id};
@@ -19,11 +20,14 @@ use cascade_gpu::device::{Device, Hbm};
 use cascade_gpu::engine::{self, CopyEngine, Digested, Way};
 use cascade_gpu::sim::SimDevice;
 use cascade_gpu::tier::{GpuTier, Options, route};
+use common::{digests, pages, registered};
 
 const MIB: usize = 1 << 20;
 
 fn engine_options() -> engine::Options {
-    engine::Options { staging_bytes: 192 << 10, calibrate: false, ..engine::Options::default() }
+    // Small buffers, so that transfers of some MiB go in many parts.
+    let base = engine::Options { relay_bytes: 3 << 19, ..engine::Options::default() };
+    engine::Options { staging_bytes: 192 << 10, calibrate: false, ..base }
 }
 
 fn tier_on(devices: &[Arc<SimDevice>], budget_bytes: u64) -> GpuTier {
@@ -164,26 +168,12 @@ fn several_devices_share_the_blocks() {
     }
 }
 
-/// A list of pages of `hbm`, in an order of its own.
-fn pages(hbm: &Arc<Hbm>, page_bytes: usize, count: usize) -> SgList {
-    let mut list = SgList::new();
-    for index in 0..count {
-        list.push(hbm.piece(index * 7 % count * page_bytes, page_bytes).unwrap());
-    }
-    list
-}
-
-fn digests(bytes: &[u8]) -> Vec<u64> {
-    bytes.chunks(65_536).map(crc64).collect()
-}
-
 #[test]
 fn scattered_pages_go_both_ways_by_every_way() {
     let device: Arc<dyn Device> = SimDevice::new(256 << 20);
     let engine = CopyEngine::new(&device, engine_options()).unwrap();
-    for way in
-        [None, Some(Way::Dma), Some(Way::Batch), Some(Way::Kernel { ctas: 4 }), Some(Way::Move { ctas: 4 })]
-    {
+    let kernels = [Way::Kernel { ctas: 4 }, Way::Move { ctas: 4 }, Way::Relay { ctas: 4 }];
+    for way in [None, Some(Way::Dma), Some(Way::Batch)].into_iter().chain(kernels.map(Some)) {
         engine.force(way);
         // Pages of Llama at TP 1 and 8, of an MLA model, and of an odd length that no digest kernel walks.
         for (page_bytes, count) in [(32_768, 130), (4096, 1025), (18_432, 122), (520, 1000), (1001, 500)] {
@@ -202,16 +192,6 @@ fn scattered_pages_go_both_ways_by_every_way() {
     }
 }
 
-/// Registered host memory with these bytes.
-fn registered(engine: &CopyEngine, bytes: &[u8]) -> (HostBuffer, Piece) {
-    let mut buffer = HostBuffer::zeroed(bytes.len());
-    buffer.bytes_mut().unwrap().copy_from_slice(bytes);
-    let piece = buffer.piece();
-    assert!(engine.registry().add_in_background(&piece, Arc::new(buffer.clone())));
-    engine.registry().finish().unwrap();
-    (buffer, piece)
-}
-
 /// The part of a registered buffer that begins at a multiple of 16, and `len` bytes of it.
 fn aligned(piece: &Piece, len: usize) -> Piece {
     piece.part((piece.as_ptr() as usize).wrapping_neg() % 16, len).unwrap()
@@ -219,14 +199,26 @@ fn aligned(piece: &Piece, len: usize) -> Piece {
 
 #[test]
 fn pages_of_registered_memory_go_both_ways_in_one_pass() {
+    for way in [Way::Move { ctas: 4 }, Way::Relay { ctas: 4 }] {
+        registered_pages_go_both_ways(way);
+    }
+}
+
+fn registered_pages_go_both_ways(way: Way) {
     let sim = SimDevice::new(256 << 20);
     let device: Arc<dyn Device> = sim.clone();
     let engine = CopyEngine::new(&device, engine_options()).unwrap();
-    engine.force(Some(Way::Move { ctas: 4 }));
+    engine.force(Some(way));
     // Few pages are one launch, many are several; the last chunk is short, the last page may be.
-    for (page_bytes, count, less) in
-        [(32_768, 130, 0), (4096, 3001, 0), (18_432, 122, 16), (512, 5000, 496), (70_000, 1, 0), (528, 33, 0)]
-    {
+    for (page_bytes, count, less) in [
+        (32_768, 130, 0),
+        (4096, 3001, 0),
+        (32_768, 290, 0),
+        (18_432, 122, 16),
+        (512, 5000, 496),
+        (70_000, 1, 0),
+        (528, 33, 0),
+    ] {
         let len = page_bytes * count - less;
         let hbm = Arc::new(Hbm::new(&device, page_bytes * count).unwrap());
         let bytes = content(page_bytes as u64, 1, len);
@@ -243,7 +235,7 @@ fn pages_of_registered_memory_go_both_ways_in_one_pass() {
         assert_eq!(got.unwrap().unwrap(), digests(&in_place), "{page_bytes} x {count} in");
         let mut buffer = HostBuffer::zeroed(len + 16);
         let fresh = CopyEngine::new(&device, engine_options()).unwrap();
-        fresh.force(Some(Way::Move { ctas: 4 }));
+        fresh.force(Some(way));
         let piece = buffer.piece();
         assert!(fresh.registry().add_in_background(&piece, Arc::new(())));
         fresh.registry().finish().unwrap();
@@ -258,10 +250,16 @@ fn pages_of_registered_memory_go_both_ways_in_one_pass() {
 
 #[test]
 fn a_page_of_another_length_far_down_the_list_changes_the_way() {
+    for way in [Way::Move { ctas: 4 }, Way::Relay { ctas: 4 }] {
+        another_length_far_down(way);
+    }
+}
+
+fn another_length_far_down(way: Way) {
     let sim = SimDevice::new(64 << 20);
     let device: Arc<dyn Device> = sim.clone();
     let engine = CopyEngine::new(&device, engine_options()).unwrap();
-    engine.force(Some(Way::Move { ctas: 4 }));
+    engine.force(Some(way));
     let (page, count) = (4096, 2500);
     let len = page * count;
     let hbm = Arc::new(Hbm::new(&device, len + page).unwrap());
@@ -276,6 +274,31 @@ fn a_page_of_another_length_far_down_the_list_changes_the_way() {
     let mut buffer = HostBuffer::zeroed(len);
     engine.copy(buffer.piece().into(), list, len, Digested::Nothing).unwrap();
     assert!(buffer.bytes_mut().unwrap() == &*bytes);
+}
+
+#[test]
+fn more_transfers_than_relays_go_at_once() {
+    let sim = SimDevice::new(64 << 20);
+    let device: Arc<dyn Device> = sim.clone();
+    let engine = CopyEngine::new(&device, engine_options()).unwrap();
+    engine.force(Some(Way::Relay { ctas: 4 }));
+    let (page, count) = (4096, 300);
+    let len = page * count;
+    let hbm: Vec<_> = (0..6).map(|_| Arc::new(Hbm::new(&device, len).unwrap())).collect();
+    let hosts: Vec<_> = (0..6).map(|key| registered(&engine, &content(key, 1, len)).1).collect();
+    let before = sim.held();
+    for _ in 0..3 {
+        let start = |(hbm, host): (&Arc<Hbm>, &Piece)| {
+            let from = host.clone().into();
+            engine.start(pages(hbm, page, count), from, len, Digested::Destination, None).unwrap()
+        };
+        let flying: Vec<_> = hbm.iter().zip(&hosts).map(start).collect();
+        for (key, transfer) in (0..).zip(flying) {
+            assert_eq!(transfer.wait().unwrap().unwrap(), digests(&content(key, 1, len)));
+        }
+    }
+    // Three relays, and lanes of three buffers.
+    assert!(sim.held() <= before + 3 + 5 * 3, "{} held, {before} at first", sim.held());
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy sees helpers of an integration test as library code")]
 
+mod common;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cascade_core::batch::{Batch, Op, Outcome};
-use cascade_core::digest::crc64;
 use cascade_core::memory::{HostBuffer, Piece, SgList};
 use cascade_core::testing::bytes::{content, id};
 use cascade_core::testing::conformance;
@@ -15,6 +16,7 @@ use cascade_gpu::cuda;
 use cascade_gpu::device::{Device, Hbm};
 use cascade_gpu::engine::{self, CopyEngine, Digested, Way};
 use cascade_gpu::tier::{GpuTier, Options};
+use common::{digests, pages, registered};
 
 const MIB: usize = 1 << 20;
 
@@ -59,28 +61,6 @@ fn the_tier_conforms_and_leaves_nothing() {
     assert!(after + (4 << 20) >= before, "{before} bytes were free before, {after} after");
 }
 
-fn pages(hbm: &Arc<Hbm>, page_bytes: usize, count: usize) -> SgList {
-    let mut list = SgList::new();
-    for index in 0..count {
-        list.push(hbm.piece(index * 7 % count * page_bytes, page_bytes).unwrap());
-    }
-    list
-}
-
-fn digests(bytes: &[u8]) -> Vec<u64> {
-    bytes.chunks(65_536).map(crc64).collect()
-}
-
-/// Registered host memory with these bytes, and the piece of it.
-fn registered(engine: &CopyEngine, bytes: &[u8]) -> (HostBuffer, Piece) {
-    let mut buffer = HostBuffer::zeroed(bytes.len());
-    buffer.bytes_mut().unwrap().copy_from_slice(bytes);
-    let piece = buffer.piece();
-    assert!(engine.registry().add_in_background(&piece, Arc::new(buffer.clone())));
-    engine.registry().finish().unwrap();
-    (buffer, piece)
-}
-
 #[test]
 #[ignore = "needs a GPU"]
 fn digests_of_the_device_are_those_of_the_cpu() {
@@ -101,7 +81,6 @@ fn digests_of_the_device_are_those_of_the_cpu() {
 fn digests_on_the_way_are_those_of_the_cpu() {
     let device = device();
     let engine = CopyEngine::new(&device, options(0, 0).engine).unwrap();
-    engine.force(Some(Way::Move { ctas: 32 }));
     let hbm = Arc::new(Hbm::new(&device, 64 * MIB).unwrap());
     let bytes = content(6, 1, 64 * MIB);
     let (_keep, whole) = registered(&engine, &bytes);
@@ -109,16 +88,19 @@ fn digests_on_the_way_are_those_of_the_cpu() {
     let into = back.piece();
     assert!(engine.registry().add_in_background(&into, Arc::new(back.clone())));
     engine.registry().finish().unwrap();
-    for len in [16, 32, 496, 512, 528, 4096, 4112, 65_520, 65_536, 65_552, MIB + 48, 64 * MIB] {
+    let lens = [16, 32, 496, 512, 528, 4096, 4112, 65_520, 65_536, 65_552, MIB + 48, 24 * MIB + 16, 64 * MIB];
+    let ways = [Way::Move { ctas: 32 }, Way::Relay { ctas: 32 }, Way::Dma];
+    for (way, len) in ways.into_iter().flat_map(|way| lens.map(|len| (way, len))) {
+        engine.force(Some(way));
         let expected = digests(&bytes[..len]);
         let part = |whole: &Piece| SgList::from(whole.part(0, len).unwrap());
         let there = || SgList::from(hbm.piece(0, len).unwrap());
         let got = engine.copy(there(), part(&whole), len, Digested::Destination).unwrap();
-        assert_eq!(got.as_ref(), Some(&expected), "{len} bytes in");
+        assert_eq!(got.as_ref(), Some(&expected), "{len} bytes in by {way}");
         let lying = engine.digests(&hbm.piece(0, len).unwrap()).unwrap();
         assert_eq!(lying.as_ref(), Some(&expected), "{len} bytes as they lie");
         let got = engine.copy(part(&into), there(), len, Digested::Source).unwrap();
-        assert_eq!(got.as_ref(), Some(&expected), "{len} bytes out");
+        assert_eq!(got.as_ref(), Some(&expected), "{len} bytes out by {way}");
     }
     drop((engine, into));
     assert!(back.bytes_mut().unwrap() == &*bytes);
@@ -132,6 +114,7 @@ fn scattered_pages_go_both_ways_by_every_way() {
     println!("calibrated: {}", engine.ways());
     let mut ways = vec![None, Some(Way::Dma), Some(Way::Kernel { ctas: 1 }), Some(Way::Kernel { ctas: 32 })];
     ways.extend([Some(Way::Move { ctas: 1 }), Some(Way::Move { ctas: 32 })]);
+    ways.extend([Some(Way::Relay { ctas: 5 }), Some(Way::Relay { ctas: 32 })]);
     ways.extend(device.info().has_batched_copies.then_some(Some(Way::Batch)));
     for way in ways {
         for (page_bytes, count) in

@@ -23,21 +23,28 @@ pub(crate) struct Options {
     to: PathBuf,
 }
 
+/// Tests of devices: package, test, and its name in the kit.
+const TESTS: [(&str, &str, &str); 2] =
+    [("cascade-gpu", "real_device", "real-device"), ("cascade-store", "gpu", "store-gpu")];
+
 pub(crate) fn command(options: &Options) -> Result<()> {
     let folder = std::env::current_dir().context("no current folder")?.join(&options.to);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let bench = ["build", "--release", "--package", "cascade-bench", "--bin", "cascade-bench"];
     run(&mut cargo(&bench))?;
-    copy(&workspace::target().join("release/cascade-bench"), &folder.join("cascade-bench"))?;
-    copy(&test_binary()?, &folder.join("real-device"))?;
+    let mut programs = vec![(workspace::target().join("release/cascade-bench"), "cascade-bench")];
+    for (package, test, name) in TESTS {
+        programs.push((test_binary(package, test)?, name));
+    }
+    for (program, name) in &programs {
+        copy(program, &folder.join(name))?;
+        // Debug information is most of a binary, and the machine with the GPU has nothing to read it with.
+        run(crate::process::command("strip").arg(folder.join(name)))?;
+    }
     fs::write(folder.join("run.sh"), SCRIPT).context("cannot write run.sh")?;
     let commit =
         output(crate::process::command("git").args(["describe", "--always", "--dirty", "--abbrev=40"]))?;
     fs::write(folder.join("commit"), commit).context("cannot write the commit")?;
-    for name in ["cascade-bench", "real-device"] {
-        // Debug information is most of a binary, and the machine with the GPU has nothing to read it with.
-        run(crate::process::command("strip").arg(folder.join(name)))?;
-    }
     let bytes = size(&folder)?;
     if bytes > MOST_BYTES {
         bail!("the kit has {} MiB, the most is {}", bytes >> 20, MOST_BYTES >> 20);
@@ -46,27 +53,19 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The tests that run on every device that a machine has, as a program.
-fn test_binary() -> Result<PathBuf> {
-    let args = [
-        "test",
-        "--release",
-        "--package",
-        "cascade-gpu",
-        "--test",
-        "real_device",
-        "--no-run",
-        "--message-format=json",
-    ];
+/// A test program that runs on devices.
+fn test_binary(package: &str, test: &str) -> Result<PathBuf> {
+    let args =
+        ["test", "--release", "--package", package, "--test", test, "--no-run", "--message-format=json"];
     let messages = output(&mut cargo(&args))?;
     let found = messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .find_map(|message| {
-            let is_it = message["target"]["name"] == "real_device";
+            let is_it = message["target"]["name"] == test;
             message["executable"].as_str().filter(|_| is_it).map(PathBuf::from)
         });
-    found.context("cargo named no program for the tests on real devices")
+    found.with_context(|| format!("cargo named no program for the test {test}"))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

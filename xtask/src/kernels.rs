@@ -1,6 +1,6 @@
 //! `cargo xtask kernels`: the GPU kernels as PTX, compiled by NVRTC from a wheel, so that no CUDA toolkit is needed.
 //!
-//! The first line of each PTX holds the CRC of its source and of its text; a test of `cascade-gpu` compares them.
+//! The first line of each PTX holds the CRC of its source behind the common header, and of its text; a test of `cascade-gpu` compares them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,9 @@ use crate::workspace;
 
 /// The oldest device that the PTX serves (A100); a driver compiles it for newer ones.
 const OPTIONS: [&str; 2] = ["--gpu-architecture=compute_80", "--std=c++17"];
+
+/// What every source may include.
+const HEADER: &str = "memory.cuh";
 
 /// Options of `cargo xtask kernels`.
 #[derive(Args)]
@@ -53,9 +56,12 @@ pub(crate) fn command(options: &Options) -> Result<()> {
 fn compile(python: &Python, source: &Path) -> Result<String> {
     let script = workspace::root().join("xtask/src/kernels/compile.py");
     let mut command = python.command([&script]);
-    let text = output(command.arg(source).args(OPTIONS))?;
+    let folder = source.parent().context("a source without a folder")?;
+    let include = format!("--include-path={}", folder.display());
+    let text = output(command.arg(source).args(OPTIONS).arg(include))?;
     let text = text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n") + "\n";
-    let code = fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
+    let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let code = [read(&folder.join(HEADER))?, read(source)?].concat();
     Ok(format!("// source {:016x}, text {:016x}\n{text}", crc64(&code), crc64(text.as_bytes())))
 }
 

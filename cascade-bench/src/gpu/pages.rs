@@ -27,8 +27,9 @@ pub(super) fn model(rig: &Rig, layout: &Layout) -> Result<Vec<Row>> {
         Some(Way::Kernel { ctas: 16 }),
         Some(Way::Kernel { ctas: 32 }),
         Some(Way::Move { ctas: 16 }),
-        Some(Way::Move { ctas: 24 }),
         Some(Way::Move { ctas: 32 }),
+        Some(Way::Relay { ctas: 16 }),
+        Some(Way::Relay { ctas: 32 }),
         Some(Way::Batch),
     ];
     for way in ways {
@@ -40,7 +41,7 @@ pub(super) fn model(rig: &Rig, layout: &Layout) -> Result<Vec<Row>> {
         let measured = both(rig, layout, &pages, len, &name, true);
         // What the digests cost.
         let bare = match way {
-            Some(Way::Kernel { ctas: 32 } | Way::Move { ctas: 32 }) => {
+            Some(Way::Move { ctas: 32 } | Way::Relay { ctas: 32 }) => {
                 both(rig, layout, &pages, len, &format!("{name} without digests"), false)
             }
             _ => Ok(Vec::new()),
@@ -58,7 +59,7 @@ pub(super) fn handing_over(rig: &Rig, layout: &Layout) -> Result<String> {
     let (whole, len) = (hbm(rig)?, BYTES / layout.page_bytes * layout.page_bytes);
     let pages = pages(&whole, layout.page_bytes, count);
     let mut said = Vec::new();
-    for way in [Way::Kernel { ctas: 32 }, Way::Move { ctas: 32 }] {
+    for way in [Way::Move { ctas: 32 }, Way::Relay { ctas: 32 }] {
         rig.engine.force(Some(way));
         let mut least = f64::MAX;
         for _ in 0..5 {

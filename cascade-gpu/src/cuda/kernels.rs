@@ -104,17 +104,19 @@ mod tests {
         }
     }
 
-    /// What the kernel that copies by pages does, word for word.
-    fn by_warps(tables: &[u64], bytes: &[u8]) -> u64 {
+    /// What the kernel that copies by pages does, word for word, when 2^shift blocks share a chunk.
+    fn by_warps(tables: &[u64], bytes: &[u8], shift: usize) -> u64 {
         let (row, power, polynomial) = (&tables[..2048], &tables[2048..2048 + 8193], tables[2048 + 8193]);
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
         let fold = |sum: u64, next: u64| {
             let bytes = sum.to_le_bytes().into_iter().enumerate();
             bytes.fold(next, |next, (b, v)| next ^ row[256 * b + v as usize])
         };
+        let (rows, threads) = (8 >> shift, COPY_THREADS as usize);
         let mut state = 0;
-        for thread in 0..COPY_THREADS as usize {
-            let base = thread / 32 * 8 * 512 + thread % 32 * 16;
+        for (part, thread) in (0..1 << shift).flat_map(|part| (0..threads).map(move |thread| (part, thread)))
+        {
+            let base = part * (65_536 >> shift) + thread / 32 * rows * 512 + thread % 32 * 16;
             if base >= bytes.len() {
                 continue;
             }
@@ -122,7 +124,7 @@ mod tests {
             if base == 0 {
                 even = !even;
             }
-            for at in (1..8).map(|j| base + j * 512).take_while(|at| *at < bytes.len()) {
+            for at in (1..rows).map(|j| base + j * 512).take_while(|at| *at < bytes.len()) {
                 (even, odd, last) = (fold(even, word(at)), fold(odd, word(at + 8)), at);
             }
             let left = (bytes.len() - last) / 8;
@@ -137,7 +139,13 @@ mod tests {
         assert_eq!(tables.len(), 2048 + 8193 + 1);
         let bytes: Vec<u8> = (0..65_536u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
         for len in [16, 32, 496, 512, 528, 4096, 4112, 10_000, 32_768, 65_520, 65_536] {
-            assert_eq!(by_warps(&tables, &bytes[..len]), crc64(&bytes[..len]), "{len} bytes");
+            for shift in 0..4 {
+                assert_eq!(
+                    by_warps(&tables, &bytes[..len], shift),
+                    crc64(&bytes[..len]),
+                    "{len} bytes, {shift}"
+                );
+            }
         }
     }
 
@@ -151,7 +159,8 @@ mod tests {
         ];
         for (ptx, source) in all {
             let (head, text) = ptx.split_once('\n').unwrap();
-            let expected = format!("// source {:016x}, text {:016x}", crc64(source), crc64(text.as_bytes()));
+            let source = [&include_bytes!("../../kernels/memory.cuh")[..], source].concat();
+            let expected = format!("// source {:016x}, text {:016x}", crc64(&source), crc64(text.as_bytes()));
             assert_eq!(head, expected, "the PTX is stale or edited: run `cargo xtask kernels`");
         }
     }

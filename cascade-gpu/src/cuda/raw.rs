@@ -9,7 +9,7 @@ use cudarc::driver::sys::{
 };
 
 use super::kernels;
-use crate::device::{Device, DigestJob, Event, Fault, Info, MoveJob, Run, Stream};
+use crate::device::{DIGEST_WORDS, Device, DigestJob, Event, Fault, Info, MoveJob, Run, Stream};
 use crate::driver;
 
 /// Of `cuMemHostAlloc` and `cuMemHostRegister`: good for every context, and at an address of the device.
@@ -380,7 +380,10 @@ impl Device for CudaDevice {
 
     unsafe fn move_pages(&self, stream: Stream, job: &MoveJob) -> Result<(), Fault> {
         let _current = self.enter()?;
-        let blocks = u32::try_from(job.chunks).unwrap_or(u32::MAX).min(job.ctas).max(1);
+        let wanted = u32::try_from(job.chunks).unwrap_or(u32::MAX).max(1);
+        // Blocks that would be idle share the chunks of others: one for each word of a digest at most.
+        let mut shift = (job.ctas / wanted).max(1).ilog2().min(DIGEST_WORDS.ilog2());
+        let blocks = wanted.saturating_mul(1 << shift).min(job.ctas).max(1);
         let (mut tables, mut dst, mut src) = (self.tables[1], job.dst, job.src);
         let (mut len, mut chunk, mut chunks, mut out) = (job.len, job.chunk, job.chunks, job.out);
         let mut arguments = [
@@ -391,8 +394,9 @@ impl Device for CudaDevice {
             argument(&mut chunk),
             argument(&mut chunks),
             argument(&mut out),
+            argument(&mut shift),
         ];
-        // SAFETY: the kernel's parameters are these seven, the sides as `Side` lays them out; it touches what the job says, by
+        // SAFETY: the kernel's parameters are these eight, the sides as `Side` lays them out; it touches what the job says, by
         // the caller's contract.
         unsafe { launch(self.mover, stream, blocks, kernels::COPY_THREADS, &mut arguments) }
     }

@@ -39,6 +39,18 @@ pub struct Side {
     pub page_bytes: u64,
 }
 
+impl Side {
+    /// Nowhere: the destination of a job that only digests.
+    #[must_use]
+    pub const fn is_nowhere(&self) -> bool {
+        self.base == 0 && self.pages == 0
+    }
+}
+
+/// Words that a device writes for the digest of a chunk, one for each thread block that may share it. Their sum (XOR) is the state
+/// of the CRC before its last inversion.
+pub const DIGEST_WORDS: usize = 8;
+
 /// A moment on a stream. Made and destroyed by its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event(pub(crate) u64);

@@ -31,7 +31,7 @@ pub struct DigestJob {
     pub page_bytes: u64,
     /// Bytes in all.
     pub len: u64,
-    /// Address in pinned memory of one u64 for each 64 KiB.
+    /// Address in pinned memory of [`DIGEST_WORDS`](super::DIGEST_WORDS) words for each 64 KiB.
     pub out: u64,
     /// The most thread blocks to use.
     pub ctas: u32,
@@ -40,7 +40,7 @@ pub struct DigestJob {
 /// What to copy by pages, with digests in the same pass: chunks of 64 KiB of two sides of one length.
 #[derive(Clone, Copy, Debug)]
 pub struct MoveJob {
-    /// To where.
+    /// To where. Nowhere for a job from chunk 0 on that only digests.
     pub dst: Side,
     /// From where.
     pub src: Side,
@@ -50,7 +50,7 @@ pub struct MoveJob {
     pub chunk: u64,
     /// How many.
     pub chunks: u64,
-    /// Address in pinned memory of one u64 for each chunk of the whole; 0: no digests.
+    /// Address in pinned memory of [`DIGEST_WORDS`](super::DIGEST_WORDS) words for each chunk of the whole; 0: no digests.
     pub out: u64,
     /// The most thread blocks to use.
     pub ctas: u32,
@@ -220,7 +220,9 @@ pub(crate) mod issue {
             match way {
                 Way::Dma => device.copy(stream, runs),
                 Way::Batch => device.copy_batch(stream, runs),
-                Way::Kernel { ctas } | Way::Move { ctas } => device.copy_by_kernel(stream, runs, table, ctas),
+                Way::Kernel { ctas } | Way::Move { ctas } | Way::Relay { ctas } => {
+                    device.copy_by_kernel(stream, runs, table, ctas)
+                }
             }
         }
     }

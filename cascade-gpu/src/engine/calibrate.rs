@@ -5,14 +5,17 @@ use std::time::{Duration, Instant};
 
 use cascade_core::memory::{Piece, SgList};
 
-use super::ways::{CLASSES, Path, Way, Ways, class_bytes};
+use super::ways::{CLASSES, Kind, Path, Way, Ways, class_bytes};
 use super::{CopyEngine, Digested};
 use crate::device::{Fault, Hbm, Pinned};
 
 type Lists<'a> = &'a dyn Fn() -> Option<(SgList, SgList)>;
 
-/// Bytes of each measured transfer, and of the longest one run that is measured.
-const BYTES: usize = 16 << 20;
+/// Bytes of measured transfers of few and of many runs; one run has at most the latter.
+const BYTES: [(Kind, usize); 2] = [(Kind::Short, 4 << 20), (Kind::Long, MOST_BYTES)];
+const MOST_BYTES: usize = 32 << 20;
+/// The longest one run that is measured.
+const LONGEST: usize = 16 << 20;
 /// Least runs of a transfer of many.
 const LEAST_RUNS: usize = 4;
 /// Transfers of each way; the fastest counts, the first warms up.
@@ -23,30 +26,32 @@ const LEAST_DMA_BYTES: usize = 64 << 10;
 /// The table of this device; the built-in one where there is no memory to measure with.
 pub(super) fn measure(engine: &Arc<CopyEngine>) -> Result<Ways, Fault> {
     let mut ways = engine.ways();
-    let memory = Hbm::new(&engine.device, BYTES)
-        .and_then(|hbm| Ok((Arc::new(hbm), Arc::new(Pinned::new(&engine.device, BYTES)?))));
+    let memory = Hbm::new(&engine.device, MOST_BYTES)
+        .and_then(|hbm| Ok((Arc::new(hbm), Arc::new(Pinned::new(&engine.device, MOST_BYTES)?))));
     let (hbm, pinned) = match memory {
         Ok(memory) => memory,
         Err(Fault::OutOfMemory) => return Ok(ways),
         Err(fault) => return Err(fault),
     };
-    for path in [Path::In, Path::Out] {
-        for class in 0..CLASSES {
-            let run_bytes = class_bytes(class);
-            let lists = || pages(&hbm, run_bytes).zip(pinned.piece(0, BYTES).map(SgList::from));
-            if run_bytes * LEAST_RUNS <= BYTES
-                && let Some(way) = fastest(engine, path, &candidates(engine, run_bytes), &lists)?
+    for (path, class) in
+        [Path::In, Path::Out].into_iter().flat_map(|path| (0..CLASSES).map(move |class| (path, class)))
+    {
+        let run_bytes = class_bytes(class);
+        for (kind, bytes) in BYTES {
+            let lists =
+                || pages(&hbm, run_bytes, bytes / run_bytes).zip(pinned.piece(0, bytes).map(SgList::from));
+            if run_bytes * LEAST_RUNS <= bytes
+                && let Some(way) = fastest(engine, path, &candidates(engine, run_bytes, kind), &lists)?
             {
-                ways.set(path, class, way, false);
+                ways.set(path, class, way, kind);
             }
-            let one = || {
-                hbm.piece(0, run_bytes).map(SgList::from).zip(pinned.piece(0, run_bytes).map(SgList::from))
-            };
-            if run_bytes <= BYTES
-                && let Some(way) = fastest(engine, path, &of_one_run(engine), &one)?
-            {
-                ways.set(path, class, way, true);
-            }
+        }
+        let one =
+            || hbm.piece(0, run_bytes).map(SgList::from).zip(pinned.piece(0, run_bytes).map(SgList::from));
+        if run_bytes <= LONGEST
+            && let Some(way) = fastest(engine, path, &of_one_run(engine), &one)?
+        {
+            ways.set(path, class, way, Kind::Single);
         }
     }
     Ok(ways)
@@ -81,29 +86,27 @@ fn of_one_run(engine: &CopyEngine) -> Vec<Way> {
     ways
 }
 
-fn candidates(engine: &CopyEngine, run_bytes: usize) -> Vec<Way> {
+fn candidates(engine: &CopyEngine, run_bytes: usize, kind: Kind) -> Vec<Way> {
     let info = engine.device.info();
-    let mut ways = Vec::new();
+    let most = engine.options.copy_ctas;
+    let mut ways = vec![Way::Relay { ctas: most }];
     if info.kernels_reach_host {
-        let most = engine.options.copy_ctas;
-        ways.extend([
-            Way::Move { ctas: most },
-            Way::Move { ctas: most.div_ceil(2) },
-            Way::Kernel { ctas: most },
-        ]);
+        ways.push(Way::Move { ctas: most });
+        if kind == Kind::Short {
+            ways.extend([Way::Move { ctas: most.div_ceil(2) }, Way::Kernel { ctas: most }]);
+        }
     }
     if info.has_batched_copies && run_bytes >= LEAST_DMA_BYTES / 4 {
         ways.push(Way::Batch);
     }
-    if run_bytes >= LEAST_DMA_BYTES || ways.is_empty() {
+    if run_bytes >= LEAST_DMA_BYTES || !info.kernels_reach_host {
         ways.push(Way::Dma);
     }
     ways
 }
 
 /// Pages of the device in an order that no copy can join.
-fn pages(hbm: &Arc<Hbm>, run_bytes: usize) -> Option<SgList> {
-    let count = BYTES / run_bytes;
+fn pages(hbm: &Arc<Hbm>, run_bytes: usize, count: usize) -> Option<SgList> {
     let mut list = SgList::new();
     for index in 0..count {
         // An odd step visits every page of a power of two of them.

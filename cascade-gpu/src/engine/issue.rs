@@ -40,7 +40,7 @@ pub(super) struct Issue {
     pub(super) transfer: Transfer,
     pub(super) len: usize,
     pub(super) path: Path,
-    digested: Digested,
+    pub(super) digested: Digested,
     pages: Option<Pages>,
     ranges: Ranges,
     runs_in_table: usize,
@@ -82,6 +82,7 @@ impl Issue {
         let transfer = Transfer {
             engine: Arc::clone(engine),
             lane: Some(lane),
+            relay: None,
             lists: (dst, src),
             owners: Vec::new(),
             events,
@@ -135,7 +136,12 @@ impl Issue {
         let bounds = || Bounds { ranges: &ranges, device: engine.device.as_ref() };
         let pieces = dst.pieces().len().max(src.pieces().len());
         let way = self.way(pieces);
-        if let Way::Move { ctas } = way
+        if let Way::Relay { ctas } = way
+            && super::relay::run(self, dst, src, ctas)?
+        {
+            return Ok(());
+        }
+        if let Way::Move { ctas } | Way::Relay { ctas } = way
             && self.move_all(dst, src, &bounds(), ctas)?
         {
             return Ok(());
@@ -143,12 +149,12 @@ impl Issue {
         match self.digested {
             Digested::Nothing => {}
             Digested::Destination => self.find_pages(dst),
-            Digested::Source => {
-                self.find_pages(src);
-                self.digest_part(0, self.len)?;
-            }
+            Digested::Source => self.find_pages(src),
         }
         if !bounds().cover(dst) || !bounds().cover(src) {
+            if self.digested == Digested::Source {
+                self.digest_part(0, self.len)?;
+            }
             return super::staging::run(self, dst, src);
         }
         let mut cursor = Cursor::new(dst, src, bounds());
@@ -159,7 +165,8 @@ impl Issue {
             self.arrived(from, to)?;
             from = to;
         }
-        Ok(())
+        // Behind the copy, which the device has begun by now.
+        if self.digested == Digested::Source { self.digest_part(0, self.len) } else { Ok(()) }
     }
 
     /// What the digest kernel walks of `list`, if it can.
@@ -275,8 +282,12 @@ impl Issue {
     fn digest_part(&mut self, from: usize, to: usize) -> Result<(), Fault> {
         let (Some(pages), Some(lane)) = (&self.pages, &self.transfer.lane) else { return Ok(()) };
         let engine = &self.transfer.engine;
-        let job = pages.job(from, to, lane.pages.address(), lane.out.address(), engine.digest_ctas());
-        issue::digest(engine.device.as_ref(), self.side(lane), &job)
+        let (device, ctas) = (engine.device.as_ref(), engine.digest_ctas());
+        let job = pages.job(from, to, lane.pages.address(), lane.out.address(), ctas);
+        match pages.fast(&job) {
+            Some(job) => issue::move_pages(device, self.side(lane), &job),
+            None => issue::digest(device, self.side(lane), &job),
+        }
     }
 
     /// The stream of the digests.
@@ -289,7 +300,8 @@ impl Issue {
         let Some(lane) = &self.transfer.lane else { return Ok(()) };
         let device = &self.transfer.engine.device;
         let mut streams = vec![lane.copies];
-        if self.pages.is_some() && self.side(lane) != lane.copies {
+        let is_digesting = self.pages.is_some() && self.side(lane) != lane.copies;
+        if is_digesting || self.transfer.relay.is_some() {
             streams.push(lane.digests);
         }
         for stream in streams {
@@ -340,5 +352,10 @@ impl Issue {
         let event = self.transfer.engine.device.record(lane.copies)?;
         self.transfer.events.push(event);
         Ok(event)
+    }
+
+    /// Waits until nothing that was queued is left.
+    pub(super) fn finish(&self) -> Result<(), Fault> {
+        self.transfer.finish()
     }
 }

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::device::{Device, Fault, Pinned, Run, Stream};
+use cascade_core::digest::CHUNK_BYTES;
+
+use crate::device::{DIGEST_WORDS, Device, Fault, Pinned, Run, Stream};
 
 /// Least bytes of each pinned buffer; they grow with the largest transfer and are used again.
 const LEAST_BYTES: usize = 64 << 10;
+/// The digests of this many bytes have room from the start: pinning more takes a while.
+const LEAST_DIGESTED: usize = 256 << 20;
 
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -21,8 +25,9 @@ pub(super) struct Lane {
 
 impl Lane {
     pub(super) fn new(device: &Arc<dyn Device>) -> Result<Self, Fault> {
-        let pinned = || Pinned::new(device, LEAST_BYTES);
-        let (table, pages, out) = (pinned()?, pinned()?, pinned()?);
+        let pinned = |bytes| Pinned::new(device, bytes);
+        let digests = LEAST_DIGESTED / CHUNK_BYTES * 8 * DIGEST_WORDS;
+        let (table, pages, out) = (pinned(LEAST_BYTES)?, pinned(LEAST_BYTES)?, pinned(digests)?);
         let copies = device.stream()?;
         let digests = device.stream().inspect_err(|_| device.end_stream(copies))?;
         Ok(Self { device: Arc::clone(device), copies, digests, table, pages, out })
@@ -39,7 +44,7 @@ impl Lane {
         };
         grow(&mut self.table, runs * size_of::<Run>())?;
         grow(&mut self.pages, pages * 8)?;
-        grow(&mut self.out, digests * 8)
+        grow(&mut self.out, digests * 8 * DIGEST_WORDS)
     }
 }
 

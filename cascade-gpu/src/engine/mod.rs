@@ -1,7 +1,8 @@
 //! Copies between device memory and host memory, and within device memory: which way, in which parts, with which digests.
 //!
 //! A transfer copies the bytes of one list to another; each list is host memory or device memory, in one piece or in many.
-//! The device's copy engine takes long runs, one call for all or one for each; a kernel takes many short ones. Digests are
+//! The device's copy engine takes long runs, one call for all or one for each; a kernel takes many short ones, where they lie or
+//! by way of a buffer on the device. Digests are
 //! computed by the device beside the copy. Host memory that is not registered goes through bounded staging.
 
 mod calibrate;
@@ -9,6 +10,7 @@ mod cursor;
 mod issue;
 mod lane;
 mod pages;
+mod relay;
 mod staging;
 mod transfer;
 mod walk;
@@ -23,6 +25,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::device::{Device, Fault, Registry, Stream};
 use issue::Issue;
 use lane::Lane;
+use relay::Relays;
 use staging::Staging;
 pub use transfer::Transfer;
 pub use ways::{Path, Way, Ways};
@@ -47,13 +50,22 @@ pub struct Options {
     pub digest_ctas: u32,
     /// Bytes of each of the two staging buffers of a direction.
     pub staging_bytes: usize,
+    /// Bytes of each of the buffers of device memory that pages go through on their way, at most three, made when they are first
+    /// used; they come on top of what a pool may take. Below 192 KiB: none.
+    pub relay_bytes: usize,
     /// Whether to measure the ways at start; without, a table made on an H200 decides.
     pub calibrate: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { copy_ctas: 32, digest_ctas: 0, staging_bytes: 16 << 20, calibrate: true }
+        Self {
+            copy_ctas: 32,
+            digest_ctas: 0,
+            staging_bytes: 16 << 20,
+            relay_bytes: 24 << 20,
+            calibrate: true,
+        }
     }
 }
 
@@ -64,6 +76,7 @@ pub struct CopyEngine {
     options: Options,
     registry: Registry,
     lanes: Mutex<Vec<Lane>>,
+    relays: Relays,
     /// To the device, and from it.
     staging: [Mutex<Option<Staging>>; 2],
     ways: RwLock<Ways>,
@@ -81,6 +94,7 @@ impl CopyEngine {
             options,
             registry: Registry::new(device),
             lanes: Mutex::default(),
+            relays: Relays::default(),
             staging: [Mutex::new(None), Mutex::new(None)],
             ways: RwLock::new(Ways::new(options.copy_ctas)),
             lost: AtomicBool::new(false),

@@ -1,8 +1,10 @@
 //! Device memory that the digest kernel can walk: one piece, or pages of one length.
 
+use cascade_core::digest::CHUNK_BYTES;
 use cascade_core::memory::{SgList, Space};
 
-use crate::device::DigestJob;
+use super::walk::VECTOR;
+use crate::device::{DIGEST_WORDS, DigestJob, MoveJob, Side};
 
 /// Shortest pages whose addresses fit into a thread block's table: so many to a 64 KiB chunk.
 const SHORTEST_PAGE: usize = 512;
@@ -54,9 +56,9 @@ impl Pages {
     /// Steps of this many bytes begin with a page and with a chunk; the length where there is no such step.
     pub(super) fn step(&self) -> usize {
         if self.addresses.len() == 1 {
-            return cascade_core::digest::CHUNK_BYTES;
+            return CHUNK_BYTES;
         }
-        let chunk = cascade_core::digest::CHUNK_BYTES;
+        let chunk = CHUNK_BYTES;
         let mut gcd = (chunk, self.page_bytes);
         while gcd.1 > 0 {
             gcd = (gcd.1, gcd.0 % gcd.1);
@@ -67,7 +69,7 @@ impl Pages {
     /// The digests of the bytes `from..to`, where `from` is a multiple of [`Pages::step`]. `table` and `out` are the
     /// addresses of all page addresses and of all digests.
     pub(super) fn job(&self, from: usize, to: usize, table: u64, out: u64, ctas: u32) -> DigestJob {
-        let out = out + 8 * (from / cascade_core::digest::CHUNK_BYTES) as u64;
+        let out = out + (8 * DIGEST_WORDS * (from / CHUNK_BYTES)) as u64;
         let (page_bytes, len) = (self.page_bytes as u64, (to - from) as u64);
         match self.addresses[..] {
             [only] => DigestJob {
@@ -83,5 +85,26 @@ impl Pages {
                 DigestJob { base: 0, pages, page_bytes, len, out, ctas }
             }
         }
+    }
+
+    /// The same for the kernel that copies by pages, which is faster; `None` when something is no multiple of its vectors.
+    pub(super) fn fast(&self, job: &DigestJob) -> Option<MoveJob> {
+        let is_vector = |value: u64| value.is_multiple_of(VECTOR as u64);
+        let has_pages = job.pages != 0;
+        let aligned = self.addresses.iter().all(|address| is_vector(*address));
+        let fits = aligned && is_vector(job.len) && (!has_pages || is_vector(job.page_bytes));
+        fits.then(|| MoveJob {
+            dst: Side::default(),
+            src: Side {
+                base: job.base,
+                pages: job.pages,
+                page_bytes: if has_pages { job.page_bytes } else { 0 },
+            },
+            len: job.len,
+            chunk: 0,
+            chunks: job.len.div_ceil(CHUNK_BYTES as u64),
+            out: job.out,
+            ctas: job.ctas,
+        })
     }
 }

@@ -9,6 +9,7 @@ use cascade_core::memory::SgList;
 
 use super::CopyEngine;
 use super::lane::Lane;
+use super::relay::Relay;
 use crate::device::{Event, Fault, Stream};
 
 /// A transfer is waited for without sleeping for so long: as long as the device takes for some MiB.
@@ -21,6 +22,8 @@ const NAP: Duration = Duration::from_micros(50);
 pub struct Transfer {
     pub(super) engine: Arc<CopyEngine>,
     pub(super) lane: Option<Lane>,
+    /// The buffer on the device that pages go through.
+    pub(super) relay: Option<Relay>,
     pub(super) lists: (SgList, SgList),
     /// What keeps the memory of the lists, once they were read.
     pub(super) owners: Vec<Arc<dyn Any + Send + Sync>>,
@@ -63,11 +66,11 @@ impl Transfer {
     pub fn wait(self) -> Result<Option<Vec<u64>>, Fault> {
         self.settle()?;
         let digests = self.digested.zip(self.lane.as_ref());
-        Ok(digests.map(|(len, lane)| lane.out.words(chunks(len as u64))))
+        Ok(digests.map(|(len, lane)| lane.out.digests(chunks(len as u64))))
     }
 
     /// Waits for the lane's streams: for a transfer that could not be ended by events.
-    fn finish(&self) -> Result<(), Fault> {
+    pub(super) fn finish(&self) -> Result<(), Fault> {
         let Some(lane) = &self.lane else { return Ok(()) };
         let device = &self.engine.device;
         let finish = |stream| device.finish(stream).inspect_err(|fault| self.engine.note(fault));
@@ -94,6 +97,9 @@ impl Drop for Transfer {
         }
         if let (Ok(()), Some(lane)) = (settled, self.lane.take()) {
             self.engine.give_back(lane);
+            if let Some(relay) = self.relay.take() {
+                self.engine.relays.give_back(relay);
+            }
         }
     }
 }

@@ -20,14 +20,20 @@ pub enum Way {
         /// Thread blocks.
         ctas: u32,
     },
+    /// The copy engine between the host and a buffer on the device, and the kernel that copies by pages between that and the pages.
+    /// Lists that do not suit it go by that kernel alone.
+    Relay {
+        /// Thread blocks.
+        ctas: u32,
+    },
 }
 
 impl Way {
     /// The way for lists of `pieces` that the kernel by pages cannot walk.
     pub(super) fn by_runs(self, pieces: usize) -> Self {
         match self {
-            Self::Move { .. } if pieces <= 1 => Self::Dma,
-            Self::Move { ctas } => Self::Kernel { ctas },
+            Self::Move { .. } | Self::Relay { .. } if pieces <= 1 => Self::Dma,
+            Self::Move { ctas } | Self::Relay { ctas } => Self::Kernel { ctas },
             other => other,
         }
     }
@@ -40,6 +46,7 @@ impl fmt::Display for Way {
             Self::Batch => f.write_str("batch"),
             Self::Kernel { ctas } => write!(f, "kernel{ctas}"),
             Self::Move { ctas } => write!(f, "move{ctas}"),
+            Self::Relay { ctas } => write!(f, "relay{ctas}"),
         }
     }
 }
@@ -73,37 +80,59 @@ pub(super) const CLASSES: usize = 15;
 /// Shortest runs of the first class that is told apart from the ones below.
 pub(super) const SHORTEST: usize = 4096;
 
+/// Transfers of many runs are long from this many bytes on.
+pub(super) const LONG_BYTES: usize = 8 << 20;
+
+/// What a transfer is, besides its path and the length of its runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// One run.
+    Single,
+    /// Many runs, few bytes in all.
+    Short,
+    /// Many runs, many bytes in all.
+    Long,
+}
+
+type Table = [[Way; CLASSES]; 3];
+
 /// A way for each path and each length of runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ways {
-    /// Of many runs, by their length.
-    table: [[Way; CLASSES]; 3],
-    /// Of one run, by its length.
-    single: [[Way; CLASSES]; 3],
+    /// By kind, path and length of runs.
+    tables: [Table; 3],
     forced: Option<Way>,
 }
 
 impl Ways {
-    /// What an H200 does best: its copy engine for one run, and from 2 MiB on for many; a kernel below.
+    /// What an H200 does best: its copy engine for one run, and from 2 MiB on for many; a kernel below, by way of a relay where
+    /// there is much.
     pub(super) fn new(ctas: u32) -> Self {
-        let way = |class| if class_bytes(class) >= 2 << 20 { Way::Dma } else { Way::Move { ctas } };
-        Self { table: [std::array::from_fn(way); 3], single: [[Way::Dma; CLASSES]; 3], forced: None }
+        let by = |way: Way| {
+            let of_class = |class| if class_bytes(class) >= 2 << 20 { Way::Dma } else { way };
+            [std::array::from_fn(of_class); 3]
+        };
+        let tables = [[[Way::Dma; CLASSES]; 3], by(Way::Move { ctas }), by(Way::Relay { ctas })];
+        Self { tables, forced: None }
     }
 
     /// The way of `runs` runs of `run_bytes` on average.
     #[must_use]
     pub fn choose(&self, path: Path, runs: usize, run_bytes: usize) -> Way {
-        let table = if runs <= 1 { &self.single } else { &self.table };
-        self.forced.unwrap_or(table[path.index()][class_of(run_bytes)])
+        let kind = match runs {
+            0 | 1 => Kind::Single,
+            _ if runs.saturating_mul(run_bytes) < LONG_BYTES => Kind::Short,
+            _ => Kind::Long,
+        };
+        self.forced.unwrap_or(self.tables[kind as usize][path.index()][class_of(run_bytes)])
     }
 
     pub(super) fn force(&mut self, way: Option<Way>) {
         self.forced = way;
     }
 
-    pub(super) fn set(&mut self, path: Path, class: usize, way: Way, is_single: bool) {
-        let table = if is_single { &mut self.single } else { &mut self.table };
-        if let Some(entry) = table[path.index()].get_mut(class) {
+    pub(super) fn set(&mut self, path: Path, class: usize, way: Way, kind: Kind) {
+        if let Some(entry) = self.tables[kind as usize][path.index()].get_mut(class) {
             *entry = way;
         }
     }
@@ -123,7 +152,7 @@ pub(super) fn class_bytes(class: usize) -> usize {
 impl fmt::Display for Ways {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for path in Path::ALL {
-            for (name, table) in [("", &self.table), (" in one run", &self.single)] {
+            for (name, table) in [" in one run", " of few", " of many"].into_iter().zip(&self.tables) {
                 write!(f, "{path:?}{name}:")?;
                 for (class, way) in table[path.index()].iter().enumerate() {
                     write!(f, " {}K={way}", class_bytes(class) >> 10)?;
@@ -146,6 +175,7 @@ mod tests {
         let ways = Ways::new(16);
         assert_eq!(ways.choose(Path::In, 1, 4096), Way::Dma);
         assert_eq!(ways.choose(Path::In, 9, 4096), Way::Move { ctas: 16 });
+        assert_eq!(ways.choose(Path::In, 2048, 4096), Way::Relay { ctas: 16 });
         assert_eq!(ways.choose(Path::Out, 9, 4 << 20), Way::Dma);
     }
 }

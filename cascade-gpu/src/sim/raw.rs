@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 
 use super::SimDevice;
 use super::queue::Work;
-use crate::device::{Device, DigestJob, Event, Fault, Info, MoveJob, Run, Side, Stream};
+use crate::device::{DIGEST_WORDS, Device, DigestJob, Event, Fault, Info, MoveJob, Run, Side, Stream};
 
 const PAGE: usize = 4096;
 
@@ -84,10 +84,21 @@ impl Node {
                 self.read(u64::from_le_bytes(base) + offset, &mut chunk[filled..]);
                 at += len;
             }
-            if let Some(out) = self.find(job.out + 8 * index as u64, 8) {
-                // SAFETY: pinned memory of the job, aligned to 8 by its layout.
-                unsafe { out.cast::<u64>().as_ptr().write_volatile(crc64(&chunk)) };
-            }
+            self.write_digest(job.out, index, &chunk);
+        }
+    }
+
+    /// The words of a chunk's digest, as several thread blocks leave them: no word alone says anything.
+    fn write_digest(&self, out: u64, index: usize, chunk: &[u8]) {
+        let Some(to) = self.find(out + (8 * DIGEST_WORDS * index) as u64, 8 * DIGEST_WORDS as u64) else {
+            return;
+        };
+        let mut words = [0; DIGEST_WORDS];
+        words[index % DIGEST_WORDS] = 0x5EED;
+        words[DIGEST_WORDS - 1] ^= !crc64(chunk) ^ 0x5EED;
+        for (at, word) in words.into_iter().enumerate() {
+            // SAFETY: pinned memory of the job, aligned to 8 by its layout, and so many words of it.
+            unsafe { to.cast::<u64>().as_ptr().add(at).write_volatile(word) };
         }
     }
 
@@ -101,17 +112,14 @@ impl Node {
             self.copy(run);
         }
         for (index, chunk) in bytes.chunks(CHUNK_BYTES).enumerate().filter(|_| out != 0) {
-            if let Some(to) = self.find(out + 8 * index as u64, 8) {
-                // SAFETY: pinned memory of the job, aligned to 8 by its layout.
-                unsafe { to.cast::<u64>().as_ptr().write_volatile(crc64(chunk)) };
-            }
+            self.write_digest(out, index, chunk);
         }
     }
 
     /// Address of byte `at` of a side, and bytes left in its page.
     fn place(&self, side: &Side, at: u64) -> (u64, u64) {
         if side.pages == 0 {
-            return (side.base + at, u64::MAX);
+            return (side.base.wrapping_add(at), u64::MAX);
         }
         let (page, offset) = (at / side.page_bytes, at % side.page_bytes);
         let mut base = [0; 8];
@@ -316,8 +324,14 @@ impl Device for SimDevice {
     }
 
     unsafe fn move_pages(&self, stream: Stream, job: &MoveJob) -> Result<(), Fault> {
+        if job.dst.is_nowhere() {
+            let Side { base, pages, page_bytes } = job.src;
+            let page_bytes = if pages == 0 { job.len } else { page_bytes };
+            let digests = DigestJob { base, pages, page_bytes, len: job.len, out: job.out, ctas: job.ctas };
+            return self.queues.push(stream.0, Work::Digest(digests));
+        }
         let runs = self.node.runs_of(job).ok_or(Fault::NotRegistered)?;
-        let out = if job.out == 0 { 0 } else { job.out + 8 * job.chunk };
+        let out = if job.out == 0 { 0 } else { job.out + (8 * DIGEST_WORDS) as u64 * job.chunk };
         self.queues.push(stream.0, Work::Move(runs, out))
     }
 

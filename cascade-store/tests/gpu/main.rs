@@ -6,6 +6,7 @@
     reason = "clippy sees helpers of an integration test as library code"
 )]
 
+mod killed;
 mod rig;
 
 use std::sync::Arc;

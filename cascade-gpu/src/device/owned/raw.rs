@@ -7,7 +7,7 @@ use cascade_core::block::{BlockMemory, DeviceAccess};
 use cascade_core::copy::{Direction, copy_plain};
 use cascade_core::memory::{Piece, SgList};
 
-use super::super::{Device, Fault, Run};
+use super::super::{DIGEST_WORDS, Device, Fault, Run};
 
 /// Device memory. Whoever drops it knows that no work on it is left: the pool frees a slab that has no block.
 #[derive(Debug)]
@@ -191,12 +191,17 @@ impl Pinned {
         true
     }
 
-    /// The first `count` words, at most all.
-    pub(crate) fn words(&self, count: usize) -> Vec<u64> {
+    /// The digests of the first `count` chunks, at most all: of each the device wrote [`DIGEST_WORDS`] words, whose sum is the
+    /// state before its last inversion.
+    pub(crate) fn digests(&self, count: usize) -> Vec<u64> {
         let first = self.address.as_ptr().cast::<u64>();
-        // SAFETY: within the memory; the device wrote it before an event that has come. Volatile, because the device is no
-        // thread that the compiler knows of.
-        (0..count.min(self.len / 8)).map(|at| unsafe { first.add(at).read_volatile() }).collect()
+        let chunk = |chunk: usize| {
+            // SAFETY: within the memory; the device wrote it before an event that has come. Volatile, because the device is no
+            // thread that the compiler knows of.
+            let word = |at: usize| unsafe { first.add(chunk * DIGEST_WORDS + at).read_volatile() };
+            !(0..DIGEST_WORDS).fold(0, |sum, at| sum ^ word(at))
+        };
+        (0..count.min(self.len / (8 * DIGEST_WORDS))).map(chunk).collect()
     }
 }
 
