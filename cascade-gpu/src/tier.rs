@@ -1,6 +1,7 @@
 //! The tier: pools of one or several devices, chosen by the id.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use cascade_core::clock::{Clock, SystemClock};
 use cascade_core::digest;
 use cascade_core::id::BlockId;
 use cascade_core::lease::{Lease, LeaseHome};
-use cascade_core::memory::SgList;
+use cascade_core::memory::{Piece, SgList, Space};
 use cascade_core::metrics::TierStats;
 use cascade_core::reservation::{Reservation, ReservationHome, Reserve, Sealed};
 use cascade_core::tier::{Addressable, Capability, Lookup, MissReason, PutMeta, Tier};
@@ -20,6 +21,7 @@ use crate::device::{Device, Fault, Stream};
 use crate::engine::{self, CopyEngine, Digested, Transfer};
 use crate::lease::DeviceLease;
 use crate::pool::{NoReservation, Placed, Pool, Token};
+use crate::share::{Opened, SharedPlace};
 
 /// Operations of a batch that are on their way at once.
 const MOST_IN_FLIGHT: usize = 32;
@@ -49,6 +51,9 @@ impl Options {
 #[derive(Clone, Debug)]
 pub struct GpuTier {
     pools: Arc<[Arc<Pool>]>,
+    /// Drawn anew for each tier: what a tier published itself it need not open.
+    home: u64,
+    opened: Arc<Opened>,
 }
 
 impl GpuTier {
@@ -78,7 +83,9 @@ impl GpuTier {
             let engine = CopyEngine::new(device, options.engine).map_err(|fault| refused(device, fault))?;
             Ok(Pool::new(engine, options.budget_bytes, options.slab_bytes, Arc::clone(clock)))
         };
-        Ok(Self { pools: devices.iter().map(pool).collect::<Result<_>>()? })
+        let pools = devices.iter().map(pool).collect::<Result<_>>()?;
+        let home = RandomState::new().hash_one(std::process::id());
+        Ok(Self { pools, home, opened: Arc::default() })
     }
 
     /// The copy engine of the device that blocks of `id` are kept on.
@@ -108,6 +115,60 @@ impl GpuTier {
     #[must_use]
     pub fn submit_after(&self, batch: Batch, stream: Stream) -> Ticket {
         self.run(batch, Some(stream))
+    }
+
+    /// Where a block lies, for other processes; `None` when it is not here, or the device shares nothing. It may be evicted at
+    /// any time: who reads there compares what came.
+    #[must_use]
+    pub fn share(&self, id: &BlockId) -> Option<SharedPlace> {
+        let (handle, offset, meta) = self.pool(id).share(id)?;
+        Some(SharedPlace { home: self.home, handle, offset, len: meta.len, digest: meta.digest })
+    }
+
+    /// Copies a block from the device memory of another process to `into`, device memory, and compares what came with the
+    /// place's digest; the copy is over when this returns.
+    ///
+    /// # Errors
+    /// `Absent` when there is nothing to open, `Corrupt` when something else lies there by now, `Destination` when `into` is too
+    /// short or pages that the device cannot digest, `Unavailable` when the device failed.
+    pub fn fetch_shared(
+        &self,
+        id: &BlockId,
+        place: &SharedPlace,
+        into: SgList,
+        after: Option<Stream>,
+    ) -> std::result::Result<(), MissReason> {
+        let on = |pool: &&Arc<Pool>| into.pieces().first().is_some_and(|piece| lies_on(piece, pool));
+        let pool = self.pools.iter().find(on).ok_or(MissReason::Destination)?;
+        let range = usize::try_from(place.offset).ok().zip(usize::try_from(place.len).ok());
+        let is_other = place.home != self.home;
+        let memory = self.opened.get(pool.engine.device(), place).filter(|_| is_other);
+        let from = memory.zip(range).and_then(|(memory, (offset, len))| memory.piece(offset, len));
+        let from = from.ok_or(MissReason::Absent)?;
+        let len = from.len();
+        if into.len() < len || !into.is_writable() || !pool.engine.reaches(&into) {
+            return Err(MissReason::Destination);
+        }
+        let copied = pool.engine.start(into, from.into(), len, Digested::Destination, after);
+        let digests = copied.and_then(Transfer::wait).map_err(|_| MissReason::Unavailable)?;
+        let digests = digests.ok_or(MissReason::Destination)?;
+        let is_same = digest::root(id.as_bytes(), place.len, digests.into_iter()) == place.digest;
+        if is_same { Ok(()) } else { Err(MissReason::Corrupt) }
+    }
+
+    /// The caller's stream as the device of `pool` may use it: one of another device, that of `list`, is waited for here.
+    fn after_on(&self, pool: &Pool, list: &SgList, after: Option<Stream>) -> Option<Stream> {
+        let stream = after?;
+        let other =
+            list.pieces().iter().find_map(|piece| self.pools.iter().find(|pool| lies_on(piece, pool)));
+        match other.filter(|other| !std::ptr::eq(Arc::as_ptr(other), pool)) {
+            None => Some(stream),
+            Some(other) => {
+                // What the stream's work leaves, if it fails, is what is read: as on one device.
+                let _ended = other.engine.device().finish(stream);
+                None
+            }
+        }
     }
 
     /// Forgets every block; those that are pinned go with their last pin.
@@ -181,6 +242,7 @@ impl GpuTier {
             return Err(Outcome::Miss(MissReason::Destination));
         }
         let from = SgList::from(lease.piece().clone());
+        let after = self.after_on(pool, &into, after);
         match pool.engine.start(into, from, len, Digested::Source, after) {
             Ok(transfer) => Ok(Flying::Fetch { transfer, lease, id: *id }),
             Err(_) => Err(Outcome::Miss(MissReason::Unavailable)),
@@ -204,6 +266,7 @@ impl GpuTier {
             NoReservation::Refused(why) => Outcome::Refused(why),
         })?;
         let into = SgList::from(placed.piece.clone());
+        let after = self.after_on(pool, &from, after);
         match pool.engine.start(into, from, len, Digested::Destination, after) {
             Ok(transfer) => Ok(Flying::Store { transfer, pool: Arc::clone(pool), placed }),
             Err(_) => {
@@ -265,6 +328,10 @@ pub fn route(id: &BlockId, pools: usize) -> usize {
     let [first, ..] = id.words();
     // The upper bits of a product are as uniform as the id.
     ((u128::from(first.wrapping_mul(0x9E37_79B9_7F4A_7C15)) * pools as u128) >> 64) as usize
+}
+
+fn lies_on(piece: &Piece, pool: &Pool) -> bool {
+    piece.space() == Space::Device(pool.engine.device().info().ordinal)
 }
 
 fn refused(device: &Arc<dyn Device>, fault: Fault) -> Error {

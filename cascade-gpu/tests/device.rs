@@ -302,6 +302,43 @@ fn more_transfers_than_relays_go_at_once() {
 }
 
 #[test]
+fn a_block_of_one_device_goes_from_and_to_the_memory_of_another() {
+    let sims = SimDevice::node(2, 64 << 20);
+    let tier = tier_on(&sims, 8 << 20);
+    let (page, count) = (4096, 100);
+    let len = page * count;
+    for key in 0..8 {
+        // Memory of the device that does not keep this block.
+        let other: Arc<dyn Device> = sims[1 - route(&id(key), 2)].clone();
+        let engine = &tier.engines()[other.info().ordinal as usize];
+        let hbm = Arc::new(Hbm::new(&other, 2 * len).unwrap());
+        let bytes = content(key, 1, len);
+        let from = Piece::shared(Arc::clone(&bytes)).into();
+        engine.copy(pages(&hbm, page, count), from, len, Digested::Nothing).unwrap();
+        let stream = other.stream().unwrap();
+        let submit = |op| tier.submit_after(Batch::new(vec![op]), stream).wait(Instant::now()).unwrap()[0];
+        let store = Op::Store { id: id(key), from: pages(&hbm, page, count), meta: PutMeta::default() };
+        assert_eq!(submit(store), Outcome::Stored);
+        let into = hbm.piece(len, len).unwrap();
+        assert!(matches!(submit(Op::Fetch { id: id(key), into: into.clone().into() }), Outcome::Fetched(_)));
+        other.end_stream(stream);
+        let mut buffer = HostBuffer::zeroed(len);
+        engine.copy(buffer.piece().into(), into.into(), len, Digested::Nothing).unwrap();
+        assert!(buffer.bytes_mut().unwrap() == &*bytes, "key {key}");
+    }
+}
+
+#[test]
+fn a_device_of_another_node_is_not_reached() {
+    let (sims, stranger) = (SimDevice::node(1, 64 << 20), SimDevice::node(2, 64 << 20).remove(1));
+    let tier = tier_on(&sims, 8 << 20);
+    let device: Arc<dyn Device> = stranger;
+    let from = Arc::new(Hbm::new(&device, MIB).unwrap()).piece(0, MIB).unwrap().into();
+    let store = Op::Store { id: id(1), from, meta: PutMeta::default() };
+    assert_eq!(one(&tier, store), Outcome::Refused(Refusal::Memory));
+}
+
+#[test]
 fn an_engine_measures_its_ways() {
     let device: Arc<dyn Device> = SimDevice::new(64 << 20);
     let engine = CopyEngine::new(&device, engine::Options::default()).unwrap();

@@ -55,7 +55,7 @@ impl Origin {
 }
 
 /// Every setting: its name in files and code, and its environment variable.
-const SETTINGS: [(&str, &str); 22] = [
+const SETTINGS: [(&str, &str); 23] = [
     ("shm_path", "CASCADE_SHM_PATH"),
     ("shm_capacity", "CASCADE_SHM_CAPACITY"),
     ("shm_slots", "CASCADE_SHM_SLOTS"),
@@ -78,6 +78,7 @@ const SETTINGS: [(&str, &str); 22] = [
     ("acknowledge", "CASCADE_ACKNOWLEDGE"),
     ("gpu_capacity", "CASCADE_GPU_CAPACITY"),
     ("gpu_devices", "CASCADE_GPU_DEVICES"),
+    ("gpu_share", "CASCADE_GPU_SHARE"),
 ];
 
 /// A configuration that was checked. Make one with [`StoreConfig::builder`].

@@ -7,6 +7,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::process::{cargo, output, run};
+use crate::venv::{Python, WHEEL};
+use crate::wheel;
 use crate::workspace;
 
 /// The kit must be small enough to be carried anywhere.
@@ -21,6 +23,9 @@ pub(crate) struct Options {
     /// Where to put the kit.
     #[arg(long, value_name = "DIR", default_value = "target/gpu-kit")]
     to: PathBuf,
+    /// Adds the Python package, for a machine that has torch: `run.sh` then runs `cascade_kv.gpu_check` too.
+    #[arg(long)]
+    python: bool,
 }
 
 /// Tests of devices: package, test, and its name in the kit.
@@ -40,6 +45,12 @@ pub(crate) fn command(options: &Options) -> Result<()> {
         copy(program, &folder.join(name))?;
         // Debug information is most of a binary, and the machine with the GPU has nothing to read it with.
         run(crate::process::command("strip").arg(folder.join(name)))?;
+    }
+    if options.python {
+        let python = Python::with(&[&WHEEL])?;
+        let wheel = wheel::build(&python)?;
+        let unpack = ["-m".as_ref(), "zipfile".as_ref(), "-e".as_ref(), wheel.as_os_str()];
+        run(python.command(unpack).arg(folder.join("python")))?;
     }
     fs::write(folder.join("run.sh"), SCRIPT).context("cannot write run.sh")?;
     let commit =
@@ -76,7 +87,9 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 fn size(folder: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(folder)? {
-        bytes += entry?.metadata()?.len();
+        let entry = entry?;
+        let data = entry.metadata()?;
+        bytes += if data.is_dir() { size(&entry.path())? } else { data.len() };
     }
     Ok(bytes)
 }

@@ -1,11 +1,13 @@
 //! The GPU tier: copies between device and host memory beside the driver's own copy of pinned memory, paired repetition by
-//! repetition; pages of real models; leases by pointer; what is left of device memory after many blocks.
+//! repetition; pages of real models; pageable memory; other devices of the node; leases by pointer; what is left of device memory after many blocks.
 
 mod lease;
 mod models;
 mod pages;
+mod peer;
 mod raw;
 mod rig;
+mod staged;
 mod whole;
 
 use std::path::PathBuf;
@@ -39,7 +41,7 @@ pub struct Options {
 pub fn measure(options: &Options, progress: Progress<'_>) -> Result<Results> {
     let rig = Rig::new(options)?;
     let mut results = Results { notes: rig.notes(), ..Results::default() };
-    let steps = 3 * options.blocks.len() + MODELS.len() + 3;
+    let steps = 3 * options.blocks.len() + MODELS.len() + 5;
     let mut done = 0;
     let mut step = |next: &str| {
         progress(done, steps, next);
@@ -57,6 +59,13 @@ pub fn measure(options: &Options, progress: Progress<'_>) -> Result<Results> {
         step(model.name);
         results.rows.extend(pages::model(&rig, model)?);
         results.notes.push(pages::handing_over(&rig, model)?);
+    }
+    step("staging");
+    results.rows.extend(staged::rows(&rig)?);
+    step("other devices");
+    match peer::rows(&rig)? {
+        Ok(rows) => results.rows.extend(rows),
+        Err(why) => results.notes.push(why),
     }
     step("digests");
     results.rows.push(whole::digests(&rig)?);

@@ -101,29 +101,19 @@ impl Rig {
     }
 
     pub(super) fn run(&self, ops: Vec<Op>) -> Result<Vec<Outcome>> {
-        let outcomes = self.tier.submit(Batch::new(ops)).wait(Instant::now() + HANG);
-        outcomes.ok_or_else(|| Error::new(ErrorKind::Deadline, "the device did not answer"))
+        run_on(&self.tier, ops)
     }
 
     pub(super) fn store(&self, id: BlockId, from: SgList) -> Result<()> {
-        self.expect(Op::Store { id, from, meta: PutMeta::default() }, |outcome| outcome == Outcome::Stored)
+        one(&self.tier, Op::Store { id, from, meta: PutMeta::default() })
     }
 
     pub(super) fn fetch(&self, id: BlockId, into: SgList) -> Result<()> {
-        self.expect(Op::Fetch { id, into }, |outcome| matches!(outcome, Outcome::Fetched(_)))
+        one(&self.tier, Op::Fetch { id, into })
     }
 
     pub(super) fn delete(&self, ids: &[BlockId]) -> Result<()> {
         self.run(ids.iter().map(|id| Op::Delete { id: *id }).collect()).map(drop)
-    }
-
-    fn expect(&self, op: Op, is_right: impl Fn(Outcome) -> bool) -> Result<()> {
-        match self.run(vec![op])?.first() {
-            Some(outcome) if is_right(*outcome) => Ok(()),
-            other => {
-                Err(Error::new(ErrorKind::System, format!("an operation of the benchmark was {other:?}")))
-            }
-        }
     }
 
     /// One copy by the driver.
@@ -162,6 +152,19 @@ impl Rig {
     /// Whether the first `len` bytes of both regions are the same.
     pub(super) fn same(a: &Region, b: &Region, len: usize) -> bool {
         a.same(b, len)
+    }
+}
+
+fn run_on(tier: &GpuTier, ops: Vec<Op>) -> Result<Vec<Outcome>> {
+    let outcomes = tier.submit(Batch::new(ops)).wait(Instant::now() + HANG);
+    outcomes.ok_or_else(|| Error::new(ErrorKind::Deadline, "the device did not answer"))
+}
+
+/// One operation, which must do what it was asked for.
+pub(super) fn one(tier: &GpuTier, op: Op) -> Result<()> {
+    match run_on(tier, vec![op])?.first() {
+        Some(Outcome::Stored | Outcome::Fetched(_) | Outcome::Deleted) => Ok(()),
+        other => Err(Error::new(ErrorKind::System, format!("an operation of the benchmark was {other:?}"))),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Calls of the CUDA driver.
 
-use std::ffi::{CStr, CString, c_void};
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{NonNull, null_mut};
 
 use cudarc::driver::sys::{
@@ -8,8 +9,10 @@ use cudarc::driver::sys::{
     CUstream,
 };
 
+use parking_lot::Mutex;
+
 use super::kernels;
-use crate::device::{DIGEST_WORDS, Device, DigestJob, Event, Fault, Info, MoveJob, Run, Stream};
+use crate::device::{DIGEST_WORDS, Device, DigestJob, Event, Fault, Info, MoveJob, Run, ShareHandle, Stream};
 use crate::driver;
 
 /// Of `cuMemHostAlloc` and `cuMemHostRegister`: good for every context, and at an address of the device.
@@ -20,6 +23,8 @@ const NON_BLOCKING: u32 = 1;
 const WITHOUT_TIME: u32 = 2;
 /// `CU_MEMORYTYPE_HOST`.
 const HOST_MEMORY: u32 = 1;
+/// Of `cuIpcOpenMemHandle`: memory of another device may be opened.
+const LAZY_PEER_ACCESS: u32 = 1;
 /// Runs that one call for many takes: its arrays are made anew each time.
 const BATCH_RUNS: usize = 16_384;
 
@@ -43,6 +48,19 @@ pub(super) struct CudaDevice {
     mover: CUfunction,
     /// Tables of the kernels that digest: `digest`'s and `mover`'s.
     tables: [u64; 2],
+    /// Other devices by their ordinal, once somebody asked for them: their contexts, where their memory is reached.
+    peers: Mutex<HashMap<u32, Option<Peer>>>,
+}
+
+/// Another device, whose context is retained.
+#[derive(Debug)]
+struct Peer(i32);
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // SAFETY: retained once in `CudaDevice::peer`.
+        unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.0) };
+    }
 }
 
 // SAFETY: handles of the driver, which any thread may use.
@@ -95,6 +113,7 @@ impl CudaDevice {
             digest: null_mut(),
             mover: null_mut(),
             tables: [0; 2],
+            peers: Mutex::default(),
         };
         opened.load()?;
         Ok(opened)
@@ -114,6 +133,32 @@ impl CudaDevice {
             }
         }
         Ok(())
+    }
+
+    /// Lets this device reach the memory of another, where the hardware can.
+    fn peer(&self, ordinal: u32) -> Result<Peer, Fault> {
+        let (mut device, mut can, mut context) = (0, 0, null_mut());
+        let ordinal = i32::try_from(ordinal).unwrap_or(i32::MAX);
+        // SAFETY: places for the results; the driver checks the ordinal.
+        unsafe {
+            check("cuDeviceGet", sys::cuDeviceGet(&raw mut device, ordinal))?;
+            let asked = sys::cuDeviceCanAccessPeer(&raw mut can, self.device, device);
+            check("cuDeviceCanAccessPeer", asked)?;
+        }
+        if can == 0 {
+            return Err(Fault::Failed { function: "cuDeviceCanAccessPeer", code: 217 });
+        }
+        // SAFETY: a place for the result; the context is released when the peer is dropped.
+        let retained = unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut context, device) };
+        check("cuDevicePrimaryCtxRetain", retained)?;
+        let peer = Peer(device);
+        let _current = self.enter()?;
+        // SAFETY: a context that is retained.
+        match unsafe { sys::cuCtxEnablePeerAccess(context, 0) } {
+            // Others of this process use the same contexts.
+            CUresult::CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED => Ok(peer),
+            other => check("cuCtxEnablePeerAccess", other).map(|()| peer),
+        }
     }
 
     fn enter(&self) -> Result<Current, Fault> {
@@ -213,6 +258,44 @@ impl Device for CudaDevice {
             // SAFETY: the caller's contract. A failure means that the device is gone, and its memory with it.
             unsafe { sys::cuMemFree_v2(address.as_ptr() as u64) };
         }
+    }
+
+    fn share(&self, address: NonNull<u8>) -> Result<ShareHandle, Fault> {
+        let _current = self.enter()?;
+        let mut handle = sys::CUipcMemHandle { reserved: [0; 64] };
+        // SAFETY: a place for the result; the driver checks the address.
+        let result = unsafe { sys::cuIpcGetMemHandle(&raw mut handle, address.as_ptr() as u64) };
+        check("cuIpcGetMemHandle", result)?;
+        Ok(ShareHandle(handle.reserved.map(|byte| byte as u8)))
+    }
+
+    fn open_shared(&self, handle: &ShareHandle) -> Result<(NonNull<u8>, usize), Fault> {
+        let _current = self.enter()?;
+        let handle = sys::CUipcMemHandle { reserved: handle.0.map(|byte| byte as c_char) };
+        let (mut address, mut first, mut len) = (0, 0, 0);
+        // SAFETY: places for the results; the driver checks the handle, and its flag lets it enable access to another device.
+        unsafe {
+            let opened = sys::cuIpcOpenMemHandle_v2(&raw mut address, handle, LAZY_PEER_ACCESS);
+            check("cuIpcOpenMemHandle", opened)?;
+            let asked = sys::cuMemGetAddressRange_v2(&raw mut first, &raw mut len, address);
+            if asked != CUresult::CUDA_SUCCESS {
+                sys::cuIpcCloseMemHandle(address);
+            }
+            check("cuMemGetAddressRange", asked)?;
+        }
+        Ok((non_null("cuIpcOpenMemHandle", address as *mut c_void)?, len))
+    }
+
+    unsafe fn close_shared(&self, address: NonNull<u8>) {
+        if let Ok(_current) = self.enter() {
+            // SAFETY: the caller's contract.
+            unsafe { sys::cuIpcCloseMemHandle(address.as_ptr() as u64) };
+        }
+    }
+
+    fn reaches_device(&self, ordinal: u32) -> bool {
+        ordinal == self.info.ordinal
+            || self.peers.lock().entry(ordinal).or_insert_with(|| self.peer(ordinal).ok()).is_some()
     }
 
     fn pin(&self, len: usize) -> Result<NonNull<u8>, Fault> {

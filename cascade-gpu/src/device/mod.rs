@@ -7,7 +7,7 @@ mod registry;
 
 use std::fmt;
 
-pub use owned::{Hbm, Pinned};
+pub use owned::{Foreign, Hbm, Pinned};
 pub(crate) use raw::issue;
 pub use raw::{Device, DigestJob, MoveJob, Stream};
 pub(crate) use registry::Ranges;
@@ -50,6 +50,10 @@ impl Side {
 /// Words that a device writes for the digest of a chunk, one for each thread block that may share it. Their sum (XOR) is the state
 /// of the CRC before its last inversion.
 pub const DIGEST_WORDS: usize = 8;
+
+/// What another process opens an allocation of device memory with. It says nothing about who may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ShareHandle(pub [u8; 64]);
 
 /// A moment on a stream. Made and destroyed by its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

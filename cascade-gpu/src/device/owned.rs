@@ -2,4 +2,4 @@
 
 mod raw;
 
-pub use raw::{Hbm, Pinned};
+pub use raw::{Foreign, Hbm, Pinned};

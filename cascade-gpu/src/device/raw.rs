@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::ptr::NonNull;
 
-use super::{Event, Fault, Info, Run, Side};
+use super::{Event, Fault, Info, Run, ShareHandle, Side};
 
 /// A queue of work of a device, in order. A stream of the tier, or of the caller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +78,27 @@ pub trait Device: Send + Sync + Debug {
     /// # Safety
     /// `address` came from this device, is freed once, and no work that touches it is queued or running.
     unsafe fn free(&self, address: NonNull<u8>);
+
+    /// What other processes open the allocation at `address`, of [`Device::allocate`], with.
+    ///
+    /// # Errors
+    /// The driver's refusal.
+    fn share(&self, address: NonNull<u8>) -> Result<ShareHandle, Fault>;
+
+    /// Opens what another process shared: where this device reaches it, and its length. It stays there until it is closed.
+    ///
+    /// # Errors
+    /// The driver's refusal, of a handle of this process too.
+    fn open_shared(&self, handle: &ShareHandle) -> Result<(NonNull<u8>, usize), Fault>;
+
+    /// Closes memory of [`Device::open_shared`].
+    ///
+    /// # Safety
+    /// It is closed once, and no work that touches it is queued or running.
+    unsafe fn close_shared(&self, address: NonNull<u8>);
+
+    /// Whether copies by this device reach the memory of the device that this process calls `ordinal`.
+    fn reaches_device(&self, ordinal: u32) -> bool;
 
     /// `len` bytes of host memory that device and CPU reach at the same address.
     ///

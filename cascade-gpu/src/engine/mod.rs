@@ -136,13 +136,13 @@ impl CopyEngine {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Whether a transfer can reach every piece: host memory, or memory of a device.
+    /// Whether a transfer can reach every piece: host memory, memory of the device, or of one whose memory this one reaches.
     #[must_use]
     pub fn reaches(&self, list: &SgList) -> bool {
         let own = self.device.info().ordinal;
         list.pieces().iter().all(|piece| match piece.space() {
             Space::Host => true,
-            Space::Device(ordinal) => ordinal == own,
+            Space::Device(ordinal) => ordinal == own || self.device.reaches_device(ordinal),
         })
     }
 

@@ -55,7 +55,7 @@ pub(super) fn whole_slabs(slabs: &Slabs, len: usize, worth: Worth<'_>) -> Option
             .values()
             .map(|(len, slot)| worth(*slot).map(|(class, touched)| (worth_of(class, touched, *len), *slot)))
             .collect();
-        if let Some(each) = each {
+        if let Some(each) = each.filter(|_| slabs.is_own(*number)) {
             able.push((
                 each.iter().map(|(worth, _)| worth).sum(),
                 *number,

@@ -18,7 +18,7 @@ use cascade_core::reservation::{ReservationHome, Sealed};
 use cascade_core::tier::{BlockMeta, Lookup, MissReason, PutMeta};
 use parking_lot::Mutex;
 
-use crate::device::{Event, Stream};
+use crate::device::{Event, ShareHandle, Stream};
 use crate::engine::{CopyEngine, Digested};
 use slabs::Slabs;
 use state::State;
@@ -145,6 +145,16 @@ impl Pool {
                 self.release(token);
             }
         }
+    }
+
+    /// What other processes open the memory round a block with, and where in it the block lies.
+    pub(crate) fn share(&self, id: &BlockId) -> Option<(ShareHandle, u64, BlockMeta)> {
+        let mut state = self.state.lock();
+        let (token, place, meta) = state.lease(id).ok()?;
+        let slab = state.slabs.memory(&place).cloned();
+        state.release(token);
+        drop(state);
+        Some((slab?.share()?, place.offset as u64, meta))
     }
 
     pub(crate) fn is_leased(&self, token: Token) -> bool {

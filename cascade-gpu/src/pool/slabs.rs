@@ -132,8 +132,9 @@ impl Slabs {
 
     /// Gives every slab without a block back to the device; their bytes.
     pub(super) fn trim(&mut self) -> u64 {
+        let can_go = |slab: &Slab| slab.used.is_empty() && !slab.memory.is_shared();
         let empty: Vec<u32> =
-            self.slabs.iter().filter(|(_, slab)| slab.used.is_empty()).map(|(number, _)| *number).collect();
+            self.slabs.iter().filter(|(_, slab)| can_go(slab)).map(|(number, _)| *number).collect();
         empty.into_iter().map(|slab| self.drop_slab(slab)).sum()
     }
 
@@ -144,6 +145,11 @@ impl Slabs {
         }
         self.held -= slab.memory.len();
         slab.memory.len() as u64
+    }
+
+    /// Whether a slab may be given back to the device: not when other processes may have it open.
+    pub(super) fn is_own(&self, number: u32) -> bool {
+        self.slabs.get(&number).is_some_and(|slab| !slab.memory.is_shared())
     }
 
     pub(super) fn slab_len(&self, number: u32) -> usize {

@@ -49,6 +49,7 @@ impl SimDevice {
             kernels_reach_host: true,
             has_batched_copies: true,
         };
+        node.devices.fetch_add(1, Ordering::Relaxed);
         let queues = Queues::start(Arc::clone(&node));
         Arc::new(Self {
             info,

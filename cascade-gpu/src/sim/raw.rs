@@ -3,17 +3,23 @@
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 
 use cascade_core::copy::{Direction, copy_plain};
 use cascade_core::digest::{CHUNK_BYTES, crc64};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::SimDevice;
 use super::queue::Work;
-use crate::device::{DIGEST_WORDS, Device, DigestJob, Event, Fault, Info, MoveJob, Run, Side, Stream};
+use crate::device::{
+    DIGEST_WORDS, Device, DigestJob, Event, Fault, Info, MoveJob, Run, ShareHandle, Side, Stream,
+};
 
 const PAGE: usize = 4096;
+
+/// CUDA's number for an argument that is wrong.
+const UNKNOWN: Fault = Fault::Failed { function: "simulated sharing", code: 1 };
 
 /// What an address range is.
 #[derive(Debug)]
@@ -21,14 +27,50 @@ struct Memory {
     len: usize,
     /// Where the bytes are: elsewhere for device memory, in place for host memory.
     bytes: usize,
-    layout: Option<Layout>,
+    /// What gives the bytes back, where the node has them: also those that others have open.
+    owner: Option<Arc<Bytes>>,
 }
+
+/// Bytes behind memory of a node.
+#[derive(Debug)]
+struct Bytes {
+    address: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: an address, used only to give the memory back.
+unsafe impl Send for Bytes {}
+// SAFETY: as above.
+unsafe impl Sync for Bytes {}
+
+impl Bytes {
+    fn new(len: usize) -> Result<Arc<Self>, Fault> {
+        let layout = Layout::from_size_align(len.max(1), PAGE).map_err(|_| Fault::OutOfMemory)?;
+        // SAFETY: the layout has at least one byte.
+        let address = NonNull::new(unsafe { alloc(layout) }).ok_or(Fault::OutOfMemory)?;
+        // SAFETY: just allocated with that length. Not zero: nobody may rely on what fresh memory holds.
+        unsafe { address.as_ptr().write_bytes(0xD7, len) };
+        Ok(Arc::new(Self { address, layout }))
+    }
+}
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout; nobody has it open any more, and no work is left, by the trait's contract.
+        unsafe { dealloc(self.address.as_ptr(), self.layout) };
+    }
+}
+
+/// Device memory that was shared, by handle: what a driver keeps for all processes of a machine.
+static SHARED: Mutex<Vec<(ShareHandle, Weak<Bytes>, usize)>> = Mutex::new(Vec::new());
 
 /// All memory that the devices of a node know: their own by reserved addresses without memory behind them, pinned and
 /// registered host memory by its own.
 #[derive(Debug, Default)]
 pub(super) struct Node {
     memory: RwLock<BTreeMap<usize, Memory>>,
+    /// Devices that reach it.
+    pub(super) devices: AtomicU32,
 }
 
 impl Node {
@@ -150,6 +192,14 @@ impl Node {
         Some(runs)
     }
 
+    /// An address of its own for bytes, which the CPU cannot touch there.
+    fn show(&self, bytes: Arc<Bytes>, len: usize) -> Option<NonNull<u8>> {
+        let address = reserve(len.max(1))?;
+        let memory = Memory { len, bytes: bytes.address.as_ptr() as usize, owner: Some(bytes) };
+        self.add(address.as_ptr() as usize, memory);
+        Some(address)
+    }
+
     fn add(&self, first: usize, memory: Memory) {
         self.memory.write().insert(first, memory);
     }
@@ -157,15 +207,6 @@ impl Node {
     fn remove(&self, address: NonNull<u8>) -> Option<Memory> {
         self.memory.write().remove(&(address.as_ptr() as usize))
     }
-}
-
-fn allocate(len: usize) -> Result<(NonNull<u8>, Layout), Fault> {
-    let layout = Layout::from_size_align(len.max(1), PAGE).map_err(|_| Fault::OutOfMemory)?;
-    // SAFETY: the layout has at least one byte.
-    let bytes = NonNull::new(unsafe { alloc(layout) }).ok_or(Fault::OutOfMemory)?;
-    // SAFETY: just allocated with that length. Not zero: nobody may rely on what fresh memory holds.
-    unsafe { bytes.as_ptr().write_bytes(0xD7, len) };
-    Ok((bytes, layout))
 }
 
 /// Addresses that nothing is behind: the CPU cannot touch them, as it cannot touch a device's.
@@ -201,16 +242,10 @@ impl Device for SimDevice {
         if *used + len as u64 > self.memory_bytes {
             return Err(Fault::OutOfMemory);
         }
-        let (bytes, layout) = allocate(len)?;
-        let Some(address) = reserve(len.max(1)) else {
-            // SAFETY: allocated above with this layout.
-            unsafe { dealloc(bytes.as_ptr(), layout) };
-            return Err(Fault::OutOfMemory);
-        };
+        let bytes = Bytes::new(len)?;
+        let address = self.node.show(bytes, len).ok_or(Fault::OutOfMemory)?;
         *used += len as u64;
         self.allocations.fetch_add(1, Ordering::Relaxed);
-        let memory = Memory { len, bytes: bytes.as_ptr() as usize, layout: Some(layout) };
-        self.node.add(address.as_ptr() as usize, memory);
         Ok(address)
     }
 
@@ -220,27 +255,60 @@ impl Device for SimDevice {
         self.allocations.fetch_sub(1, Ordering::Relaxed);
         // SAFETY: reserved in `allocate` with this length; nothing was ever behind it.
         unsafe { libc::munmap(address.as_ptr().cast(), memory.len.max(1)) };
-        if let Some(layout) = memory.layout {
-            // SAFETY: allocated in `allocate` with this layout; no work is left, by the trait's contract.
-            unsafe { dealloc(memory.bytes as *mut u8, layout) };
+    }
+
+    fn share(&self, address: NonNull<u8>) -> Result<ShareHandle, Fault> {
+        self.queues.check()?;
+        let memory = self.node.memory.read();
+        let found = memory.get(&(address.as_ptr() as usize));
+        let Some((bytes, len)) = found.and_then(|found| Some((found.owner.as_ref()?, found.len))) else {
+            return Err(UNKNOWN);
+        };
+        let mut shared = SHARED.lock();
+        shared.retain(|(_, bytes, _)| bytes.strong_count() > 0);
+        let mut handle = ShareHandle([0x5A; 64]);
+        let names = [bytes.address.as_ptr() as usize, std::process::id() as usize];
+        for (to, name) in handle.0.chunks_exact_mut(8).zip(names) {
+            to.copy_from_slice(&(name as u64).to_le_bytes());
         }
+        shared.push((handle, Arc::downgrade(bytes), len));
+        Ok(handle)
+    }
+
+    fn open_shared(&self, handle: &ShareHandle) -> Result<(NonNull<u8>, usize), Fault> {
+        self.queues.check()?;
+        let shared = SHARED.lock();
+        let found = shared.iter().rev().find(|(known, ..)| known == handle);
+        let (bytes, len) = found.and_then(|(_, bytes, len)| Some((bytes.upgrade()?, *len))).ok_or(UNKNOWN)?;
+        let address = self.node.show(bytes, len).ok_or(Fault::OutOfMemory)?;
+        self.allocations.fetch_add(1, Ordering::Relaxed);
+        Ok((address, len))
+    }
+
+    unsafe fn close_shared(&self, address: NonNull<u8>) {
+        let Some(memory) = self.node.remove(address) else { return };
+        self.allocations.fetch_sub(1, Ordering::Relaxed);
+        // SAFETY: reserved in `show` with this length; nothing was ever behind it.
+        unsafe { libc::munmap(address.as_ptr().cast(), memory.len.max(1)) };
+    }
+
+    fn reaches_device(&self, ordinal: u32) -> bool {
+        ordinal < self.node.devices.load(Ordering::Relaxed)
     }
 
     fn pin(&self, len: usize) -> Result<NonNull<u8>, Fault> {
         self.queues.check()?;
-        let (bytes, layout) = allocate(len)?;
+        let bytes = Bytes::new(len)?;
         self.allocations.fetch_add(1, Ordering::Relaxed);
-        let first = bytes.as_ptr() as usize;
-        self.node.add(first, Memory { len, bytes: first, layout: Some(layout) });
-        Ok(bytes)
+        let address = bytes.address;
+        let first = address.as_ptr() as usize;
+        self.node.add(first, Memory { len, bytes: first, owner: Some(bytes) });
+        Ok(address)
     }
 
     unsafe fn unpin(&self, address: NonNull<u8>) {
-        let Some(memory) = self.node.remove(address) else { return };
-        self.allocations.fetch_sub(1, Ordering::Relaxed);
-        if let Some(layout) = memory.layout {
-            // SAFETY: allocated in `pin` with this layout; no work is left, by the trait's contract.
-            unsafe { dealloc(address.as_ptr(), layout) };
+        if self.node.remove(address).is_some() {
+            self.allocations.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -248,7 +316,7 @@ impl Device for SimDevice {
         self.queues.check()?;
         self.allocations.fetch_add(1, Ordering::Relaxed);
         let first = address.as_ptr() as usize;
-        self.node.add(first, Memory { len, bytes: first, layout: None });
+        self.node.add(first, Memory { len, bytes: first, owner: None });
         Ok(())
     }
 

@@ -32,6 +32,8 @@ pub struct GpuConfig {
     pub capacity: GpuCapacity,
     /// Which.
     pub devices: GpuDevices,
+    /// Whether processes of a node read blocks from each other's device memory.
+    pub is_shared: bool,
 }
 
 const WANTED: &str = "\"all\", numbers such as \"0\" or \"0,1\", or \"simulated\" (a device in host memory, for tests) is needed";
@@ -56,7 +58,12 @@ impl GpuConfig {
             let text = values.text("gpu_capacity").unwrap_or("");
             return Err(values.wrong("gpu_capacity", text, "\"off\", \"auto\" or at least 1MiB is needed"));
         }
-        Ok(Some(Self { capacity, devices: devices(values)? }))
+        let is_shared = match values.text("gpu_share") {
+            None | Some("off") => false,
+            Some("on") => true,
+            Some(text) => return Err(values.wrong("gpu_share", text, "\"on\" or \"off\" is needed")),
+        };
+        Ok(Some(Self { capacity, devices: devices(values)?, is_shared }))
     }
 
     /// Name and value of the settings, as TOML shows them.
@@ -71,7 +78,12 @@ impl GpuConfig {
             GpuDevices::Simulated(count) => format!("simulated:{count}"),
             GpuDevices::These(all) => all.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
         };
-        vec![("gpu_capacity", format!("{capacity:?}")), ("gpu_devices", format!("{devices:?}"))]
+        let share = if self.is_shared { "on" } else { "off" };
+        vec![
+            ("gpu_capacity", format!("{capacity:?}")),
+            ("gpu_devices", format!("{devices:?}")),
+            ("gpu_share", format!("{share:?}")),
+        ]
     }
 }
 

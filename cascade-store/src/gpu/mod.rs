@@ -7,6 +7,7 @@
 mod api;
 mod open;
 mod paths;
+mod share;
 mod worker;
 
 use std::mem::ManuallyDrop;
@@ -44,18 +45,21 @@ pub(crate) struct Gpu {
     /// Bytes that wait there.
     pub(crate) waiting: AtomicU64,
     pub(crate) seen: Seen,
+    /// Whether other processes are told where blocks lie, and asked.
+    pub(crate) is_shared: bool,
     said: AtomicBool,
     pid: u32,
 }
 
 impl Gpu {
-    pub(crate) fn new(tier: GpuTier) -> Self {
+    pub(crate) fn new(tier: GpuTier, is_shared: bool) -> Self {
         Self {
             engines: tier.engines(),
             tier: ManuallyDrop::new(tier),
             sink: Queue::new(WAITING),
             waiting: AtomicU64::new(0),
             seen: Seen::default(),
+            is_shared,
             said: AtomicBool::new(false),
             pid: std::process::id(),
         }

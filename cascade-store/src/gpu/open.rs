@@ -48,7 +48,7 @@ pub(crate) fn open_on(config: &GpuConfig, devices: &[Arc<dyn Device>]) -> Result
         // A simulation says nothing about speed.
         options.engine = engine::Options { calibrate: false, staging_bytes: 1 << 20, ..options.engine };
     }
-    Ok(Arc::new(Gpu::new(GpuTier::new(devices, &options)?)))
+    Ok(Arc::new(Gpu::new(GpuTier::new(devices, &options)?, config.is_shared)))
 }
 
 fn devices(config: &GpuConfig) -> Result<Vec<Arc<dyn Device>>> {

@@ -133,6 +133,7 @@ impl Tiers {
     fn keep_copy(&self, gpu: &Gpu, block: &Block, after: Option<Stream>) {
         let (id, from, meta) = block;
         submit(gpu, Op::Store { id: *id, from: from.clone(), meta: *meta }, after);
+        self.publish_place(gpu, id);
     }
 
     /// Copies a block that is pinned on a device to the arena, if it is not there.
@@ -166,6 +167,7 @@ impl Tiers {
                 }
                 add(&self.count.hbm_demoted, 1);
                 add(&self.count.hbm_demoted_bytes, meta.len);
+                self.publish_place(gpu, id);
                 if let Some(files) = self.files()
                     && files.demote == crate::config::Demote::Through
                 {
@@ -206,6 +208,10 @@ impl Tiers {
                 }
                 _ => {}
             }
+        }
+        if let Some(meta) = self.fetch_from_others(gpu, id, into, after) {
+            add(&self.count.hbm_shared, 1);
+            return Ok(meta);
         }
         // Counts what serves it, and a miss.
         let lease = self.lease(id)?;
@@ -254,6 +260,7 @@ impl Tiers {
             Outcome::Stored | Outcome::Exists if found.is_some_and(|found| found.digest == meta.digest) => {
                 add(&self.count.hbm_promoted, 1);
                 add(&self.count.hbm_promoted_bytes, meta.len);
+                self.publish_place(gpu, id);
                 Ok(())
             }
             Outcome::Stored | Outcome::Exists => {

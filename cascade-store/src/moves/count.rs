@@ -93,6 +93,8 @@ counters! {
     doubted,
     /// Fetches and leases that device memory served.
     hbm_hits,
+    /// Fetches that the device memory of another process served.
+    hbm_shared,
     /// Blocks copied from devices to the arena.
     hbm_demoted,
     /// Bytes of those.

@@ -8,6 +8,7 @@
 
 mod killed;
 mod rig;
+mod shared;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

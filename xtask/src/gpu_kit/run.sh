@@ -1,6 +1,6 @@
 #!/bin/sh
-# Tests and measures the GPU tier on the devices of this machine. Results: gpu.json, test.log, killed.log and, where there is a
-# compute-sanitizer, memcheck.log and racecheck.log, in $CASCADE_OUT or here. CASCADE_GPU_KILLED: how many processes are killed.
+# Tests and measures the GPU tier on the devices of this machine. Results in $CASCADE_OUT or here: gpu.json, gpu-check.json and a log
+# of each step. CASCADE_GPU_KILLED: how many processes are killed; CASCADE_GPU_PAIR: devices of two processes, such as 0,1.
 here=$(cd "$(dirname "$0")" && pwd)
 out=${CASCADE_OUT:-$here}
 chmod +x "$here/cascade-bench" "$here/real-device" "$here/store-gpu"
@@ -22,6 +22,15 @@ CASCADE_COMMIT=$(cat "$here/commit")
 export CASCADE_GPU_KILLED="${CASCADE_GPU_KILLED:-240}"
 step "killed processes" killed.log timeout 300 "$here/store-gpu" killed --nocapture --test-threads=1
 grep -E "killed|survivors" "$out/killed.log"
+# Both processes on the first device, unless two are named.
+export CASCADE_GPU_PAIR="${CASCADE_GPU_PAIR:-0,0}"
+step "two processes on devices $CASCADE_GPU_PAIR" shared.log timeout 120 "$here/store-gpu" shared --nocapture --test-threads=1
+grep -E "came in|put on" "$out/shared.log"
+if [ -d "$here/python" ]; then
+    export PYTHONPATH="$here/python" PYTHONUNBUFFERED=1
+    step "Python" python.log timeout 400 python3 -m cascade_kv.gpu_check --json "$out/gpu-check.json"
+    rm -rf /dev/shm/cascade-gpu-check
+fi
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
 if [ -n "$sanitizer" ]; then
     for tool in memcheck racecheck; do

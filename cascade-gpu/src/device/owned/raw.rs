@@ -1,13 +1,13 @@
 //! Owned device and pinned memory.
 
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cascade_core::block::{BlockMemory, DeviceAccess};
 use cascade_core::copy::{Direction, copy_plain};
 use cascade_core::memory::{Piece, SgList};
 
-use super::super::{DIGEST_WORDS, Device, Fault, Run};
+use super::super::{DIGEST_WORDS, Device, Fault, Run, ShareHandle};
 
 /// Device memory. Whoever drops it knows that no work on it is left: the pool frees a slab that has no block.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub struct Hbm {
     device: Arc<dyn Device>,
     address: NonNull<u8>,
     len: usize,
+    /// What other processes open it with, once somebody asked.
+    shared: OnceLock<Option<ShareHandle>>,
 }
 
 // SAFETY: an address of device memory, which the CPU does not touch; access is ordered by streams.
@@ -28,7 +30,8 @@ impl Hbm {
     /// # Errors
     /// What the device answers.
     pub fn new(device: &Arc<dyn Device>, len: usize) -> Result<Self, Fault> {
-        Ok(Self { device: Arc::clone(device), address: device.allocate(len)?, len })
+        let address = device.allocate(len)?;
+        Ok(Self { device: Arc::clone(device), address, len, shared: OnceLock::new() })
     }
 
     /// Length in bytes.
@@ -57,6 +60,16 @@ impl Hbm {
         whole.kept_by(Arc::clone(self) as Arc<_>).part(offset, len)
     }
 
+    /// What other processes open this memory with; `None` where the device shares nothing.
+    pub(crate) fn share(&self) -> Option<ShareHandle> {
+        *self.shared.get_or_init(|| self.device.share(self.address).ok())
+    }
+
+    /// Whether other processes may have it open.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.get().is_some_and(Option::is_some)
+    }
+
     /// The block at `offset`; its lease or reservation keeps this memory. `None` beyond the end.
     pub(crate) fn block(
         &self,
@@ -74,8 +87,52 @@ impl Hbm {
 
 impl Drop for Hbm {
     fn drop(&mut self) {
+        // CUDA does not say what becomes of another process that reads memory which its owner freed: it goes with this process.
+        if self.is_shared() {
+            return;
+        }
         // SAFETY: allocated in `new`, freed once; pieces and the pool's slots keep this value while work may be queued.
         unsafe { self.device.free(self.address) };
+    }
+}
+
+/// Device memory of another process, open here. It stays readable when that process frees it or ends, and then holds anything.
+#[derive(Debug)]
+pub struct Foreign {
+    device: Arc<dyn Device>,
+    address: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: as for `Hbm`; this process only reads there.
+unsafe impl Send for Foreign {}
+// SAFETY: as above.
+unsafe impl Sync for Foreign {}
+
+impl Foreign {
+    /// Opens what another process shared, for copies by `device`.
+    ///
+    /// # Errors
+    /// What the device answers: a handle that is none, an owner that is gone, a device that cannot reach it.
+    pub fn open(device: &Arc<dyn Device>, handle: &ShareHandle) -> Result<Self, Fault> {
+        let (address, len) = device.open_shared(handle)?;
+        Ok(Self { device: Arc::clone(device), address, len })
+    }
+
+    /// `len` bytes from `offset` on, to read, kept open by the piece; `None` beyond the end.
+    #[must_use]
+    pub fn piece(self: &Arc<Self>, offset: usize, len: usize) -> Option<Piece> {
+        // SAFETY: mapped for this device and that long, by what the device said, and the piece keeps it open. Its owner may
+        // write there at any time: what is read is compared before it counts.
+        let whole = unsafe { Piece::device(self.device.info().ordinal, self.address, self.len) };
+        whole.kept_by(Arc::clone(self) as Arc<_>).part(offset, len)
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        // SAFETY: opened in `open`, closed once; pieces keep this value while work may be queued.
+        unsafe { self.device.close_shared(self.address) };
     }
 }
 
