@@ -77,7 +77,8 @@ cascade_move(const Tables *tables, Side dst, Side src, u64 len, u64 chunk, u64 c
     __shared__ u64 sums[THREADS / 32];
     const u32 t = threadIdx.x;
     const u32 warp = t >> 5, lane = t & 31;
-    if (out)
+    // A single row is not folded.
+    if (out && shift < 3)
         for (u32 i = t; i < 8 * 256; i += THREADS) ((u64 *)row)[i] = ((const u64 *)tables->row)[i];
     const u64 polynomial = tables->by_x;
     const bool is_copied = dst.base || dst.pages;

@@ -62,10 +62,13 @@ impl SharedPlace {
     }
 }
 
+/// A device by its ordinal, and what memory is opened with there.
+type Key = (u32, ShareHandle);
+
 /// Memory of others that is open, by device and handle; `None` for what could not be opened.
 #[derive(Debug, Default)]
 pub(crate) struct Opened {
-    all: Mutex<HashMap<(u32, ShareHandle), Option<Arc<Foreign>>>>,
+    all: Mutex<HashMap<Key, Option<Arc<Foreign>>>>,
 }
 
 impl Opened {

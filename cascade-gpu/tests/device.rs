@@ -26,7 +26,7 @@ const MIB: usize = 1 << 20;
 
 fn engine_options() -> engine::Options {
     // Small buffers, so that transfers of some MiB go in many parts.
-    let base = engine::Options { relay_bytes: 3 << 19, ..engine::Options::default() };
+    let base = engine::Options { relay_bytes: 1 << 20, ..engine::Options::default() };
     engine::Options { staging_bytes: 192 << 10, calibrate: false, ..base }
 }
 

@@ -51,7 +51,7 @@ pub struct Options {
     /// Bytes of each of the two staging buffers of a direction.
     pub staging_bytes: usize,
     /// Bytes of each of the buffers of device memory that pages go through on their way, at most three, made when they are first
-    /// used; they come on top of what a pool may take. Below 192 KiB: none.
+    /// used; they come on top of what a pool may take. Below 128 KiB: none.
     pub relay_bytes: usize,
     /// Whether to measure the ways at start; without, a table made on an H200 decides.
     pub calibrate: bool,

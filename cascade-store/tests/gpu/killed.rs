@@ -114,23 +114,31 @@ fn child() {
             0 => {
                 let version = if key % 2 == 1 { 2 + round % 3 } else { 1 };
                 own.fill(contents.entry((key, version)).or_insert_with(|| content(key, version, len)));
-                step(1);
-                let outcome = store.put_device(&[(id, own.list(len))], Put::default(), None)[0];
-                assert!(!matches!(outcome, Outcome::Miss(_)), "{outcome:?}");
-                step(2);
-                drop(store.flush(Instant::now() + Duration::from_secs(20)));
+                // Again and again, so that most of the time is spent on the way.
+                for _ in 0..8 {
+                    step(1);
+                    let outcome = store.put_device(&[(id, own.list(len))], Put::default(), None)[0];
+                    assert!(!matches!(outcome, Outcome::Miss(_)), "{outcome:?}");
+                    step(2);
+                    drop(store.flush(Instant::now() + Duration::from_secs(20)));
+                    step(0);
+                    let _gone = random.below(8) > 0 && store.delete(&id);
+                }
             }
             1 if random.below(4) == 0 => {
                 let _gone = store.delete(&id);
             }
             _ => {
-                // Straight from the arena most of the time.
-                if random.below(4) > 0 {
-                    store.gpu().unwrap().clear();
+                let mut got = Err(MissReason::Absent);
+                for _ in 0..4 {
+                    // Straight from the arena most of the time.
+                    if random.below(4) > 0 {
+                        store.gpu().unwrap().clear();
+                    }
+                    step(3);
+                    got = store.get_device(&[(id, own.list(len))], None).remove(0);
+                    step(0);
                 }
-                step(3);
-                let got = store.get_device(&[(id, own.list(len))], None).remove(0);
-                step(0);
                 assert!(got.is_err() || is_right(key, &own.read(len)), "key {key} came wrong to the device");
             }
         }
