@@ -248,7 +248,8 @@ class Store:
     Files, which are there with `pfs_path`: `pfs_capacity`,
     `pfs_durability` (``"none"``, ``"segment"``, ``"block"``), `pfs_segment`, `pfs_direct`, `pfs_io_engine`,
     `pfs_stripe_count`, `pfs_stripe_size`. GPUs: `gpu_capacity` (bytes of each, ``"auto"``: half of what is free, ``"off"``: the default),
-    `gpu_devices` (``"0"``, ``"0,1"``, ``"all"``). And `demote` (``"through"``: every block that is put is copied to files in the
+    `gpu_devices` (``"0"``, ``"0,1"``, ``"all"``), `gpu_share` (``"on"``: processes of the node read blocks from each other's device
+    memory). And `demote` (``"through"``: every block that is put is copied to files in the
     background; ``"selective"``: only shared prefixes, and what is put or used twice; ``"back"``: the coldest, when the
     arena fills; ``"off"``). `acknowledge` is the least `wait` of every put. `in_flight` (``"1GiB"``) bounds the bytes of
     `submit_get` and `submit_put` under way. Each has an environment variable
