@@ -4,6 +4,8 @@
 //! Each id has one place of 16 bytes, where a later one takes the place of an earlier one: memory is bounded, and what was forgotten
 //! can be told from what never was.
 
+#[cfg(not(any(loom, shuttle)))]
+use std::fs::TryLockError;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -22,6 +24,9 @@ const PLACE_BYTES: usize = 16;
 const LEAST: u64 = 4096;
 const MOST: u64 = 1 << 20;
 const SHARE: u64 = 1024;
+/// How often the lock of the folder is tried, each a millisecond apart; then nothing is remembered.
+#[cfg(not(any(loom, shuttle)))]
+const LOCK_ATTEMPTS: u32 = 200;
 
 /// Why a block left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +110,29 @@ fn check(tag: u64, time: u32, why: u8) -> u64 {
     mixed >> 40
 }
 
+/// What has the name of the file.
+#[cfg(not(any(loom, shuttle)))]
+enum There {
+    Ours(Trail),
+    Foreign,
+    Nothing,
+    /// It could not be looked at: no descriptors, no memory.
+    Unknown,
+}
+
+/// Takes the lock of a folder, within bounds: who holds it may be stopped.
+#[cfg(not(any(loom, shuttle)))]
+fn lock(folder: &File) -> Option<()> {
+    for _ in 0..LOCK_ATTEMPTS {
+        match folder.try_lock() {
+            Ok(()) => return Some(()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+            Err(TryLockError::Error(_)) => return None,
+        }
+    }
+    None
+}
+
 #[cfg(not(any(loom, shuttle)))]
 impl Trail {
     /// Opens the file beside the arena at `arena`, or begins another where it is of another arena. `None` where that cannot be done:
@@ -112,10 +140,23 @@ impl Trail {
     #[must_use]
     pub fn open(arena: &Path, incarnation: u64, data_bytes: u64) -> Option<Self> {
         let (bytes, path) = (bytes_for(data_bytes), path_of(arena));
-        if let Some(trail) = Self::open_there(&path, incarnation, bytes) {
+        if let There::Ours(trail) = Self::there(&path, incarnation, bytes) {
             return Some(trail);
         }
-        // Whole before it has a name: who opens it beside us must not take it for a foreign one, and begin another.
+        // One at a time from here: who takes a foreign file away must not take what another has just put in its place.
+        let folder = File::open(path.parent()?).ok()?;
+        lock(&folder)?;
+        match Self::there(&path, incarnation, bytes) {
+            There::Ours(trail) => return Some(trail),
+            There::Foreign => std::fs::remove_file(&path).ok()?,
+            There::Unknown => return None,
+            There::Nothing => {}
+        }
+        Self::begin(&path, incarnation, bytes)
+    }
+
+    /// A new file, whole before it has a name: who opens it without the lock must not take it for a foreign one.
+    fn begin(path: &Path, incarnation: u64, bytes: u64) -> Option<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE | libc::O_CLOEXEC);
         let file = options.open(path.parent()?).ok()?;
@@ -124,31 +165,29 @@ impl Trail {
         for (place, word) in trail.words.all().iter().zip(words) {
             place.store(word.to_le(), Relaxed);
         }
-        if crate::file::publish(&file, &path).ok()? {
-            Some(trail)
-        } else {
-            Self::open_there(&path, incarnation, bytes)
-        }
+        crate::file::publish(&file, path).ok()?.then_some(trail)
     }
 
-    /// The file that has the name; one of another arena loses it. A file that others may have mapped is never cut or written anew.
-    fn open_there(path: &Path, incarnation: u64, bytes: u64) -> Option<Self> {
+    /// What has the name. A file that others may have mapped is never cut or written anew.
+    fn there(path: &Path, incarnation: u64, bytes: u64) -> There {
         let mut options = OpenOptions::new();
         options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK);
         let file = match options.open(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-            Err(_) => {
-                let _ = std::fs::remove_file(path);
-                return None;
+            Err(error) => {
+                return match error.raw_os_error() {
+                    Some(libc::ENOENT) => There::Nothing,
+                    // A link, a FIFO without a reader, a file that we may not write to: none of ours.
+                    Some(libc::ELOOP | libc::ENXIO | libc::EACCES) => There::Foreign,
+                    _ => There::Unknown,
+                };
             }
         };
         let is_whole = file.metadata().is_ok_and(|data| data.is_file() && data.len() == bytes);
-        if is_whole && header(&file, incarnation).is_some() {
-            return Self::map(&file, bytes);
+        if !is_whole || header(&file, incarnation).is_none() {
+            return There::Foreign;
         }
-        let _ = std::fs::remove_file(path);
-        None
+        Self::map(&file, bytes).map_or(There::Unknown, There::Ours)
     }
 
     fn map(file: &File, bytes: u64) -> Option<Self> {
@@ -187,8 +226,11 @@ impl Trail {
 #[must_use]
 pub fn recall(arena: &Path, incarnation: u64, id: &BlockId) -> Option<Recall> {
     let mut options = OpenOptions::new();
-    let file =
-        options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path_of(arena)).ok()?;
+    let file = options
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
+        .open(path_of(arena))
+        .ok()?;
     let begun = header(&file, incarnation)?;
     let ((at, tag), mut bytes) = (place(id, file.metadata().ok()?.len())?, [0; PLACE_BYTES]);
     // Beyond the end nothing was ever written.
@@ -240,6 +282,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for round in 0..100_u64 {
             let arena = folder.path().join(format!("arena.{round}"));
+            if round % 2 == 1 {
+                // All find the file of an arena that is gone.
+                drop(Trail::open(&arena, round + 1000, 1 << 30).unwrap());
+            }
             let start = std::sync::Barrier::new(4);
             let open = |number: u64| {
                 start.wait();
@@ -271,6 +317,16 @@ mod tests {
         std::fs::write(path_of(&arena), b"cut off").unwrap();
         drop(Trail::open(&arena, 1, 1 << 20).unwrap());
         assert!(matches!(recall(&arena, 1, &id), Some(Recall::NotSince(_))));
+    }
+
+    #[test]
+    fn nobody_waits_for_what_is_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let arena = folder.path().join("arena.node");
+        nix::unistd::mkfifo(&path_of(&arena), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(recall(&arena, 1, &BlockId::named("a")), None);
+        drop(Trail::open(&arena, 1, 1 << 20).unwrap());
+        assert!(recall(&arena, 1, &BlockId::named("a")).is_some());
     }
 
     #[test]

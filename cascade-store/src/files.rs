@@ -146,12 +146,32 @@ impl Files {
             Outcome::Deleted => (true, false),
             Outcome::Miss(MissReason::Absent) => (false, false),
             _ => {
-                self.hidden.change(|ids| {
-                    ids.insert(*id, there.map(|there| there.digest));
-                });
+                self.hide([(*id, there)]);
                 (was_visible, true)
             }
         }
+    }
+
+    /// Forgets blocks, many at once; how many had to be hidden.
+    pub(crate) fn forget_all(&self, ids: &[BlockId]) -> u64 {
+        let there: Vec<Option<BlockMeta>> = ids.iter().map(|id| self.tier_meta(id)).collect();
+        let outcomes = raw::run(&self.tier, ids.iter().map(|id| Op::Delete { id: *id }).collect());
+        let is_gone =
+            |outcome: &Outcome| matches!(outcome, Outcome::Deleted | Outcome::Miss(MissReason::Absent));
+        let left = ids.iter().zip(there).zip(&outcomes).filter(|(_, outcome)| !is_gone(outcome));
+        self.hide(left.map(|((id, there), _)| (*id, there)))
+    }
+
+    /// Shows blocks no more; how many.
+    fn hide(&self, blocks: impl IntoIterator<Item = (BlockId, Option<BlockMeta>)>) -> u64 {
+        let mut count = 0;
+        self.hidden.change(|ids| {
+            for (id, there) in blocks {
+                ids.insert(id, there.map(|there| there.digest));
+                count += 1;
+            }
+        });
+        count
     }
 
     /// A new block was stored under an id: what was hidden is older, and gone.

@@ -10,6 +10,8 @@ use cascade_core::policy::{Heat, Learned, Tick};
 use cascade_shm::Arena;
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::observed::try_for;
+
 /// Blocks that are remembered, at most: 16 MiB.
 const MOST_KEYS: usize = 1 << 20;
 /// Blocks that are remembered at first.
@@ -84,7 +86,7 @@ impl Learner {
         what: impl for<'b> FnOnce(&'b mut Learned, &[u64], Tick) -> &'b [Heat],
     ) -> Option<MutexGuard<'_, State>> {
         let (arena, state) = self.of.as_ref()?;
-        let mut guard = state.try_lock_for(PATIENCE)?;
+        let mut guard = try_for(state, PATIENCE)?;
         let State { learned, keys, ids: heard, published, .. } = &mut *guard;
         heard.clear();
         heard.extend(ids);

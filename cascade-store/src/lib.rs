@@ -29,6 +29,7 @@ mod files;
 mod gpu;
 mod learn;
 mod moves;
+mod observed;
 mod planner;
 mod prefix;
 mod put;

@@ -7,6 +7,7 @@ use cascade_core::tier::Lookup;
 use parking_lot::Mutex;
 
 use crate::chain::{Level, Located};
+use crate::observed::try_for;
 use crate::tiers::Tiers;
 
 /// What an observation still counts after each further one: the last fifty or so make the estimate.
@@ -15,6 +16,9 @@ const DECAY: f64 = 0.98;
 const CLASSES: usize = 6;
 /// Until something was measured: seconds for a call, and for a byte, of arena and files.
 const ASSUMED: [(f64, f64); 2] = [(20e-6, 1.0 / 4e9), (2e-3, 1.0 / 0.5e9)];
+
+/// How long a call waits to be measured, or to read what was.
+const PATIENCE: Duration = Duration::from_micros(200);
 
 /// A line through decayed observations: seconds = fixed + amount x each.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,15 +79,18 @@ fn class(block_bytes: u64) -> usize {
 impl Measured {
     /// A call was served by one level alone: `blocks` of `bytes` in all.
     pub(crate) fn loaded(&self, level: Level, blocks: u64, bytes: u64, took: Duration) {
-        if let Some(each) = bytes.checked_div(blocks) {
-            self.loads.lock()[place(level)][class(each)].observe(bytes as f64, took.as_secs_f64());
+        if let Some(each) = bytes.checked_div(blocks)
+            && let Some(mut loads) = try_for(&self.loads, PATIENCE)
+        {
+            loads[place(level)][class(each)].observe(bytes as f64, took.as_secs_f64());
         }
     }
 
     /// Seconds for a call for `blocks` of `bytes` in all, by the nearest class of lengths that was measured.
     fn estimate(&self, level: Level, blocks: u64, bytes: u64) -> f64 {
         let Some(each) = bytes.checked_div(blocks) else { return 0.0 };
-        let (lines, own) = (self.loads.lock()[place(level)], class(each));
+        let lines = try_for(&self.loads, PATIENCE).map(|loads| loads[place(level)]).unwrap_or_default();
+        let own = class(each);
         let mut classes: Vec<usize> = (0..CLASSES).collect();
         classes.sort_by_key(|other| own.abs_diff(*other));
         let fit = classes.into_iter().find_map(|class| lines[class].fit()).unwrap_or(ASSUMED[place(level)]);
@@ -175,7 +182,7 @@ fn decide(
 impl Tiers {
     pub(crate) fn plan(&self, ids: &[BlockId], block_tokens: u64, recompute: Recompute<'_>) -> Plan {
         let found = self.chain.locate(ids);
-        let line = *self.tally.measured.prefill.lock();
+        let line = try_for(&self.tally.measured.prefill, PATIENCE).map(|line| *line).unwrap_or_default();
         let learned = move |tokens: u64| line.fit().map_or(0.0, |(fixed, each)| fixed + each * tokens as f64);
         let rated = |rate: f64| move |tokens: u64| tokens as f64 / rate.max(f64::MIN_POSITIVE);
         match recompute {
@@ -191,8 +198,10 @@ impl Tiers {
     }
 
     pub(crate) fn observe_prefill(&self, tokens: u64, took: Duration) {
-        if tokens > 0 {
-            self.tally.measured.prefill.lock().observe(tokens as f64, took.as_secs_f64());
+        if tokens > 0
+            && let Some(mut line) = try_for(&self.tally.measured.prefill, PATIENCE)
+        {
+            line.observe(tokens as f64, took.as_secs_f64());
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::learn::Learner;
 use crate::moves::count::{Count, add};
 use crate::moves::flights::Kind;
 use crate::moves::rise::How;
+use crate::observed::try_for;
 use crate::raw;
 use crate::seam::TopTier;
 use crate::tally::{Part, Tally};
@@ -28,6 +29,8 @@ const ROOMY_PERCENT: u64 = 90;
 const FILL_AGE: Duration = Duration::from_millis(10);
 /// How often a block that is replaced meanwhile is tried to be taken out of the arena.
 const DEMOTE_ATTEMPTS: usize = 4;
+/// How long a fetch waits to know whether there is room.
+const ROOMY_PATIENCE: Duration = Duration::from_micros(200);
 
 #[derive(Debug)]
 pub(crate) struct Tiers {
@@ -89,7 +92,8 @@ impl Tiers {
     }
 
     fn is_roomy(&self) -> bool {
-        let (mut roomy, now) = (self.roomy.lock(), self.clock.now());
+        let (roomy, now) = (try_for(&self.roomy, ROOMY_PATIENCE), self.clock.now());
+        let Some(mut roomy) = roomy else { return false };
         if let Some((at, is_roomy)) = *roomy
             && now.saturating_sub(at) < FILL_AGE
         {
@@ -235,7 +239,8 @@ impl Tiers {
         // What was on its way up or down has arrived then; what is queued finds nothing in the arena any more.
         files.flights.wait_all();
         let ids = files.tier.ids();
-        raw::run(files.as_ref(), ids.into_iter().map(|id| Op::Delete { id }).collect());
+        let hidden = files.forget_all(&ids);
+        add(&self.count.hidden, hidden);
         self.arena.clear();
     }
 }

@@ -137,7 +137,7 @@ impl Breaker {
         // The client's own deadline says nothing about the tier.
         let is_own = batch.deadline != Some(latest);
         Ticket::relay(inner.submit(batch), count, move |outcomes| {
-            breaker.ended(number, outcomes.iter().any(|outcome| is_failure(outcome, is_own)));
+            breaker.ended(number, verdict(&outcomes, is_own));
             outcomes
         })
     }
@@ -164,20 +164,23 @@ impl Breaker {
         Some(number)
     }
 
-    fn ended(&self, number: u64, is_failure: bool) {
+    fn ended(&self, number: u64, verdict: Verdict) {
         let mut state = self.state.lock();
         self.notice(&mut state);
         // A batch that is not there has failed already: it took too long.
         if state.under_way.remove(&number).is_none() {
             return;
         }
-        if is_failure {
-            self.failed(&mut state, number);
-        } else if matches!(state.phase, Phase::HalfOpen(probe) if probe == number)
-            && !planted::is(Bug::NeverCloses)
-        {
-            state.phase = Phase::Closed;
-            state.failed.clear();
+        let is_probe = matches!(state.phase, Phase::HalfOpen(probe) if probe == number);
+        match verdict {
+            Verdict::Failed => self.failed(&mut state, number),
+            Verdict::Well if is_probe && !planted::is(Bug::NeverCloses) => {
+                state.phase = Phase::Closed;
+                state.failed.clear();
+            }
+            // The next batch is to tell.
+            Verdict::Unclear if is_probe => state.phase = Phase::Open(self.clock.now()),
+            Verdict::Well | Verdict::Unclear => {}
         }
     }
 
@@ -214,13 +217,25 @@ impl Breaker {
     }
 }
 
-/// Whether an outcome says that the tier is sick.
-fn is_failure(outcome: &Outcome, is_own_deadline: bool) -> bool {
-    match outcome {
-        Outcome::Miss(MissReason::Unavailable) | Outcome::Refused(Refusal::Unavailable) => true,
-        Outcome::Miss(MissReason::Deadline) | Outcome::Refused(Refusal::Deadline) => !is_own_deadline,
-        _ => false,
-    }
+/// What the outcomes of a batch say of the tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Verdict {
+    Well,
+    /// The client's own deadline passed first.
+    Unclear,
+    Failed,
+}
+
+fn verdict(outcomes: &[Outcome], is_own_deadline: bool) -> Verdict {
+    let of = |outcome: &Outcome| match outcome {
+        Outcome::Miss(MissReason::Unavailable) | Outcome::Refused(Refusal::Unavailable) => Verdict::Failed,
+        Outcome::Miss(MissReason::Deadline) | Outcome::Refused(Refusal::Deadline) if is_own_deadline => {
+            Verdict::Unclear
+        }
+        Outcome::Miss(MissReason::Deadline) | Outcome::Refused(Refusal::Deadline) => Verdict::Failed,
+        _ => Verdict::Well,
+    };
+    outcomes.iter().map(of).max().unwrap_or(Verdict::Well)
 }
 
 /// Puts a breaker round a tier: while it is open, lookups miss and operations are refused as `Unavailable`.

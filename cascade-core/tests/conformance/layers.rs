@@ -164,6 +164,24 @@ fn a_breaker_opens_after_failures_and_closes_when_a_probe_succeeds() {
     assert_eq!((stats.opened, stats.failures, stats.probes, stats.kept_out), (2, 5, 2, 2));
 }
 
+#[test]
+fn a_probe_that_its_client_gives_up_says_nothing_of_the_tier() {
+    let (clock, layer) = quick();
+    let sick = Fault::Miss(MissReason::Unavailable);
+    let fault = (0..3).fold(FaultLayer::new(0), |fault, n| fault.nth(n, sick));
+    let fault = fault.nth(3, Fault::Miss(MissReason::Deadline));
+    let tier = stack(Arc::new(MemoryTier::new(1 << 20)), &[&fault, &layer]);
+    (0..3).for_each(|_| drop(get(&*tier, 0, 1)));
+    clock.advance(Duration::from_secs(2));
+    let op = Op::Fetch { id: id(1), into: HostBuffer::zeroed(1).piece().into() };
+    let impatient =
+        Batch { deadline: Some(Instant::now() + Duration::from_millis(1)), ..Batch::new(vec![op]) };
+    drop(tier.submit(impatient).wait(Instant::now() + Duration::from_secs(60)));
+    assert_eq!(layer.breaker().state(), BreakerState::HalfOpen, "the next one is to tell");
+    assert_eq!(put(&*tier, 1, 1), Outcome::Stored);
+    assert_eq!(layer.breaker().state(), BreakerState::Closed);
+}
+
 /// Answers nothing while it hangs.
 #[derive(Debug)]
 struct Hanging {

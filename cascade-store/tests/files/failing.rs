@@ -114,6 +114,28 @@ fn what_is_forgotten_late_is_not_taken_for_a_copy() {
 }
 
 #[test]
+fn what_was_cleared_stays_away_though_the_files_could_not_forget_it() {
+    let (rig, fs) = (Rig::new(), FaultFs::new(Arc::new(MemFs::new())));
+    let config = rig.settings("16MiB", &[("demote", "off")]).pfs_path("/tier").resolve().unwrap();
+    let store = Store::open_on(&config, Arc::new(fs.clone())).unwrap();
+    let blocks: Vec<_> = (0..8).map(|number| block(number, LEN)).collect();
+    let stored: Vec<_> = blocks.iter().map(|(id, bytes)| (*id, &bytes[..])).collect();
+    let outcomes = store.put_batch(&stored, Put::default().until(Reach::Files));
+    assert_eq!(outcomes, vec![Outcome::Stored; 8]);
+    let fault = Fault::Errno(libc::EIO);
+    fs.set(&[Rule { call: Call::Write, suffix: ".log", first: 0, times: u64::MAX, fault }]);
+    store.clear();
+    assert!(fs.injected() > 0, "the log could not be written to");
+    for (id, _) in &blocks {
+        assert!(!store.contains(id), "{id}");
+    }
+    fs.set(&[]);
+    eventually("they are forgotten", || {
+        store.files().is_some_and(|files| cascade_core::tier::Tier::stats(files).blocks == 0)
+    });
+}
+
+#[test]
 fn files_that_are_slow_pin_a_small_part_of_a_small_arena() {
     let (rig, fs) = (Rig::new(), FaultFs::new(Arc::new(MemFs::new())));
     let config = rig.settings("16MiB", &[("demote", "off")]).pfs_path("/tier").resolve().unwrap();
