@@ -298,6 +298,7 @@ fn of_files(spread: Spread) -> Row {
         direct: Some(true),
         of_fio: Some(spread),
         of_plain: None,
+        of_vllm: None,
         origin: Some(origin),
         made: Some(made),
     });

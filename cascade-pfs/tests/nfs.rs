@@ -1,6 +1,6 @@
 //! Nodes whose clients remember what they saw and keep what they write, as those of NFS do: names until the server is asked,
 //! lengths and content until it is asked or the file is opened anew, writes through the page cache until they are synced.
-//! NFS itself was never asked.
+//! The tests of this crate pass over NFS itself too, with `TMPDIR` on a mount; what was measured there is in docs/format.md.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 

@@ -30,6 +30,7 @@ mod gpu;
 mod learn;
 mod moves;
 mod observed;
+mod part;
 mod planner;
 mod prefix;
 mod put;

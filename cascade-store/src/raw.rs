@@ -41,6 +41,13 @@ pub(crate) fn fetch<T>(
     fetch(lists.collect())
 }
 
+/// Hands a list over `out` to `read`, which returns when every operation on it has ended.
+pub(crate) fn into_slice<T>(out: &mut [u8], read: impl FnOnce(&SgList) -> T) -> T {
+    // SAFETY: `out` is borrowed mutably until this function returns, which is after the tier has answered for it.
+    let piece = unsafe { Piece::host_write(out.as_mut_ptr(), out.len()) };
+    read(&piece.into())
+}
+
 /// Hands lists over the buffers to `store`, which returns when every operation on them has ended.
 pub(crate) fn store<T>(
     blocks: &[(BlockId, &[u8], PutMeta)],

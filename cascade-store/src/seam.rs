@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cascade_core::Result;
-use cascade_core::batch::{Batch, Ticket};
+use cascade_core::batch::{Batch, Outcome, Ticket};
 use cascade_core::id::BlockId;
-use cascade_core::layer::Breaker;
+use cascade_core::layer::{Breaker, BreakerState};
 use cascade_core::lease::Lease;
+use cascade_core::memory::SgList;
 use cascade_core::metrics::TierStats;
 use cascade_core::reservation::Reserve;
 use cascade_core::tier::{Addressable, Capability, Lookup, MissReason, PutMeta, Tier};
@@ -72,6 +73,10 @@ impl Top for Arena {
 pub(crate) trait Bottom: Tier {
     fn ids(&self) -> Vec<BlockId>;
     fn file_stats(&self) -> PfsStats;
+    /// A part of a block, by this thread; `Unavailable` where the tier has whole blocks only.
+    fn fetch_part(&self, _id: &BlockId, _offset: u64, _into: &SgList, _deadline: Instant) -> Outcome {
+        Outcome::Miss(MissReason::Unavailable)
+    }
 }
 
 impl Bottom for PfsTier {
@@ -81,6 +86,10 @@ impl Bottom for PfsTier {
 
     fn file_stats(&self) -> PfsStats {
         Self::file_stats(self)
+    }
+
+    fn fetch_part(&self, id: &BlockId, offset: u64, into: &SgList, deadline: Instant) -> Outcome {
+        self.fetch_part_until(id, offset, into, Some(deadline))
     }
 }
 
@@ -150,6 +159,14 @@ impl Bottom for Guarded {
 
     fn file_stats(&self) -> PfsStats {
         self.inner.file_stats()
+    }
+
+    // What is asked to see whether the tier is well again is a batch.
+    fn fetch_part(&self, id: &BlockId, offset: u64, into: &SgList, deadline: Instant) -> Outcome {
+        match self.breaker.state() {
+            BreakerState::Closed => self.inner.fetch_part(id, offset, into, deadline),
+            _ => Outcome::Miss(MissReason::Unavailable),
+        }
     }
 }
 

@@ -229,6 +229,20 @@ impl Store {
         raw::fetch(wanted, |wanted| self.tiers.fetch(&wanted, None))
     }
 
+    /// Copies `out.len()` bytes of a block, from `offset` on: one layer's rows, say. From files only the chunks of 64 KiB that cover
+    /// them are read, each verified by its own digest; nothing is brought up for it. From the arena they are copied as from a lease.
+    ///
+    /// # Errors
+    /// The reason for a miss; `Destination` when the block is shorter than that, or `out` is empty.
+    pub fn get_part(
+        &self,
+        id: &BlockId,
+        offset: u64,
+        out: &mut [u8],
+    ) -> std::result::Result<BlockMeta, MissReason> {
+        self.tiers.fetch_part(id, offset, out)
+    }
+
     /// Hands over fetches, puts and deletes, and returns at once: two threads of the store work through them, each tier at its own
     /// speed. The ticket says of each what became of it; [`crate::CompletionQueue`] tells an event loop that it has ended.
     ///

@@ -280,8 +280,7 @@ impl Bench<'_> {
             self.pythons.iter().flat_map(|python| durabilities.iter().map(move |d| (python, d)))
         {
             if python.can(*durability) {
-                // vLLM's tier reads what it wrote with the only durability that it has.
-                let reads = Some(*durability) == read_of || !python.can(Durability::End);
+                let reads = Some(*durability) == read_of;
                 contenders.push(Contender::new(Box::new(python.clone()), *durability, reads));
             }
         }
@@ -351,13 +350,14 @@ fn compare(
         });
         rated.max_by(|a, b| a.0.total_cmp(&b.0))
     };
-    let (fio, plain) = (best("fio"), best("plain-loop"));
+    let (fio, plain, vllm) = (best("fio"), best("plain-loop"), best("vllm-fs"));
     let ratios = |(_, theirs, _): &(f64, Vec<f64>, &Contender)| {
         let ratios: Vec<f64> = mine.iter().zip(theirs).map(|(mine, theirs)| mine / theirs).collect();
         Spread::of(&ratios)
     };
     if let Some(files) = row.files.as_mut() {
         (files.of_fio, files.of_plain) = (fio.as_ref().and_then(ratios), plain.as_ref().and_then(ratios));
+        files.of_vllm = vllm.as_ref().and_then(ratios);
     }
     let is_itself = ["fio", "plain-loop"].contains(&contender.system.name());
     if let Some((gbps, _, best)) = fio.or(plain).filter(|_| !is_itself) {

@@ -26,10 +26,12 @@ too). A row says cold only when mincore then found no page of them and the reade
 device, where the system counts those. Direct I/O passes by the cache anyway. The host below a virtual machine may still have a cache.
 
 Rivals: fio, python (a file a block, plain open, write, readinto), hdf5 (h5py, a dataset a block in one file), vllm (the tier `fs`
-of vLLM itself). `cargo xtask bench` sets up what they need; what is not there is a row `not run` with its reason.
+of vLLM itself: direct I/O, a file a block, 16 threads as it has them here, nothing synced; for `end` its files are synced by the benchmark
+when its jobs have ended). `cargo xtask bench` sets up what they need; what is not there is a row `not run` with its reason.
 
 Examples:
   cascade-bench --tier pfs --dir /scratch/me --cold --json pfs.json --plot pfs.svg
+  cascade-bench --tier pfs --cold --rows bandwidth --block 64KiB,1MiB,16MiB,512MiB --durability none,end --rivals fio,python,hdf5,vllm
   cascade-bench --tier pfs --block 1MiB,64MiB --reps 15 --rows bandwidth --durability end --rivals fio";
 
 /// Measures the tier of files beside what the machine can do.

@@ -97,7 +97,7 @@ impl Python {
 
     /// Whether it can make blocks durable so.
     pub(super) fn can(&self, durability: Durability) -> bool {
-        self.rival != Rival::Vllm || durability == Durability::None
+        self.rival != Rival::Vllm || durability != Durability::Block
     }
 }
 

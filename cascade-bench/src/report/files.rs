@@ -26,6 +26,9 @@ pub struct Files {
     /// This system's rate over that of the plain loop in the same repetition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of_plain: Option<Spread>,
+    /// This system's rate over that of vLLM's tier in the same repetition, as durable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of_vllm: Option<Spread>,
     /// Of reads: where the bytes came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
@@ -183,6 +186,7 @@ pub(super) const FILES: &[Column] = &[
     ("of it", false, |row| share(row.efficiency)),
     ("paired, of fio", false, |row| files(row, |files| spread(files.of_fio))),
     ("paired, of plain loop", false, |row| files(row, |files| spread(files.of_plain))),
+    ("of vLLM", false, |row| files(row, |files| spread(files.of_vllm))),
     ("files", false, |row| made(row, |made| made.files.to_string())),
     ("disk/payload", false, |row| {
         made(row, |m| format!("{:.3}", m.allocated_bytes as f64 / m.payload_bytes as f64))

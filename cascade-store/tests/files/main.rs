@@ -8,6 +8,7 @@ mod failing;
 mod moving;
 mod naming;
 mod opening;
+mod parts;
 mod racing;
 mod recorded;
 mod rig;
