@@ -3,6 +3,7 @@
 
 mod score;
 pub mod shared;
+pub mod stock;
 mod window;
 
 use std::time::Duration;
@@ -13,12 +14,13 @@ use cascade_core::sync::Wait;
 use crate::index::Key;
 use crate::ledger::Entry;
 use crate::protocol::{self, WhenPinned};
-use crate::region::Claim;
+use crate::region::{Claim, Notice};
 use crate::session::{Cell, Core, Event, Stripe};
 use crate::slot::{Slot, State, Word};
 use crate::trail::Left;
 
 pub use score::Judge;
+use window::Victims;
 pub use window::{Pick, Window};
 
 /// Blocks evicted under one scan of the ledgers.
@@ -26,9 +28,9 @@ const BATCH: usize = 16;
 /// Random windows looked at together: enough to find some that are worth little. Each costs a put some tenths of a microsecond; twice as
 /// many close another twentieth of the gap to the optimum where an arena holds 10,000 blocks. A model makes do with fewer, since
 /// it follows every load.
-const SAMPLES: usize = if cfg!(any(loom, shuttle)) { 16 } else { 32 };
+const SAMPLES: usize = if cfg!(any(loom, shuttle)) { 16 } else { 64 };
 /// Windows emptied at one look.
-const EMPTIED: usize = 2;
+const EMPTIED: usize = 4;
 /// Windows that are left for the next look, the cheapest of those seen.
 const POOL: usize = 64;
 /// Of those, looked at again next time.
@@ -157,7 +159,7 @@ fn empty_wide<'a>(
     let core = stripe.core();
     match window.victims(stripe) {
         None if patience.is_none() => return None,
-        Some(victims) if is_any_pinned(core, &victims) => return None,
+        Some(victims) if is_any_pinned(core, &victims.blocks) => return None,
         _ => {}
     }
     let is_dead = |holder| core.is_dead(holder);
@@ -166,7 +168,7 @@ fn empty_wide<'a>(
     crate::kill::point("evict.claimed");
     // Somebody who did not see the claim in time may put something there again.
     for _ in 0..ATTEMPTS {
-        let victims = settled(stripe, window, patience.as_deref_mut())?;
+        let victims = settled(stripe, window, patience.as_deref_mut())?.blocks;
         if victims.is_empty() {
             return Some(Room { region: regions.start, _claim: claim });
         }
@@ -179,7 +181,7 @@ fn empty_wide<'a>(
 }
 
 /// The blocks of `window` once none is being filled or freed; `None` when that takes too long.
-fn settled(stripe: &Stripe, window: &Window, mut patience: Option<&mut Wait>) -> Option<Vec<(u32, Word)>> {
+fn settled(stripe: &Stripe, window: &Window, mut patience: Option<&mut Wait>) -> Option<Victims> {
     loop {
         if let Some(victims) = window.victims(stripe) {
             return Some(victims);
@@ -198,37 +200,56 @@ fn is_any_pinned(core: &Core, victims: &[(u32, Word)]) -> bool {
     pins.filter_map(Entry::slot).any(|slot| slots.binary_search(&slot).is_ok())
 }
 
-/// Evicts every block of the `windows`, all under as few scans as may be; gives the first of which none stays.
+/// Evicts every block of the `windows`, all under as few scans as may be; gives the first of which none stays. What is freed is the
+/// stripe's to use, unless blocks reach beyond their window.
 fn empty<'a>(stripe: &Stripe, windows: &'a [Window]) -> Option<&'a Window> {
-    let (mut victims, mut ends) = (Vec::with_capacity(BATCH), Vec::with_capacity(windows.len()));
-    for window in windows {
-        let known = window.victims(stripe);
-        ends.push(known.is_some().then(|| victims.len() + known.as_ref().map_or(0, Vec::len)));
-        victims.extend(known.into_iter().flatten());
+    let mut first = None;
+    let found: Vec<_> = windows.iter().filter_map(|window| Some((window, window.victims(stripe)?))).collect();
+    // What others keep of the room that was made before is shown when more is made than is used.
+    if !stripe.stock.lock().is_empty() {
+        stock::give_up(stripe);
     }
-    let gone = evict_each(stripe, &victims, WhenPinned::Keep);
-    let mut start = 0;
-    let emptied = |end: &Option<usize>| {
-        let Some(end) = *end else { return false };
-        let all = gone[start..end].iter().all(|gone| *gone);
-        start = end;
-        all
-    };
-    windows.get(ends.iter().position(emptied)?)
+    for (reaches_out, notice) in [(false, Notice::Nobody), (true, Notice::All)] {
+        let some = || found.iter().filter(|(_, victims)| victims.reach_out == reaches_out);
+        let victims: Vec<(u32, Word)> = some().flat_map(|(_, victims)| &victims.blocks).copied().collect();
+        let gone = evict_each(stripe, &victims, WhenPinned::Keep, notice);
+        let mut start = 0;
+        for (window, victims) in some() {
+            let end = start + victims.blocks.len();
+            let is_empty = gone[start..end].iter().all(|gone| *gone);
+            start = end;
+            if is_empty {
+                first = first.or(Some(*window));
+            }
+            match notice {
+                Notice::Nobody if is_empty => {
+                    stripe.stock.lock().put(stripe.core().with_regions(|regions| window.spot(regions)))
+                }
+                Notice::Nobody => stripe.core().with_regions(|regions| regions.show(window.pick.region())),
+                Notice::All => {}
+            }
+        }
+    }
+    first
 }
 
 /// Evicts the `victims` that nobody pins; gives how many are gone.
 pub fn evict(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned) -> usize {
-    evict_each(stripe, victims, when_pinned).iter().filter(|gone| **gone).count()
+    evict_each(stripe, victims, when_pinned, Notice::All).iter().filter(|gone| **gone).count()
 }
 
 /// Evicts the `victims` that nobody pins; says of each whether it is gone.
-fn evict_each(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned) -> Vec<bool> {
+fn evict_each(
+    stripe: &Stripe,
+    victims: &[(u32, Word)],
+    when_pinned: WhenPinned,
+    notice: Notice,
+) -> Vec<bool> {
     let mut gone = vec![false; victims.len()];
     let mut at = 0;
     while at < victims.len() {
         let some = at..victims.len().min(at + BATCH);
-        let tried = evict_some(stripe, &victims[some.clone()], when_pinned, &mut gone[some]);
+        let tried = evict_some(stripe, &victims[some.clone()], (when_pinned, notice), &mut gone[some]);
         if tried == 0 {
             break;
         }
@@ -239,7 +260,12 @@ fn evict_each(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned)
 
 /// Evicts the first of the `victims` under one scan, as many as there are ledger entries for; gives how many it tried, and notes
 /// which of them are `gone`.
-fn evict_some(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned, gone: &mut [bool]) -> usize {
+fn evict_some(
+    stripe: &Stripe,
+    victims: &[(u32, Word)],
+    (when_pinned, notice): (WhenPinned, Notice),
+    gone: &mut [bool],
+) -> usize {
     let core = stripe.core();
     let index = core.index();
     let mut begun: Vec<(usize, u32, Word, Cell<'_>)> = Vec::with_capacity(victims.len());
@@ -264,7 +290,7 @@ fn evict_some(stripe: &Stripe, victims: &[(u32, Word)], when_pinned: WhenPinned,
                 crate::kill::point("evict.freeing");
                 let was_kept = index.slot(slot).is_some_and(Slot::is_kept);
                 let id = index.slot(slot).map(Slot::id);
-                finish_free(stripe, slot, decided, cell);
+                free(stripe, slot, decided, cell, notice);
                 gone[at] = true;
                 if let Some(id) = id.filter(|_| was_sealed) {
                     core.left(&id, reason(when_pinned, was_kept));
@@ -303,8 +329,12 @@ fn reason(when_pinned: WhenPinned, was_kept: bool) -> Left {
 /// Gives extent and slot back. If a stopped process keeps the region locked, the entry stays in the ledger, and the slot
 /// waits: until a later put or recovery finds the region open, or until we die and are recovered.
 pub fn finish_free(stripe: &Stripe, slot: u32, freeing: Word, cell: Cell<'_>) {
+    free(stripe, slot, freeing, cell, Notice::All);
+}
+
+fn free(stripe: &Stripe, slot: u32, freeing: Word, cell: Cell<'_>, notice: Notice) {
     let core = stripe.core();
-    if !core.with_regions(|regions| regions.free(&core.index(), slot, freeing)) {
+    if !core.with_regions(|regions| regions.free_for(&core.index(), slot, freeing, notice)) {
         core.waiting.push(stripe.number(), cell.keep() as u32);
     }
 }

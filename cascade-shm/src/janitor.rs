@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::collapse::Sweeper;
+use crate::evict::stock;
 use crate::grow::Grower;
 use crate::process::{ForkGuard, fork_epoch};
 use crate::role::{Role, Standing};
@@ -98,6 +99,7 @@ impl Worker {
                 Standing::Elsewhere(holder) => watch.only(core, holder),
             }
             seal::release_quarantine(core, &self.stripes);
+            self.stripes.iter().for_each(|stripe| stock::give_up_idle(stripe));
             (0..core.waiting.len()).for_each(|_| seal::free_waiting(core, &self.stripes));
             ended = self.wait(&watch);
         }

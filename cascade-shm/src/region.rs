@@ -4,6 +4,7 @@
 mod audit;
 mod bits;
 mod claim;
+mod show;
 mod span;
 mod vet;
 
@@ -20,9 +21,9 @@ use crate::session::Waiting;
 use crate::slot::{Extent, State, Word};
 use span::Piece;
 
-pub use vet::Vetted;
-
 pub use claim::Claim;
+pub use show::{Notice, Spot};
+pub use vet::Vetted;
 
 /// How long to wait for a region: far longer than a running owner holds its lock, and short enough to go elsewhere when the
 /// owner is stopped.
@@ -130,7 +131,11 @@ impl<'a> Regions<'a> {
 
     fn set_summary(&self, region: usize, kind: Kind, longest: usize) {
         let word = kind.bits() << 62 | longest as u64;
-        self.map.summaries()[region].store(word, Ordering::Relaxed);
+        let summary = &self.map.summaries()[region];
+        // Everyone who looks for room reads the line.
+        if summary.load(Ordering::Relaxed) != word {
+            summary.store(word, Ordering::Relaxed);
+        }
     }
 
     /// Announces that the pages of `region` exist.
@@ -148,10 +153,35 @@ impl<'a> Regions<'a> {
         let (ready, barred) = (self.ready(), self.barred(whose.slot));
         let order =
             || (0..ready).map(|step| (start + step) % ready).filter(|region| !barred.contains(region));
-        order()
+        let fitting = order()
             .filter(|region| self.may_hold(*region, kind, units))
-            .chain(order().filter(|region| self.kind(*region) == Kind::Empty))
-            .find_map(|region| self.allocate_in(region, kind, units, len, whose))
+            .chain(order().filter(|region| self.kind(*region) == Kind::Empty));
+        let mut busy = Vec::new();
+        for region in fitting {
+            // Whom another keeps out waits only when no other region is open.
+            let Some(_guard) = self.map.region_locks()[region].try_acquire(self.me) else {
+                busy.push(region);
+                continue;
+            };
+            let given = self.allocate_in(region, None, units, len, whose);
+            if given.is_some() {
+                return given;
+            }
+        }
+        busy.into_iter().find_map(|region| {
+            let _guard = self.lock(region)?;
+            self.allocate_in(region, None, units, len, whose)
+        })
+    }
+
+    /// Gives the slot the room at `spot`, if it is still free.
+    pub fn allocate_at(&self, spot: Spot, len: u64, whose: Tenancy) -> Option<Extent> {
+        let (region, units) = (spot.region(), spot.units());
+        if region >= self.ready() || self.barred(whose.slot).contains(&region) {
+            return None;
+        }
+        let _guard = self.lock(region)?;
+        self.allocate_in(region, Some(spot.unit()), units, len, whose)
     }
 
     fn may_hold(&self, region: usize, kind: Kind, units: usize) -> bool {
@@ -159,30 +189,36 @@ impl<'a> Regions<'a> {
         Kind::from_summary(word) == kind && word & 0xffff_ffff >= units as u64
     }
 
+    /// Room in `region`, at unit `at` or wherever there is some. Only under its lock.
     fn allocate_in(
         &self,
         region: usize,
-        kind: Kind,
+        at: Option<usize>,
         units: usize,
         len: u64,
         whose: Tenancy,
     ) -> Option<Extent> {
-        let guard = self.lock(region)?;
         crate::kill::point("alloc.locked");
+        // What the region is holds once its tables are known to be sound, and not before.
         if !self.is_usable(region) {
             return None;
         }
-        let now = self.kind(region);
+        let (kind, now) = (Kind::of(len), self.kind(region));
         if now != kind && now != Kind::Empty {
             return None;
         }
-        match bits::find_run(self.map.bitmap(region), self.units(kind), units) {
+        let (bitmap, in_region) = (self.map.bitmap(region), self.units(kind));
+        let found = match at {
+            Some(unit) if bits::is_free(bitmap, in_region, unit, units) => Ok(unit),
+            Some(_) => return None,
+            None => bits::find_run(bitmap, in_region, units),
+        };
+        match found {
             Ok(unit) => {
                 let extent = Extent { offset: self.offset(region, unit, kind), len };
                 self.mark(region, kind, unit, units, whose.slot);
                 crate::kill::point("alloc.marked");
                 self.give(extent, whose);
-                drop(guard);
                 Some(extent)
             }
             Err(longest) => {
@@ -242,6 +278,8 @@ impl<'a> Regions<'a> {
                 drop(self.whole(region, guard));
             }
         }
+        // What it had freed for its next puts.
+        self.show_all();
     }
 
     /// Locks every region that `extent` touches, in ascending order.
@@ -258,14 +296,18 @@ impl<'a> Regions<'a> {
         // What is left is at most what was the longest run: keep the bound.
         let longest = match self.kind(region) {
             Kind::Empty => self.units(kind),
-            _ => (self.map.summaries()[region].load(Ordering::Relaxed) & 0xffff_ffff) as usize,
+            _ => self.longest(region),
         };
         self.set_summary(region, kind, longest);
     }
 
+    fn longest(&self, region: usize) -> usize {
+        (self.map.summaries()[region].load(Ordering::Relaxed) & 0xffff_ffff) as usize
+    }
+
     /// Clears the units of a piece that are those of `slot`: where a damaged slot names units of another block, that one
     /// keeps them.
-    fn unmark(&self, piece: Piece, kind: Kind, slot: u32) {
+    fn unmark(&self, piece: Piece, kind: Kind, slot: u32, notice: Notice) {
         let (bitmap, residents) = (self.map.bitmap(piece.region), self.map.residents(piece.region));
         let run = &residents[piece.unit..piece.unit + piece.units];
         let is_its = |resident: &AtomicU32| resident.load(Ordering::Relaxed) == slot + 1;
@@ -281,7 +323,11 @@ impl<'a> Regions<'a> {
             .filter(|resident| is_its(resident))
             .for_each(|resident| resident.store(0, Ordering::Relaxed));
         let empty = bitmap.iter().all(|word| word.load(Ordering::Relaxed) == 0);
-        self.set_summary(piece.region, if empty { Kind::Empty } else { kind }, self.units(kind));
+        let longest = match notice {
+            Notice::All => self.units(kind),
+            Notice::Nobody => self.longest(piece.region),
+        };
+        self.set_summary(piece.region, if empty { Kind::Empty } else { kind }, longest);
         self.vetted.look_again(piece.region);
     }
 
@@ -289,6 +335,12 @@ impl<'a> Regions<'a> {
     /// stays locked: the slot then stays `Freeing`, to be tried again.
     #[must_use]
     pub fn free(&self, index: &Index<'_>, slot: u32, freeing: Word) -> bool {
+        self.free_for(index, slot, freeing, Notice::All)
+    }
+
+    /// [`Regions::free`], where `notice` says who may look for room there.
+    #[must_use]
+    pub fn free_for(&self, index: &Index<'_>, slot: u32, freeing: Word, notice: Notice) -> bool {
         let Some(place) = index.slot(slot) else { return false };
         if let Some(extent) = place.extent().filter(|extent| self.is_sane(*extent)) {
             let Some(guards) = self.lock_extent(extent) else { return false };
@@ -297,7 +349,7 @@ impl<'a> Regions<'a> {
             crate::kill::point("free.cleared");
             // A rebuild just done for a dead holder saw the extent; taking it out again is the same work either way.
             for piece in self.pieces(extent) {
-                self.unmark(piece, Kind::of(extent.len), slot);
+                self.unmark(piece, Kind::of(extent.len), slot, notice);
             }
             drop(guards);
             crate::kill::point("free.unlocked");

@@ -13,7 +13,7 @@ use cascade_core::sync::{AtomicU64, Ordering};
 use cascade_core::{Error, ErrorKind, Result};
 
 use crate::config::Eviction;
-use crate::evict::shared;
+use crate::evict::{shared, stock};
 use crate::index::Index;
 use crate::layout::STRIPE_ENTRIES;
 use crate::ledger::Entry;
@@ -146,7 +146,10 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if self.core.is_ours() {
-            self.stripes.iter().for_each(|stripe| stripe.say_all());
+            for stripe in &self.stripes {
+                stripe.say_all();
+                stock::give_up(stripe);
+            }
         }
     }
 }

@@ -22,10 +22,10 @@ use crate::grow;
 use crate::index::{Claim, Found, Index, Key};
 use crate::ledger::Entry;
 use crate::protocol::{self, Pin, WhenPinned};
-use crate::region::Tenancy;
+use crate::region::{Kind, Regions, Tenancy};
 use crate::seal::{self, meta_of};
 use crate::session::{Cell, Core, Event, Stripe};
-use crate::slot::{Now, Slot, State, Word};
+use crate::slot::{Extent, Now, Slot, State, Word};
 
 mod ahead;
 mod many;
@@ -297,16 +297,17 @@ impl Arena {
         Reserve::Reserved(Reservation::new(memory, home, cell.keep()))
     }
 
-    /// Room for `len` bytes: what is free, else new pages, else what evicting frees.
+    /// Room for `len` bytes: what this thread has freed before, else what is free, else new pages, else what evicting frees.
     fn allocate(&self, stripe: &Stripe, len: u64, whose: Tenancy) -> Option<BlockMemory> {
         let core = stripe.core();
         let mut start = stripe.hint.load(Local::Relaxed);
-        let (mut evictions, mut room) = (0..ATTEMPTS, None);
+        let (mut evictions, mut room, mut is_all_shown) = (0..ATTEMPTS, None, false);
         loop {
             let seen = grow::ready(core);
             let found = core.with_regions(|regions| {
                 let ready = regions.ready().max(1);
-                regions.allocate(len, whose, start % ready)
+                from_stock(stripe, regions, len, whose)
+                    .or_else(|| regions.allocate(len, whose, start % ready))
             });
             if let Some(extent) = found {
                 let region = extent.offset / core.map().geometry().region_bytes;
@@ -314,13 +315,20 @@ impl Arena {
                 return core.map().block(extent);
             }
             // While pages are missing, wait for them rather than drop a block.
-            if !grow::step(core, &self.inner.file, seen) {
-                evictions.next()?;
-                // One claim at a time: the last goes before the next is made.
-                drop(room.take());
-                let made = evict::make_room(stripe, len, whose.slot)?;
+            if grow::step(core, &self.inner.file, seen) {
+                continue;
+            }
+            // One claim at a time: the last goes before the next is made.
+            drop(room.take());
+            if let Some(made) = evictions.next().and_then(|_| evict::make_room(stripe, len, whose.slot)) {
                 start = made.region;
                 room = Some(made);
+            } else if is_all_shown {
+                return None;
+            } else {
+                // What others keep for their next puts, before a block is refused.
+                core.with_regions(|regions| regions.show_all());
+                is_all_shown = true;
             }
         }
     }
@@ -424,6 +432,21 @@ impl Arena {
                 evict::evict(&stripe, &[(number as u32, word)], WhenPinned::Retire);
             }
         }
+    }
+}
+
+/// Room for `len` bytes where this thread's evictions have made it.
+fn from_stock(stripe: &Stripe, regions: &Regions<'_>, len: u64, whose: Tenancy) -> Option<Extent> {
+    let kind = Kind::of(len);
+    let units = usize::try_from(len.div_ceil(kind.unit_bytes())).ok()?;
+    loop {
+        let spot = stripe.stock.lock().take(kind, units)?;
+        let given = regions.allocate_at(spot, len, whose);
+        if given.is_some() {
+            return given;
+        }
+        // Somebody found it: what is left of it is for all.
+        regions.show(spot.region());
     }
 }
 

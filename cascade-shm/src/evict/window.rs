@@ -8,7 +8,7 @@ use cascade_core::policy::Shares;
 use cascade_core::tier::Class;
 
 use super::score::Judge;
-use crate::region::{Kind, Regions};
+use crate::region::{Kind, Regions, Spot};
 use crate::session::Stripe;
 use crate::slot::{Slot, State, Word};
 
@@ -378,25 +378,49 @@ impl Window {
         a.first < b.first + b.need && b.first < a.first + a.need
     }
 
+    /// Where it is, once it is empty.
+    pub(super) fn spot(&self, regions: &Regions<'_>) -> Spot {
+        let Place { kind, first, need } = self.place;
+        Spot::new(self.pick.region(), first % regions.units(kind), need, kind)
+    }
+
     /// The blocks that overlap the window; `None` if one of them is being filled.
-    pub(super) fn victims(&self, stripe: &Stripe) -> Option<Vec<(u32, Word)>> {
+    pub(super) fn victims(&self, stripe: &Stripe) -> Option<Victims> {
         let map = stripe.core().map();
+        let unit_bytes = self.place.kind.unit_bytes();
+        let bytes =
+            self.place.first as u64 * unit_bytes..(self.place.first + self.place.need) as u64 * unit_bytes;
         stripe.core().with_regions(|regions| {
-            let (mut victims, mut last) = (Vec::new(), None);
+            let (mut blocks, mut last, mut reach_out) = (Vec::new(), None, self.is_wide);
             for part in parts(stripe, regions, self.place) {
                 for resident in part?.residents {
                     let Some(slot) = resident.load(Ordering::Relaxed).checked_sub(1) else { continue };
                     if last.replace(slot) == Some(slot) {
                         continue;
                     }
-                    let word = map.slots().get(slot as usize)?.word();
+                    let block = map.slots().get(slot as usize)?;
+                    let word = block.word();
                     if !matches!(word.state(), State::Sealed | State::Retired) {
                         return None;
                     }
-                    victims.push((slot, word));
+                    // A hint, as all that is told apart by it.
+                    let is_within = block.extent().is_some_and(|extent| {
+                        let end = extent.offset.saturating_add(extent.len.next_multiple_of(unit_bytes));
+                        bytes.start <= extent.offset && end <= bytes.end
+                    });
+                    reach_out |= !is_within;
+                    blocks.push((slot, word));
                 }
             }
-            Some(victims)
+            Some(Victims { blocks, reach_out })
         })
     }
+}
+
+/// The blocks of a window.
+#[derive(Debug)]
+pub(super) struct Victims {
+    pub(super) blocks: Vec<(u32, Word)>,
+    /// Whether emptying it frees more than the window.
+    pub(super) reach_out: bool,
 }

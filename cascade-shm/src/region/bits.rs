@@ -14,6 +14,12 @@ pub(super) fn find_run(words: &[AtomicU64], len: usize, need: usize) -> Result<u
     Err(longest)
 }
 
+/// Whether `count` bits from `start` on are clear, and among the first `len`.
+pub(super) fn is_free(words: &[AtomicU64], len: usize, start: usize, count: usize) -> bool {
+    let end = start.saturating_add(count);
+    end <= len && next(words, start, end, true).is_none()
+}
+
 /// Runs of clear bits among the first `len`, as (start, length).
 pub(super) fn free_runs(words: &[AtomicU64], len: usize) -> impl Iterator<Item = (usize, usize)> {
     let mut at = 0;
@@ -82,6 +88,10 @@ mod tests {
                 start + need <= len && pattern[*start..start + need].iter().all(|used| !used)
             });
             prop_assert_eq!(find_run(&words, len, need).ok(), naive);
+            for start in 0..len + 2 {
+                let expected = start + need <= len && pattern[start..start + need].iter().all(|used| !used);
+                prop_assert_eq!(is_free(&words, len, start, need), expected);
+            }
             let free: usize = free_runs(&words, len).map(|(_, run)| run).sum();
             prop_assert_eq!(free, pattern.iter().filter(|used| !**used).count());
         }

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::{Core, Counters};
 use crate::evict::Pick;
+use crate::evict::stock::Stock;
 use crate::layout::{STRIPE_ENTRIES, STRIPE_LEASES};
 use crate::ledger::Entry;
 use crate::protocol;
@@ -39,6 +40,8 @@ pub struct Stripe {
     unsaid: [LocalU64; 2],
     /// Windows that eviction looked at and left.
     pub pool: Mutex<Vec<Pick>>,
+    /// Room that eviction made for the next puts.
+    pub stock: Mutex<Stock>,
     /// The region where this thread last found room.
     pub hint: std::sync::atomic::AtomicUsize,
     /// Counters of what was done through this stripe.
@@ -94,6 +97,7 @@ impl Stripe {
         let seed = 0x9e37_79b9_7f4a_7c15_u64
             .wrapping_mul(number as u64 + 1)
             .wrapping_add(u64::from(core.holder().generation) << 16 | u64::from(core.row()));
+        let first_region = number * 37 + usize::from(core.row()) * 11;
         Self {
             core,
             number,
@@ -103,8 +107,9 @@ impl Stripe {
             prefix_share: LocalU64::new(0),
             unsaid: [const { LocalU64::new(0) }; 2],
             pool: Mutex::new(Vec::new()),
-            // Threads start far apart, so that they do not meet at one region's lock.
-            hint: std::sync::atomic::AtomicUsize::new(number * 37),
+            stock: Mutex::default(),
+            // Threads and processes start far apart, so that they do not meet at one region's lock.
+            hint: std::sync::atomic::AtomicUsize::new(first_region),
             counters: Counters::default(),
         }
     }
