@@ -25,6 +25,7 @@ pub mod shm;
 pub mod space;
 pub mod stats;
 pub mod store;
+pub mod suite;
 pub mod tiers;
 pub mod trace;
 pub mod units;

@@ -8,7 +8,7 @@ use cascade_bench::cli::{Arguments, Part, RowKind, TierName};
 use cascade_bench::report::{Report, compare, table};
 use cascade_bench::run::{LAP_BYTES, Options, Pass, Results, run};
 use cascade_bench::tiers::{Scratch, Wanted};
-use cascade_bench::{contention, files, gpu, oversubscription, plot, shm, space, store, trace};
+use cascade_bench::{contention, files, gpu, oversubscription, plot, shm, space, store, suite, trace};
 use cascade_core::{Error, ErrorKind, Result};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -18,9 +18,10 @@ const CONTENTION_MS: u64 = 500;
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().skip(1).collect();
-    let done = if oversubscription::is_wanted(words.iter().map(AsRef::as_ref)) {
+    let wanted = suite::wanted(words.iter().map(AsRef::as_ref));
+    let done = if wanted.as_deref() == Some("oversubscription") {
         oversubscription::run(&oversubscription::Arguments::parse()).map(|()| ExitCode::SUCCESS)
-    } else if trace::is_wanted(words.iter().map(AsRef::as_ref)) {
+    } else if wanted.is_some() {
         trace::run(&trace::Arguments::parse()).map(|()| ExitCode::SUCCESS)
     } else if is_of("store") {
         of_store(&store::cli::Arguments::parse())

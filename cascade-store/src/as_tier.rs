@@ -12,6 +12,7 @@ use cascade_core::reservation::Reserve;
 use cascade_core::tier::{Addressable, Capability, Lookup, MissReason, PutMeta, Tier};
 
 use crate::chain::Level;
+use crate::fetch::Until;
 use crate::put::Reach;
 use crate::stats::StoreStats;
 use crate::store::Store;
@@ -32,12 +33,21 @@ impl Tiers {
         let measured =
             self.chain.rungs().iter().map(|rung| rung.level).filter(|level| *level != Level::Device);
         let served = measured.map(|level| (level, self.tally.origin(level))).collect();
-        let put_latency = self.tally.put_latency();
-        StoreStats { tiers, files, breaker, moves, served, put_latency, misses: self.count.misses() }
+        let (get_time, put_latency) = (self.tally.phases.snapshot(), self.tally.put_latency());
+        StoreStats {
+            tiers,
+            files,
+            breaker,
+            moves,
+            served,
+            get_time,
+            put_latency,
+            misses: self.count.misses(),
+        }
     }
 
-    /// Does operations of one kind, together; an outcome for each.
-    pub(crate) fn run(&self, ops: Vec<Op>, reach: Reach, deadline: Option<Instant>) -> Vec<Outcome> {
+    /// Does operations of one kind, together; an outcome for each. Fetches end early, as late ones do, when `until` says so.
+    pub(crate) fn run(&self, ops: Vec<Op>, reach: Reach, until: Until<'_>) -> Vec<Outcome> {
         let (mut wanted, mut blocks, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         for op in ops {
             match op {
@@ -52,7 +62,7 @@ impl Tiers {
         };
         let mut outcomes = Vec::new();
         if !wanted.is_empty() {
-            outcomes.extend(self.fetch(&wanted, deadline).into_iter().map(fetched));
+            outcomes.extend(self.fetch_until(&wanted, until).into_iter().map(fetched));
         }
         if !blocks.is_empty() {
             outcomes.extend(self.put(blocks, reach));

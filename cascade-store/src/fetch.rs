@@ -1,9 +1,10 @@
 //! Copies of blocks for a caller, from all tiers at once: the files read while the arena is copied from.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::time::Instant;
 
-use cascade_core::batch::{Batch, Op, Outcome};
+use cascade_core::batch::{Batch, Op, Outcome, Ticket};
 use cascade_core::id::BlockId;
 use cascade_core::lease::Lease;
 use cascade_core::memory::SgList;
@@ -11,7 +12,7 @@ use cascade_core::tier::{BlockMeta, Lookup, MissReason, Tier};
 
 use crate::files::Files;
 use crate::moves::count::add;
-use crate::moves::rise::How;
+use crate::moves::rise::{How, Up};
 use crate::raw;
 use crate::tally::Part;
 use crate::tiers::{Answer, Tiers};
@@ -20,6 +21,26 @@ use crate::tiers::{Answer, Tiers};
 const SLICE_BLOCKS: usize = 64;
 /// and their bytes, about.
 const SLICE_BYTES: usize = 8 << 20;
+
+/// Bytes, about, of a batch that is read straight to the caller, and how many are under way at once.
+const STRAIGHT_BYTES: usize = 32 << 20;
+const STRAIGHT_BATCHES: usize = 3;
+
+/// When a fetch is given up.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Until<'a> {
+    /// What files have not read then is a miss.
+    pub(crate) deadline: Option<Instant>,
+    /// Whether nobody wants the rest any more; it is answered as if it were late.
+    pub(crate) is_cancelled: Option<&'a dyn Fn() -> bool>,
+}
+
+impl Until<'_> {
+    fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+            || self.is_cancelled.is_some_and(|is_cancelled| is_cancelled())
+    }
+}
 
 /// A fetch under way: blocks, where they go, and what became of each.
 struct Fetch<'a> {
@@ -47,7 +68,8 @@ impl Fetch<'_> {
 
     /// Whether a lower tier may still have the block.
     fn lacks(&self, at: &usize) -> bool {
-        matches!(self.answers[*at].get(), Err(why) if why != MissReason::Destination)
+        let is_final = |why| matches!(why, MissReason::Destination | MissReason::Deadline);
+        self.answers[*at].get().is_err_and(|why| !is_final(why))
     }
 
     /// How many of `places`, from the front, make a slice.
@@ -69,17 +91,26 @@ impl Tiers {
         wanted: &[(BlockId, SgList)],
         deadline: Option<Instant>,
     ) -> Vec<Answer<BlockMeta>> {
+        self.fetch_until(wanted, Until { deadline, is_cancelled: None })
+    }
+
+    /// [`Tiers::fetch`], which may be cancelled too.
+    pub(crate) fn fetch_until(
+        &self,
+        wanted: &[(BlockId, SgList)],
+        until: Until<'_>,
+    ) -> Vec<Answer<BlockMeta>> {
         if wanted.iter().any(|(_, into)| !into.is_host()) {
-            return wanted.iter().flat_map(|one| self.fetch_one(one, deadline)).collect();
+            return wanted.iter().flat_map(|one| self.fetch_one(one, until)).collect();
         }
         let absent = Cell::new(Err(MissReason::Absent));
         let fetch = Fetch { wanted, answers: vec![absent; wanted.len()] };
         let all: Vec<usize> = (0..wanted.len()).collect();
         let (started, mut above) = (self.clock.now(), None);
         if let Some(files) = self.files() {
-            above = Some(self.fetch_all(files, &fetch, all, deadline));
+            above = Some(self.fetch_all(files, &fetch, all, until));
         } else {
-            fetch.set(&all, raw::run(&self.arena, fetch.ops(&all)));
+            self.copy_up(&fetch, &all);
             add(&self.count.arena_hits, fetch.hits());
         }
         let took = self.clock.now().saturating_sub(started);
@@ -96,30 +127,30 @@ impl Tiers {
     }
 
     /// One of several, some of which go to device memory.
-    fn fetch_one(&self, one: &(BlockId, SgList), deadline: Option<Instant>) -> Vec<Answer<BlockMeta>> {
+    fn fetch_one(&self, one: &(BlockId, SgList), until: Until<'_>) -> Vec<Answer<BlockMeta>> {
         let (id, into) = one;
         if into.is_host() {
-            self.fetch(std::slice::from_ref(one), deadline)
+            self.fetch_until(std::slice::from_ref(one), until)
         } else {
             vec![self.get_device(id, into, None)]
         }
     }
 
     /// Both tiers at once: what the arena lacks is asked of the files first, and the arena's is copied while they read.
-    fn fetch_all(
-        &self,
-        files: &Files,
-        fetch: &Fetch<'_>,
-        all: Vec<usize>,
-        deadline: Option<Instant>,
-    ) -> Part {
+    fn fetch_all(&self, files: &Files, fetch: &Fetch<'_>, all: Vec<usize>, until: Until<'_>) -> Part {
+        let deadline = until.deadline;
         // One block is asked for where it most likely is.
-        let (above, below) = if all.len() > 1 { self.split(fetch, all) } else { (all, Vec::new()) };
+        let split = || if all.len() > 1 { self.split(fetch, all) } else { (all, Vec::new()) };
+        let (above, below) = self.tally.phases.lookup(&*self.clock, split);
         let (mut left, mut from_arena) = (&above[..], Part::default());
         let mut copy = || {
             let (slice, rest) = left.split_at(fetch.slice(left));
             left = rest;
-            fetch.set(slice, raw::run(&self.arena, fetch.ops(slice)));
+            if left.len() + slice.len() < above.len() && until.is_over() {
+                slice.iter().for_each(|at| fetch.answers[*at].set(Err(MissReason::Deadline)));
+                return !slice.is_empty();
+            }
+            self.copy_up(fetch, slice);
             let hits = slice.iter().filter(|at| fetch.answers[**at].get().is_ok());
             hits.clone()
                 .filter_map(|at| fetch.answers[*at].get().ok())
@@ -128,7 +159,8 @@ impl Tiers {
             !slice.is_empty()
         };
         if !below.is_empty() {
-            let mut how = How { deadline, is_cancelled: None, meanwhile: Some(&mut copy) };
+            let is_cancelled = until.is_cancelled;
+            let mut how = How { deadline, is_cancelled, meanwhile: Some(&mut copy), ..How::default() };
             self.fetch_below(files, fetch, &below, &mut how);
         }
         while copy() {}
@@ -139,6 +171,12 @@ impl Tiers {
         }
         add(&self.count.file_hits, fetch.hits() - from_arena.blocks);
         from_arena
+    }
+
+    /// Copies what the arena has.
+    fn copy_up(&self, fetch: &Fetch<'_>, places: &[usize]) {
+        let copied = self.tally.phases.copy(&*self.clock, || raw::run(&self.arena, fetch.ops(places)));
+        fetch.set(places, copied);
     }
 
     /// Which blocks the arena may have, and which only others can have.
@@ -160,20 +198,24 @@ impl Tiers {
 
     /// Fetches from files what the arena lacks: by way of the arena what is worth a place there, else straight.
     fn fetch_below(&self, files: &Files, fetch: &Fetch<'_>, left: &[usize], how: &mut How<'_>) {
-        let deadline = how.deadline;
-        let (straight, rising) = self.ways(files, fetch, left);
-        let read = |places: &[usize]| {
-            (!places.is_empty()).then(|| files.submit(Batch { ops: fetch.ops(places), deadline }))
-        };
-        let reading = read(&straight);
+        let ways = || self.ways(files, fetch, left);
+        let (straight, rising) = self.tally.phases.lookup(&*self.clock, ways);
+        let mut reading = Straight::new(files, fetch, straight);
+        reading.begin(how);
         let metas: Vec<(BlockId, BlockMeta)> =
             rising.iter().map(|(at, meta)| (fetch.wanted[*at].0, *meta)).collect();
         let mut refused = Vec::new();
-        self.rise(files, &metas, how, |nth, risen| {
+        let into = |nth: usize| &fetch.wanted[rising[nth].0].1;
+        let (deadline, is_cancelled) = (how.deadline, how.is_cancelled);
+        let mut meanwhile = || how.meanwhile.as_mut().is_some_and(|work| work());
+        let mut rise = How { deadline, is_cancelled, meanwhile: Some(&mut meanwhile), targets: Some(&into) };
+        self.rise(files, &metas, &mut rise, |nth, risen| {
             let at = rising[nth].0;
             let (id, into) = &fetch.wanted[at];
+            let copy = |up: &Up| self.tally.phases.copy(&*self.clock, || copied(id, &up.lease, into));
             match risen {
-                Ok(lease) => match copied(id, &lease, into) {
+                Ok(up) if up.is_copied => fetch.answers[at].set(Ok(up.lease.meta())),
+                Ok(up) => match copy(&up) {
                     Some(meta) => fetch.answers[at].set(Ok(meta)),
                     None => refused.push(at),
                 },
@@ -181,11 +223,13 @@ impl Tiers {
                 Err(_) => refused.push(at),
             }
         });
-        let again = read(&refused);
-        for (places, ticket) in [(straight, reading), (refused, again)] {
-            let Some(ticket) = ticket else { continue };
+        reading.left.extend(refused);
+        reading.begin(how);
+        while let Some((places, ticket)) = reading.under_way.pop_front() {
             how.use_the_time(&ticket);
-            fetch.set(&places, raw::complete(&ticket));
+            let read = self.tally.phases.transfer(&*self.clock, || raw::complete(&ticket));
+            fetch.set(&places, read);
+            reading.begin(how);
         }
     }
 
@@ -215,6 +259,40 @@ impl Tiers {
             }
         }
         (straight, rising)
+    }
+}
+
+/// Blocks that are read from files to the caller, without a place in the arena; some batches at once.
+struct Straight<'a> {
+    files: &'a Files,
+    fetch: &'a Fetch<'a>,
+    left: VecDeque<usize>,
+    under_way: VecDeque<(Vec<usize>, Ticket)>,
+}
+
+impl<'a> Straight<'a> {
+    fn new(files: &'a Files, fetch: &'a Fetch<'a>, places: Vec<usize>) -> Self {
+        Self { files, fetch, left: places.into(), under_way: VecDeque::new() }
+    }
+
+    /// Hands over as many batches as are to be under way; nothing more of what is given up.
+    fn begin(&mut self, how: &How<'_>) {
+        while self.under_way.len() < STRAIGHT_BATCHES && !self.left.is_empty() {
+            if let Some(why) = how.given_up() {
+                self.left.drain(..).for_each(|at| self.fetch.answers[at].set(Err(why)));
+                return;
+            }
+            let (mut places, mut bytes) = (Vec::new(), 0);
+            while bytes < STRAIGHT_BYTES
+                && let Some(at) = self.left.pop_front()
+            {
+                bytes += self.fetch.wanted[at].1.len();
+                places.push(at);
+            }
+            let batch = Batch { ops: self.fetch.ops(&places), deadline: how.deadline };
+            let ticket = self.files.submit(batch);
+            self.under_way.push_back((places, ticket));
+        }
     }
 }
 

@@ -31,6 +31,7 @@ mod learn;
 mod moves;
 mod observed;
 mod part;
+mod phases;
 mod planner;
 mod prefix;
 mod put;
@@ -51,6 +52,7 @@ pub use config::{
     Demote, FilesConfig, GpuCapacity, GpuConfig, GpuDevices, Origin, StoreConfig, StoreConfigBuilder,
 };
 pub use moves::count::MoveStats;
+pub use phases::GetTime;
 pub use planner::{Plan, Recompute};
 pub use prefix::Prefix;
 pub use put::{Put, Reach};

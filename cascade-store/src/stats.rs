@@ -7,6 +7,7 @@ use cascade_pfs::PfsStats;
 
 use crate::chain::Level;
 use crate::moves::count::MoveStats;
+use crate::phases::GetTime;
 use crate::tally::Origin as ServedFrom;
 
 /// Counters and gauges of one store.
@@ -23,6 +24,8 @@ pub struct StoreStats {
     pub moves: MoveStats,
     /// What arena and files have done for callers, by where the bytes came from.
     pub served: Vec<(Level, ServedFrom)>,
+    /// Where the time of gets went.
+    pub get_time: GetTime,
     /// Times of whole calls that put.
     pub put_latency: Distribution,
     /// Fetches and leases that no tier could serve, by reason.

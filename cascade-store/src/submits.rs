@@ -9,6 +9,7 @@ use cascade_core::budget::{Budget, Pass};
 use cascade_core::tier::MissReason;
 use parking_lot::Mutex;
 
+use crate::fetch::Until;
 use crate::moves::count::add;
 use crate::moves::queue::Queue;
 use crate::put::Reach;
@@ -18,10 +19,13 @@ use crate::tiers::Tiers;
 const THREADS: usize = 2;
 /// Batches that wait, at most. They are bounded by their bytes too.
 const WAITING: usize = 4096;
-/// Operations that are begun together: what is cancelled, or late, is noticed between two such groups.
+/// Puts and deletes that are begun together: what is cancelled, or late, is noticed between two such groups. Fetches notice it
+/// themselves, and a group of them ends with nothing being read any more: the fewer ends, the better.
 const TOGETHER: usize = 256;
 /// Bytes beyond which a group takes no further operation.
 const TOGETHER_BYTES: u64 = 64 << 20;
+/// Fetches that are begun together.
+const FETCHES_TOGETHER: usize = 1 << 14;
 /// A round without batches.
 const ROUND: Duration = Duration::from_secs(1);
 
@@ -35,6 +39,8 @@ pub(crate) struct Job {
     reach: Reach,
     /// Its bytes count as under way until it has ended.
     pass: Pass,
+    /// When it was handed over, by the store's clock.
+    since: Duration,
 }
 
 /// What becomes of operations that are not begun.
@@ -57,6 +63,14 @@ fn throttled(op: &Op) -> Outcome {
     }
 }
 
+/// How many operations like this one, and about how many bytes, are begun together.
+fn together(op: &Op) -> (usize, u64) {
+    match op {
+        Op::Fetch { .. } => (FETCHES_TOGETHER, u64::MAX),
+        Op::Store { .. } | Op::Delete { .. } => (TOGETHER, TOGETHER_BYTES),
+    }
+}
+
 fn bytes_of(op: &Op) -> u64 {
     match op {
         Op::Store { from: list, .. } | Op::Fetch { into: list, .. } => list.len() as u64,
@@ -71,7 +85,10 @@ fn is_alike(a: &Op, b: &Op) -> bool {
 
 impl Job {
     fn run(self, tiers: &Tiers) {
-        let Self { ops, completer, deadline, reach, pass } = self;
+        let Self { ops, completer, deadline, reach, pass, since } = self;
+        if ops.iter().any(|(_, op)| matches!(op, Op::Fetch { .. })) {
+            tiers.tally.phases.queued(tiers.clock.now().saturating_sub(since));
+        }
         let mut left = ops.into_iter().peekable();
         while let Some((place, op)) = left.next() {
             if let Some(outcome) = given_up(&completer, deadline, &op) {
@@ -81,16 +98,21 @@ impl Job {
                 continue;
             }
             let (mut places, mut bytes, mut group) = (vec![place], bytes_of(&op), vec![op]);
-            while group.len() < TOGETHER
-                && bytes < TOGETHER_BYTES
+            let (most, most_bytes) = together(&group[0]);
+            while group.len() < most
+                && bytes < most_bytes
                 && let Some((place, op)) = left.next_if(|(_, next)| is_alike(&group[0], next))
             {
                 bytes += bytes_of(&op);
                 places.push(place);
                 group.push(op);
             }
-            let outcomes = tiers.run(group, reach, deadline);
+            let is_cancelled = || completer.is_cancelled();
+            let until = Until { deadline, is_cancelled: Some(&is_cancelled) };
+            let outcomes = tiers.run(group, reach, until);
             for (place, outcome) in places.into_iter().zip(outcomes) {
+                let is_given_up = outcome == Outcome::Miss(MissReason::Deadline) && completer.is_cancelled();
+                let outcome = if is_given_up { Outcome::Cancelled } else { outcome };
                 completer.complete(place, outcome);
             }
         }
@@ -141,7 +163,8 @@ impl Submits {
                 completer.complete(place, outcome);
             }
         }
-        let job = Job { ops, completer, deadline: batch.deadline, reach, pass };
+        let since = self.tiers.clock.now();
+        let job = Job { ops, completer, deadline: batch.deadline, reach, pass, since };
         if !is_here || !self.is_served() {
             job.run(&self.tiers);
             return ticket;

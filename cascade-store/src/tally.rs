@@ -6,6 +6,7 @@ use std::time::Duration;
 use cascade_core::metrics::{Distribution, Histogram};
 
 use crate::chain::Level;
+use crate::phases::Phases;
 use crate::planner::Measured;
 
 /// Puts without a single hit, and how long that must last, before it is said that something is wrong.
@@ -32,6 +33,7 @@ pub(crate) struct Tally {
     /// Tokens of a block, as the caller has said.
     block_tokens: AtomicU64,
     pub(crate) measured: Measured,
+    pub(crate) phases: Phases,
 }
 
 /// What one tier has done for callers.

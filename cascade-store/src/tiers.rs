@@ -162,7 +162,7 @@ impl Tiers {
         }
         self.rise(files, &rising, &mut How::default(), |nth, risen| {
             add(&self.count.file_hits, u64::from(risen.is_ok()));
-            leases[places[nth]] = risen;
+            leases[places[nth]] = risen.map(|up| up.lease);
         });
     }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use crate::suite::Outputs;
+
 const EXAMPLES: &str = "\
 A working set of --factor times the arena is put, a tenth of it first as prefix blocks. Facts, not times, decide the exit code: no bytes
 are wrong, no put is refused, and prefix blocks all stay in the arena where they are within their share of it (four fifths).
@@ -64,25 +66,9 @@ pub struct Arguments {
     /// Where files are to be.
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     pub files: PathBuf,
-    /// Write the results as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Draw the times of hits as SVG.
-    #[arg(long, value_name = "FILE")]
-    pub plot: Option<PathBuf>,
-}
-
-/// Whether the command line asks for this suite.
-#[must_use]
-pub fn is_wanted<'a>(words: impl IntoIterator<Item = &'a std::ffi::OsStr>) -> bool {
-    let mut words = words.into_iter().map(std::ffi::OsStr::to_string_lossy).peekable();
-    while let Some(word) = words.next() {
-        let next = words.peek().is_some_and(|next| next == "oversubscription");
-        if word == "--suite=oversubscription" || word == "--suite" && next {
-            return true;
-        }
-    }
-    false
+    /// Where results go.
+    #[command(flatten)]
+    pub outputs: Outputs,
 }
 
 fn factor(text: &str) -> Result<f64, String> {

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 
 use cascade_core::{Error, ErrorKind, Result};
 
-pub use cli::{Arguments, is_wanted};
+pub use cli::Arguments;
 pub use work::{Plan, Pressure, press};
 
 use crate::plot::{Bar, bars};
@@ -49,10 +49,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     print!("{}", table(&rows, arguments));
-    if let Some(path) = &arguments.plot {
+    if let Some(path) = &arguments.outputs.plot {
         draw(path, &rows)?;
     }
-    if let Some(path) = &arguments.json {
+    if let Some(path) = &arguments.outputs.json {
         Report::here(rows.clone(), Vec::new()).save(path)?;
     }
     let faults: Vec<String> = rows.iter().filter_map(fault).collect();

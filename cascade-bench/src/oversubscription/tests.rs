@@ -34,9 +34,4 @@ fn the_command_line_of_the_suite() {
     for wrong in ["--factor 0", "--eviction fifo", "--capacity lots"] {
         assert!(parse(&format!("{base} {wrong}")).is_err(), "{wrong}");
     }
-    let words = |text: &'static str| text.split(' ').map(std::ffi::OsStr::new);
-    assert!(
-        is_wanted(words("--json x --suite oversubscription")) && is_wanted(words("--suite=oversubscription"))
-    );
-    assert!(!is_wanted(words("--suite trace")));
 }

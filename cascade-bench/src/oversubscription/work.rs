@@ -71,6 +71,9 @@ pub struct Hits {
 struct Run {
     store: Store,
     bytes: Vec<u8>,
+    /// Memory beside the store, as large as the arena, and how many blocks were written there.
+    other: Vec<u8>,
+    stirred: usize,
     pressure: Pressure,
 }
 
@@ -98,11 +101,13 @@ pub fn press(plan: &Plan) -> Result<(Pressure, Hits, Hits)> {
         refused: 0,
         wrong: 0,
     };
-    let mut run = Run { store, bytes: vec![0; plan.block_bytes], pressure };
+    let other = vec![0; capacity.max(1) as usize * plan.block_bytes];
+    let mut run = Run { store, bytes: vec![0; plan.block_bytes], other, stirred: 0, pressure };
     (0..prefix).for_each(|number| run.put(true, number));
     let mut before = Vec::new();
     for number in 0..HITS.max(prefix as usize) as u64 {
-        before.extend(run.get(true, number % prefix));
+        run.stir();
+        before.extend(run.get_from_arena(true, number % prefix).0);
     }
     let (under, from_arena) = run.push();
     let kept: Vec<BlockId> = (0..prefix).map(|number| id(true, number)).collect();
@@ -147,11 +152,9 @@ impl Run {
             if (number as usize).is_multiple_of(PUTS_PER_HIT) {
                 let prefix = next % self.pressure.prefix_blocks;
                 next += 1;
-                let before = self.store.stats().hits(Level::Arena);
-                if let Some(time) = self.get(true, prefix) {
-                    times.push(time);
-                    from_arena += usize::from(self.store.stats().hits(Level::Arena) > before);
-                }
+                let (time, is_above) = self.get_from_arena(true, prefix);
+                from_arena += usize::from(time.is_some() && is_above);
+                times.extend(time);
             }
         }
         (times, from_arena)
@@ -163,6 +166,26 @@ impl Run {
         let put = if is_prefix { Put::prefix() } else { Put::default() };
         let outcome = self.store.put(&id(is_prefix, number), &self.bytes, put);
         self.pressure.refused += u64::from(!matches!(outcome, Outcome::Stored | Outcome::Exists));
+    }
+
+    /// Fetches a block: microseconds if it was there, and whether the arena had it.
+    fn get_from_arena(&mut self, is_prefix: bool, number: u64) -> (Option<f64>, bool) {
+        let before = self.store.stats().hits(Level::Arena);
+        let time = self.get(is_prefix, number);
+        (time, self.store.stats().hits(Level::Arena) > before)
+    }
+
+    /// Moves as many bytes through the CPU's caches as the puts between two hits do, without the store: what is timed next is as cold
+    /// as it is under pressure, and what differs then is the store's doing.
+    fn stir(&mut self) {
+        for _ in 0..PUTS_PER_HIT {
+            let room = self.other.len() / self.bytes.len();
+            let at = self.stirred % room * self.bytes.len();
+            self.stirred += 1;
+            let word = fill(false, self.stirred as u64);
+            self.bytes.chunks_mut(8).for_each(|part| part.copy_from_slice(&word[..part.len()]));
+            self.other[at..at + self.bytes.len()].copy_from_slice(&self.bytes);
+        }
     }
 
     /// Fetches a block: microseconds if it was there.

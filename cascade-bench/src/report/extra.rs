@@ -22,10 +22,16 @@ pub struct Phases {
     pub lookup_us: f64,
     /// Handing the batch to the store's threads, and hearing of its end.
     pub queue_us: f64,
-    /// Moving the bytes: the rest of the time.
+    /// Waiting for reads from files while nothing else was left to do; what was read is verified in it.
+    #[serde(default)]
+    pub transfer_us: f64,
+    /// Copying, with the digests that are made in the same pass. Of a put: the rest of the time.
     pub copy_us: f64,
-    /// Digests of all bytes, by one thread that does nothing else.
+    /// Digests of all bytes, by one thread that does nothing else: no part of the sum.
     pub verify_us: f64,
+    /// What is left of the whole.
+    #[serde(default)]
+    pub rest_us: f64,
 }
 
 /// How an arena used its data area while blocks came and went.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Row;
-use super::table::{Column, dash, rate, share, verdict};
+use super::table::{BLOCK, Columns, SPEED, SUBJECT, dash, verdict};
 use crate::stats::Spread;
 use crate::units::format_size;
 
@@ -169,59 +169,61 @@ fn spread(value: Option<Spread>) -> String {
     })
 }
 
-pub(super) const FILES: &[Column] = &[
-    ("system", true, |row| row.system.clone()),
-    ("op", true, |row| row.op.clone()),
-    ("path", true, |row| row.path.clone()),
-    ("block", false, |row| format_size(row.block_bytes)),
-    ("state", true, |row| row.state.clone()),
-    ("io", false, |row| files(row, |files| format_size(files.io_bytes))),
-    ("depth", false, |row| row.threads.to_string()),
-    ("direct", true, |row| files(row, |f| f.direct.map_or("?", |d| if d { "yes" } else { "no" }).to_owned())),
-    ("n", false, |row| row.n.to_string()),
-    ("min", false, |row| rate(row.gbps.map(|gbps| gbps.min))),
-    ("GB/s", false, |row| rate(row.gbps.map(|gbps| gbps.median))),
-    ("max", false, |row| rate(row.gbps.map(|gbps| gbps.max))),
-    ("ceiling", false, |row| rate(row.ceiling.as_ref().map(|ceiling| ceiling.gbps))),
-    ("of it", false, |row| share(row.efficiency)),
-    ("paired, of fio", false, |row| files(row, |files| spread(files.of_fio))),
-    ("paired, of plain loop", false, |row| files(row, |files| spread(files.of_plain))),
-    ("of vLLM", false, |row| files(row, |files| spread(files.of_vllm))),
-    ("files", false, |row| made(row, |made| made.files.to_string())),
-    ("disk/payload", false, |row| {
-        made(row, |m| format!("{:.3}", m.allocated_bytes as f64 / m.payload_bytes as f64))
-    }),
-    ("proof", true, |row| files(row, |f| f.origin.as_ref().map_or_else(dash, Origin::cell))),
-    ("bytes", true, verdict),
+pub(super) const FILES: Columns = &[
+    SUBJECT,
+    BLOCK,
+    &[
+        ("state", true, |row| row.state.clone()),
+        ("io", false, |row| files(row, |files| format_size(files.io_bytes))),
+        ("depth", false, |row| row.threads.to_string()),
+        ("direct", true, |row| {
+            files(row, |f| f.direct.map_or("?", |d| if d { "yes" } else { "no" }).to_owned())
+        }),
+        ("n", false, |row| row.n.to_string()),
+    ],
+    SPEED,
+    &[
+        ("paired, of fio", false, |row| files(row, |files| spread(files.of_fio))),
+        ("paired, of plain loop", false, |row| files(row, |files| spread(files.of_plain))),
+        ("of vLLM", false, |row| files(row, |files| spread(files.of_vllm))),
+        ("files", false, |row| made(row, |made| made.files.to_string())),
+        ("disk/payload", false, |row| {
+            made(row, |m| format!("{:.3}", m.allocated_bytes as f64 / m.payload_bytes as f64))
+        }),
+        ("proof", true, |row| files(row, |f| f.origin.as_ref().map_or_else(dash, Origin::cell))),
+        ("bytes", true, verdict),
+    ],
 ];
 
-pub(super) const COUNTS: &[Column] = &[
-    ("system", true, |row| row.system.clone()),
-    ("op", true, |row| row.op.clone()),
-    ("path", true, |row| row.path.clone()),
-    ("block", false, |row| format_size(row.block_bytes)),
-    ("blocks", false, |row| row.blocks.map_or_else(dash, |blocks| blocks.to_string())),
-    ("files", false, |row| made(row, |made| made.files.to_string())),
-    ("at most", false, |row| made(row, |made| made.files_limit.map_or_else(dash, |limit| limit.to_string()))),
-    ("per GB: creates", false, |row| calls(row, |calls, gb| per(calls.creates, gb))),
-    ("metadata", false, |row| calls(row, |calls, gb| per(calls.metadata(), gb))),
-    ("syncs", false, |row| calls(row, |calls, gb| per(calls.syncs, gb))),
-    ("writes", false, |row| calls(row, |calls, gb| per(calls.writes, gb))),
-    ("reads", false, |row| calls(row, |calls, gb| per(calls.reads, gb))),
-    ("file/payload", false, |row| {
-        made(row, |m| format!("{:.4}", m.file_bytes as f64 / m.payload_bytes as f64))
-    }),
-    ("disk/payload", false, |row| {
-        made(row, |m| format!("{:.4}", m.allocated_bytes as f64 / m.payload_bytes as f64))
-    }),
-    ("written/payload", false, |row| {
-        made(row, |m| {
-            m.device_bytes.map_or_else(dash, |b| format!("{:.4}", b as f64 / m.payload_bytes as f64))
-        })
-    }),
-    ("check", true, |row| {
-        row.verified.map_or("-", |holds| if holds { "holds" } else { "BROKEN" }).to_owned()
-    }),
+pub(super) const COUNTS: Columns = &[
+    SUBJECT,
+    BLOCK,
+    &[
+        ("blocks", false, |row| row.blocks.map_or_else(dash, |blocks| blocks.to_string())),
+        ("files", false, |row| made(row, |made| made.files.to_string())),
+        ("at most", false, |row| {
+            made(row, |made| made.files_limit.map_or_else(dash, |limit| limit.to_string()))
+        }),
+        ("per GB: creates", false, |row| calls(row, |calls, gb| per(calls.creates, gb))),
+        ("metadata", false, |row| calls(row, |calls, gb| per(calls.metadata(), gb))),
+        ("syncs", false, |row| calls(row, |calls, gb| per(calls.syncs, gb))),
+        ("writes", false, |row| calls(row, |calls, gb| per(calls.writes, gb))),
+        ("reads", false, |row| calls(row, |calls, gb| per(calls.reads, gb))),
+        ("file/payload", false, |row| {
+            made(row, |m| format!("{:.4}", m.file_bytes as f64 / m.payload_bytes as f64))
+        }),
+        ("disk/payload", false, |row| {
+            made(row, |m| format!("{:.4}", m.allocated_bytes as f64 / m.payload_bytes as f64))
+        }),
+        ("written/payload", false, |row| {
+            made(row, |m| {
+                m.device_bytes.map_or_else(dash, |b| format!("{:.4}", b as f64 / m.payload_bytes as f64))
+            })
+        }),
+        ("check", true, |row| {
+            row.verified.map_or("-", |holds| if holds { "holds" } else { "BROKEN" }).to_owned()
+        }),
+    ],
 ];
 
 fn opening(row: &Row, cell: impl FnOnce(&Opening) -> Spread, digits: usize) -> String {
@@ -229,22 +231,22 @@ fn opening(row: &Row, cell: impl FnOnce(&Opening) -> Spread, digits: usize) -> S
     row.opening.as_ref().map_or_else(dash, |opening| text(cell(opening)))
 }
 
-pub(super) const OPENINGS: &[Column] = &[
-    ("system", true, |row| row.system.clone()),
-    ("op", true, |row| row.op.clone()),
-    ("path", true, |row| row.path.clone()),
-    ("state", true, |row| row.state.clone()),
-    ("blocks", false, |row| row.blocks.map_or_else(dash, |blocks| blocks.to_string())),
-    ("n", false, |row| row.n.to_string()),
-    ("index", false, |row| {
-        row.opening.as_ref().map_or_else(dash, |opening| format_size(opening.index_bytes))
-    }),
-    ("open s", false, |row| opening(row, |opening| opening.open_s, 3)),
-    ("first hit s", false, |row| opening(row, |opening| opening.first_hit_s, 3)),
-    ("last hit s", false, |row| opening(row, |opening| opening.last_hit_s, 3)),
-    ("scan MB/s", false, |row| opening(row, |opening| opening.scan_mb_per_s, 0)),
-    ("memory B/block", false, |row| row.index_bytes.map_or_else(dash, |bytes| format!("{bytes:.1}"))),
-    ("found", true, |row| row.verified.map_or("-", |all| if all { "all" } else { "NOT ALL" }).to_owned()),
+pub(super) const OPENINGS: Columns = &[
+    SUBJECT,
+    &[
+        ("state", true, |row| row.state.clone()),
+        ("blocks", false, |row| row.blocks.map_or_else(dash, |blocks| blocks.to_string())),
+        ("n", false, |row| row.n.to_string()),
+        ("index", false, |row| {
+            row.opening.as_ref().map_or_else(dash, |opening| format_size(opening.index_bytes))
+        }),
+        ("open s", false, |row| opening(row, |opening| opening.open_s, 3)),
+        ("first hit s", false, |row| opening(row, |opening| opening.first_hit_s, 3)),
+        ("last hit s", false, |row| opening(row, |opening| opening.last_hit_s, 3)),
+        ("scan MB/s", false, |row| opening(row, |opening| opening.scan_mb_per_s, 0)),
+        ("memory B/block", false, |row| row.index_bytes.map_or_else(dash, |bytes| format!("{bytes:.1}"))),
+        ("found", true, |row| row.verified.map_or("-", |all| if all { "all" } else { "NOT ALL" }).to_owned()),
+    ],
 ];
 
 #[cfg(test)]

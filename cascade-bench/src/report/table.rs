@@ -1,111 +1,137 @@
 //! The results as tables for people, one for each kind of rows.
 
-use super::Row;
 use super::files::{COUNTS, FILES, OPENINGS};
+use super::{Phases, Row};
 use crate::stats::Latency;
 use crate::units::format_size;
 
 /// A column: its head, whether words stand in it (to the left; figures to the right), and the cell of a row.
 pub(super) type Column = (&'static str, bool, fn(&Row) -> String);
 
-const RATES: &[Column] = &[
+/// Columns in parts, some of which several tables have.
+pub(super) type Columns = &'static [&'static [Column]];
+
+/// What was measured,
+pub(super) const SUBJECT: &[Column] = &[
     ("system", true, |row| row.system.clone()),
     ("op", true, |row| row.op.clone()),
     ("path", true, |row| row.path.clone()),
-    ("block", false, |row| format_size(row.block_bytes)),
-    ("threads", false, |row| row.threads.to_string()),
-    ("state", true, |row| row.state.clone()),
-    ("n", false, |row| row.n.to_string()),
+];
+
+/// and with which blocks.
+pub(super) const BLOCK: &[Column] = &[("block", false, |row| format_size(row.block_bytes))];
+
+/// How fast, and of what.
+pub(super) const SPEED: &[Column] = &[
     ("min", false, |row| rate(row.gbps.map(|gbps| gbps.min))),
     ("GB/s", false, |row| rate(row.gbps.map(|gbps| gbps.median))),
     ("max", false, |row| rate(row.gbps.map(|gbps| gbps.max))),
     ("ceiling", false, |row| rate(row.ceiling.as_ref().map(|ceiling| ceiling.gbps))),
     ("of it", false, |row| share(row.efficiency)),
-    ("p50 us", false, |row| time(row, |latency| latency.p50)),
-    ("p99 us", false, |row| time(row, |latency| latency.p99)),
-    ("bytes", true, verdict),
 ];
 
-const TIMES: &[Column] = &[
-    ("system", true, |row| row.system.clone()),
-    ("op", true, |row| row.op.clone()),
-    ("path", true, |row| row.path.clone()),
-    ("block", false, |row| format_size(row.block_bytes)),
-    ("blocks", false, |row| row.blocks.map_or_else(dash, |blocks| blocks.to_string())),
-    ("threads", false, |row| row.threads.to_string()),
-    ("state", true, |row| row.state.clone()),
-    ("n", false, |row| row.n.to_string()),
-    ("p50 us", false, |row| time(row, |latency| latency.p50)),
-    ("p99 us", false, |row| time(row, |latency| latency.p99)),
-    ("p99.9 us", false, |row| time(row, |latency| latency.p999)),
-    ("index B/block", false, |row| row.index_bytes.map_or_else(dash, |bytes| format!("{bytes:.1}"))),
-    ("bytes", true, verdict),
+const RATES: Columns = &[
+    SUBJECT,
+    BLOCK,
+    &[
+        ("threads", false, |row| row.threads.to_string()),
+        ("state", true, |row| row.state.clone()),
+        ("n", false, |row| row.n.to_string()),
+    ],
+    SPEED,
+    &[
+        ("p50 us", false, |row| time(row, |latency| latency.p50)),
+        ("p99 us", false, |row| time(row, |latency| latency.p99)),
+        ("bytes", true, verdict),
+    ],
 ];
 
-const PHASES: &[Column] = &[
-    ("system", true, |row| row.system.clone()),
-    ("op", true, |row| row.op.clone()),
-    ("path", true, |row| row.path.clone()),
-    ("block", false, |row| format_size(row.block_bytes)),
-    ("blocks", false, |row| row.blocks.map_or_else(dash, |blocks| blocks.to_string())),
-    ("state", true, |row| row.state.clone()),
-    ("n", false, |row| row.n.to_string()),
-    ("min", false, |row| rate(row.gbps.map(|gbps| gbps.min))),
-    ("GB/s", false, |row| rate(row.gbps.map(|gbps| gbps.median))),
-    ("max", false, |row| rate(row.gbps.map(|gbps| gbps.max))),
-    ("ceiling", false, |row| rate(row.ceiling.as_ref().map(|ceiling| ceiling.gbps))),
-    ("of it", false, |row| share(row.efficiency)),
-    ("lookup us", false, |row| row.phases.map_or_else(dash, |phases| format!("{:.0}", phases.lookup_us))),
-    ("queue us", false, |row| row.phases.map_or_else(dash, |phases| format!("{:.0}", phases.queue_us))),
-    ("copy us", false, |row| row.phases.map_or_else(dash, |phases| format!("{:.0}", phases.copy_us))),
-    ("verify us", false, |row| row.phases.map_or_else(dash, |phases| format!("{:.0}", phases.verify_us))),
-    ("bytes", true, verdict),
+const TIMES: Columns = &[
+    SUBJECT,
+    BLOCK,
+    &[
+        ("blocks", false, |row| row.blocks.map_or_else(dash, |blocks| blocks.to_string())),
+        ("threads", false, |row| row.threads.to_string()),
+        ("state", true, |row| row.state.clone()),
+        ("n", false, |row| row.n.to_string()),
+        ("p50 us", false, |row| time(row, |latency| latency.p50)),
+        ("p99 us", false, |row| time(row, |latency| latency.p99)),
+        ("p99.9 us", false, |row| time(row, |latency| latency.p999)),
+        ("index B/block", false, |row| row.index_bytes.map_or_else(dash, |bytes| format!("{bytes:.1}"))),
+        ("bytes", true, verdict),
+    ],
 ];
 
-const SPACES: &[Column] = &[
-    ("system", true, |row| row.system.clone()),
-    ("op", true, |row| row.op.clone()),
-    ("path", true, |row| row.path.clone()),
-    ("threads", false, |row| row.threads.to_string()),
-    ("data", false, |row| space(row, |space| format_size(space.data_bytes))),
-    ("puts", false, |row| space(row, |space| space.puts.to_string())),
-    ("used min", false, |row| space(row, |space| share(Some(space.used_share.min)))),
-    ("used", false, |row| space(row, |space| share(Some(space.used_share.median)))),
-    ("payload", false, |row| space(row, |space| share(Some(space.payload_share.median)))),
-    ("evictions/put", false, |row| space(row, |space| format!("{:.3}", space.evictions_per_put))),
-    ("refused", false, |row| space(row, |space| space.refused.to_string())),
-    ("puts/s", false, |row| space(row, |space| format!("{:.0}", space.puts_per_second))),
-    ("p50 us", false, |row| time(row, |latency| latency.p50)),
-    ("p99 us", false, |row| time(row, |latency| latency.p99)),
-    ("private", false, |row| space(row, |space| grown(space, |census| format_size(census.private_bytes)))),
-    ("fds", false, |row| space(row, |space| grown(space, |census| census.fds.to_string()))),
-    ("left over", false, |row| {
-        let left = |census: &super::Census| {
-            census.odd_slots + census.retired_slots + census.ledger_entries + census.disagreements
-        };
-        space(row, |space| grown(space, |census| left(census).to_string()))
-    }),
-    ("bytes", true, verdict),
+const PHASES: Columns = &[
+    SUBJECT,
+    BLOCK,
+    &[
+        ("blocks", false, |row| row.blocks.map_or_else(dash, |blocks| blocks.to_string())),
+        ("state", true, |row| row.state.clone()),
+        ("n", false, |row| row.n.to_string()),
+    ],
+    SPEED,
+    &[
+        ("lookup us", false, |row| phase(row, |phases| phases.lookup_us)),
+        ("queue us", false, |row| phase(row, |phases| phases.queue_us)),
+        ("transfer us", false, |row| phase(row, |phases| phases.transfer_us)),
+        ("copy us", false, |row| phase(row, |phases| phases.copy_us)),
+        ("rest us", false, |row| phase(row, |phases| phases.rest_us)),
+        ("verify us", false, |row| phase(row, |phases| phases.verify_us)),
+        ("bytes", true, verdict),
+    ],
 ];
 
-const THROUGHPUTS: &[Column] = &[
-    ("system", true, |row| row.system.clone()),
-    ("op", true, |row| row.op.clone()),
-    ("path", true, |row| row.path.clone()),
-    ("processes", false, |row| row.ranks.to_string()),
-    ("threads", false, |row| row.threads.to_string()),
-    ("n", false, |row| row.n.to_string()),
-    ("min M/s", false, |row| millions(row.throughput.map(|all| all.per_second.min))),
-    ("M/s", false, |row| millions(row.throughput.map(|all| all.per_second.median))),
-    ("max M/s", false, |row| millions(row.throughput.map(|all| all.per_second.max))),
-    ("each min", false, |row| millions(row.throughput.map(|all| all.member_per_second.min))),
-    ("each", false, |row| millions(row.throughput.map(|all| all.member_per_second.median))),
-    ("each max", false, |row| millions(row.throughput.map(|all| all.member_per_second.max))),
-    ("of one", false, |row| share(row.throughput.map(|all| all.of_one))),
-    ("p50 us", false, |row| time(row, |latency| latency.p50)),
-    ("p99 us", false, |row| time(row, |latency| latency.p99)),
-    ("bytes", true, verdict),
+const SPACES: Columns = &[
+    SUBJECT,
+    &[
+        ("threads", false, |row| row.threads.to_string()),
+        ("data", false, |row| space(row, |space| format_size(space.data_bytes))),
+        ("puts", false, |row| space(row, |space| space.puts.to_string())),
+        ("used min", false, |row| space(row, |space| share(Some(space.used_share.min)))),
+        ("used", false, |row| space(row, |space| share(Some(space.used_share.median)))),
+        ("payload", false, |row| space(row, |space| share(Some(space.payload_share.median)))),
+        ("evictions/put", false, |row| space(row, |space| format!("{:.3}", space.evictions_per_put))),
+        ("refused", false, |row| space(row, |space| space.refused.to_string())),
+        ("puts/s", false, |row| space(row, |space| format!("{:.0}", space.puts_per_second))),
+        ("p50 us", false, |row| time(row, |latency| latency.p50)),
+        ("p99 us", false, |row| time(row, |latency| latency.p99)),
+        ("private", false, |row| {
+            space(row, |space| grown(space, |census| format_size(census.private_bytes)))
+        }),
+        ("fds", false, |row| space(row, |space| grown(space, |census| census.fds.to_string()))),
+        ("left over", false, |row| {
+            let left = |census: &super::Census| {
+                census.odd_slots + census.retired_slots + census.ledger_entries + census.disagreements
+            };
+            space(row, |space| grown(space, |census| left(census).to_string()))
+        }),
+        ("bytes", true, verdict),
+    ],
 ];
+
+const THROUGHPUTS: Columns = &[
+    SUBJECT,
+    &[
+        ("processes", false, |row| row.ranks.to_string()),
+        ("threads", false, |row| row.threads.to_string()),
+        ("n", false, |row| row.n.to_string()),
+        ("min M/s", false, |row| millions(row.throughput.map(|all| all.per_second.min))),
+        ("M/s", false, |row| millions(row.throughput.map(|all| all.per_second.median))),
+        ("max M/s", false, |row| millions(row.throughput.map(|all| all.per_second.max))),
+        ("each min", false, |row| millions(row.throughput.map(|all| all.member_per_second.min))),
+        ("each", false, |row| millions(row.throughput.map(|all| all.member_per_second.median))),
+        ("each max", false, |row| millions(row.throughput.map(|all| all.member_per_second.max))),
+        ("of one", false, |row| share(row.throughput.map(|all| all.of_one))),
+        ("p50 us", false, |row| time(row, |latency| latency.p50)),
+        ("p99 us", false, |row| time(row, |latency| latency.p99)),
+        ("bytes", true, verdict),
+    ],
+];
+
+fn phase(row: &Row, of: fn(&Phases) -> f64) -> String {
+    row.phases.map_or_else(dash, |phases| format!("{:.0}", of(&phases)))
+}
 
 /// The rows as lines of text, columns aligned: rates in GB/s (median under `GB/s`), then times without payload, the use of
 /// space (before and after the churn where two figures stand), and operations by many at once in millions each second.
@@ -171,14 +197,15 @@ fn microseconds(value: f64) -> String {
     }
 }
 
-fn aligned(columns: &[Column], rows: &[&Row]) -> String {
+fn aligned(columns: Columns, rows: &[&Row]) -> String {
+    let columns = columns.concat();
     let head = columns.iter().map(|column| column.0.to_owned()).collect();
     let body = rows.iter().map(|row| columns.iter().map(|column| column.2(row)).collect());
     let lines: Vec<Vec<String>> = std::iter::once(head).chain(body).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
     let widths: Vec<_> = (0..columns.len()).map(width).collect();
     let line = |cells: &Vec<String>| {
-        let padded = cells.iter().zip(columns).zip(&widths).map(|((cell, column), width)| match column.1 {
+        let padded = cells.iter().zip(&columns).zip(&widths).map(|((cell, column), width)| match column.1 {
             true => format!("{cell:<width$}"),
             false => format!("{cell:>width$}"),
         });

@@ -13,9 +13,11 @@ come up into it on the way), split (every second block is in files alone). The c
 blocks alone, read by the tier of files, as if the others cost nothing. put files is acknowledged when the blocks are in files.
 Files are dropped from the page cache before they are read.
 
-Phases, of the whole batch, by medians: lookup (all ids located, timed by itself), queue (an operation on nothing handed over and
-heard of again), verify (the digests of all bytes, one thread, timed by itself; on the way they are made in the pass that copies, or
-while the device reads), copy (the rest: reads of files included).";
+Phases, of the whole batch, by medians; of gets and leases by the store's own clocks: lookup (which tier has what), queue (until a
+thread of the store takes the batch), transfer (waiting for reads from files while nothing else was left to do; files verify what
+they read in it), copy (with the digests that are made in the same pass), rest (what is left). Of puts: lookup (all ids located,
+timed by itself), queue (an operation on nothing handed over and heard of again), copy (the rest). verify is no part of the sum: the
+digests of all bytes, by one thread, timed by itself.";
 
 /// Measures the store over its tiers, beside each tier itself.
 #[derive(Debug, Parser)]

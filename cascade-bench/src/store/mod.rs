@@ -4,9 +4,10 @@ pub mod cli;
 mod rig;
 mod turns;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cascade_core::{Error, ErrorKind, Result};
+use cascade_store::GetTime;
 
 use crate::report::{Ceiling, Phases, Row};
 use crate::run::{Progress, Results};
@@ -27,6 +28,8 @@ struct Took {
 #[derive(Debug, Default)]
 struct Series {
     took: Vec<Took>,
+    /// By the store's own clocks, of what was got through it.
+    of_gets: Vec<GetTime>,
     lookup_us: Vec<f64>,
     queue_us: Vec<f64>,
     verify_us: Vec<f64>,
@@ -75,10 +78,25 @@ fn row(turn: &Turn, rig: &Rig, series: &Series) -> Row {
     row.verified = Some(series.wrong == 0);
     let median = |samples: &[f64]| Spread::of(samples).map_or(0.0, |spread| spread.median);
     let whole_us: Vec<f64> = series.took.iter().map(|took| took.through * 1e6).collect();
-    let (lookup, queue) = (median(&series.lookup_us), median(&series.queue_us));
-    let (verify, whole) = (median(&series.verify_us), median(&whole_us));
-    let copy_us = (whole - lookup - queue - verify).max(0.0);
-    row.phases = Some(Phases { lookup_us: lookup, queue_us: queue, copy_us, verify_us: verify });
+    let (verify_us, whole) = (median(&series.verify_us), median(&whole_us));
+    let of = |time: fn(&GetTime) -> Duration| {
+        median(&series.of_gets.iter().map(|got| time(got).as_secs_f64() * 1e6).collect::<Vec<_>>())
+    };
+    let mut phases = Phases {
+        lookup_us: of(|got| got.lookup),
+        queue_us: of(|got| got.queue),
+        transfer_us: of(|got| got.transfer),
+        copy_us: of(|got| got.copy),
+        verify_us,
+        rest_us: 0.0,
+    };
+    if series.of_gets.is_empty() {
+        (phases.lookup_us, phases.queue_us) = (median(&series.lookup_us), median(&series.queue_us));
+        phases.copy_us = (whole - phases.lookup_us - phases.queue_us).max(0.0);
+    }
+    let known = phases.lookup_us + phases.queue_us + phases.transfer_us + phases.copy_us;
+    phases.rest_us = (whole - known).max(0.0);
+    row.phases = Some(phases);
     row
 }
 

@@ -4,6 +4,7 @@ use cascade_core::Result;
 use cascade_core::batch::Outcome;
 use cascade_core::id::BlockId;
 use cascade_core::tier::Tier;
+use cascade_store::{GetTime, Store};
 
 use super::rig::{Rig, Waiting, check};
 use super::{Series, Took, timed};
@@ -91,6 +92,11 @@ fn note(rig: &mut Rig, series: &mut Series, through: f64, alone: f64, is_right: 
     series.verify_us.push(timed(|| rig.target.digests(bytes)).0 * 1e6);
 }
 
+/// Where the time of gets has gone since.
+fn since(before: GetTime, store: &Store) -> GetTime {
+    store.stats().get_time - before
+}
+
 fn put_arena(rig: &mut Rig, series: &mut Series) -> Result<()> {
     let (mine, own, blocks) = (rig.chain(0), rig.chain(1), rig.blocks);
     locate(rig, &mine, series);
@@ -105,7 +111,9 @@ fn get_arena(rig: &mut Rig, series: &mut Series) -> Result<()> {
     let (mine, own, places) = (rig.chain(0), rig.chain(1), every(rig));
     locate(rig, &mine, series);
     let (store, arena) = (rig.store.clone(), rig.store.arena().clone());
+    let before = store.stats().get_time;
     let (through, is_right) = get(rig, &store, &mine, &places)?;
+    series.of_gets.push(since(before, &store));
     let (alone, _) = get(rig, &arena, &own, &places)?;
     note(rig, series, through, alone, is_right);
     Ok(())
@@ -131,7 +139,9 @@ fn get_files(rig: &mut Rig, series: &mut Series) -> Result<()> {
     let (store, files) = (rig.store.clone(), rig.files.clone());
     locate(rig, &mine, series);
     rig.cool()?;
+    let before = store.stats().get_time;
     let (through, is_right) = get(rig, &store, &mine, &places)?;
+    series.of_gets.push(since(before, &store));
     rig.cool()?;
     let (alone, _) = get(rig, &files, &own, &places)?;
     note(rig, series, through, alone, is_right);
@@ -152,7 +162,9 @@ fn get_split(rig: &mut Rig, series: &mut Series) -> Result<()> {
     let (store, files, places) = (rig.store.clone(), rig.files.clone(), every(rig));
     locate(rig, &mine, series);
     rig.cool()?;
+    let before = store.stats().get_time;
     let (through, is_right) = get(rig, &store, &mine, &places)?;
+    series.of_gets.push(since(before, &store));
     rig.cool()?;
     let (alone, _) = get(rig, &files, &slower, &odd)?;
     note(rig, series, through, alone, is_right);
@@ -165,7 +177,9 @@ fn lease_split(rig: &mut Rig, series: &mut Series) -> Result<()> {
     let (store, files) = (rig.store.clone(), rig.files.clone());
     locate(rig, &mine, series);
     rig.cool()?;
+    let before = store.stats().get_time;
     let (through, leases) = timed(|| store.lease_batch(&mine));
+    series.of_gets.push(since(before, &store));
     let is_right = leases.iter().all(|lease| lease.as_ref().is_ok_and(|lease| lease.len() == rig.len()));
     drop(leases);
     rig.cool()?;

@@ -6,6 +6,7 @@ use clap::{Parser, ValueEnum};
 
 use super::policies::Policy;
 use super::synthetic::Family;
+use crate::suite::Outputs;
 
 const EXAMPLES: &str = "\
 A request names a chain of blocks; a block counts as a hit only when all before it hit, and what missed is put. `gap` is the
@@ -70,18 +71,9 @@ pub struct Arguments {
     /// Where files are to be, with --real.
     #[arg(long, value_name = "DIR", requires = "real")]
     pub files: Option<PathBuf>,
-    /// Write the results as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Draw hit rate against capacity as SVG.
-    #[arg(long, value_name = "FILE")]
-    pub plot: Option<PathBuf>,
-}
-
-/// Whether the command line asks for a suite, which has options of its own.
-#[must_use]
-pub fn is_wanted<'a>(words: impl IntoIterator<Item = &'a std::ffi::OsStr>) -> bool {
-    words.into_iter().any(|word| word.to_string_lossy().split('=').next() == Some("--suite"))
+    /// Where results go.
+    #[command(flatten)]
+    pub outputs: Outputs,
 }
 
 fn blocks(text: &str) -> Result<usize, String> {

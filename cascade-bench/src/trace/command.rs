@@ -65,10 +65,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         print!("{}", real_table(&real));
         rows.extend(real);
     }
-    if let Some(path) = &arguments.plot {
+    if let Some(path) = &arguments.outputs.plot {
         plot::hit_rates(path, &format!("Hits of {}", workloads[0].name), &rows)?;
     }
-    if let Some(path) = &arguments.json {
+    if let Some(path) = &arguments.outputs.json {
         let simulated = "tier simulated: blocks are counted, no bytes are moved".to_owned();
         Report::here(rows.clone(), vec![simulated]).save(path)?;
     }

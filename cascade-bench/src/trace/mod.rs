@@ -15,7 +15,7 @@ mod synthetic;
 #[cfg(test)]
 mod tests;
 
-pub use cli::{Arguments, is_wanted};
+pub use cli::Arguments;
 pub use command::run;
 pub use format::{Request, Workload};
 pub use optimum::{infinite, optimum};

@@ -129,8 +129,6 @@ fn the_command_line_of_the_suite() {
         assert!(parse(&format!("{base} {wrong}")).is_err(), "{wrong}");
     }
     assert!(parse("cascade-bench --suite trace").is_err(), "requests have to come from somewhere");
-    let words = ["--reps", "3", "--suite=trace"].map(std::ffi::OsStr::new);
-    assert!(is_wanted(words) && !is_wanted(["--tier", "shm"].map(std::ffi::OsStr::new)));
 }
 
 #[test]

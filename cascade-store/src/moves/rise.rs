@@ -7,8 +7,9 @@ use cascade_core::batch::{Batch, Completer, Op, Outcome, Refusal, Ticket};
 use cascade_core::digest;
 use cascade_core::id::BlockId;
 use cascade_core::lease::Lease;
+use cascade_core::memory::SgList;
 use cascade_core::planted::{self, Bug};
-use cascade_core::reservation::{InFlight, Reserve, Sealed};
+use cascade_core::reservation::{InFlight, Reservation, Reserve, Sealed};
 use cascade_core::tier::{Addressable, BlockMeta, Lookup, MissReason, OnExisting, PutMeta, Tier};
 use cascade_shm::Below;
 
@@ -41,6 +42,8 @@ pub(crate) struct How<'a> {
     pub(crate) is_cancelled: Option<&'a dyn Fn() -> bool>,
     /// Something else to do while the files read, a piece at a time; `false` when there is nothing left of it.
     pub(crate) meanwhile: Option<&'a mut dyn FnMut() -> bool>,
+    /// Where the bytes of each go besides: host memory that is writable and long enough.
+    pub(crate) targets: Option<&'a dyn Fn(usize) -> &'a SgList>,
 }
 
 impl How<'_> {
@@ -50,7 +53,12 @@ impl How<'_> {
         while !ticket.poll() && meanwhile() {}
     }
 
-    fn given_up(&self) -> Option<MissReason> {
+    fn target(&self, at: usize) -> Option<&SgList> {
+        self.targets.map(|of| of(at))
+    }
+
+    /// Why nothing more is to be begun.
+    pub(crate) fn given_up(&self) -> Option<MissReason> {
         let is_late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         let is_over = is_late || self.is_cancelled.is_some_and(|is_cancelled| is_cancelled());
         is_over.then_some(MissReason::Deadline)
@@ -58,7 +66,21 @@ impl How<'_> {
 }
 
 /// What a block is brought up to: its lease, or why there is none.
-pub(crate) type Risen = Result<Lease, MissReason>;
+pub(crate) type Risen = Result<Up, MissReason>;
+
+/// A block that came up.
+#[derive(Debug)]
+pub(crate) struct Up {
+    pub(crate) lease: Lease,
+    /// Whether its bytes were copied to where the caller wants them, in the pass that verified them.
+    pub(crate) is_copied: bool,
+}
+
+impl From<Lease> for Up {
+    fn from(lease: Lease) -> Self {
+        Self { lease, is_copied: false }
+    }
+}
 
 /// A block that is being read into its reservation.
 #[derive(Debug)]
@@ -97,7 +119,8 @@ impl Tiers {
             {
                 bytes = bytes.saturating_sub(rising.meta.len);
                 how.use_the_time(&rising.ticket);
-                done(rising.at, self.land(files, *rising));
+                let into = how.target(rising.at);
+                done(rising.at, self.land(files, *rising, into));
             }
             if let Some(why) = how.given_up() {
                 done(at, Err(why));
@@ -114,7 +137,8 @@ impl Tiers {
         }
         for rising in reading {
             how.use_the_time(&rising.ticket);
-            done(rising.at, self.land(files, *rising));
+            let into = how.target(rising.at);
+            done(rising.at, self.land(files, *rising, into));
         }
         // Only now, when nobody waits for what this call has in hand.
         for at in elsewhere {
@@ -135,7 +159,7 @@ impl Tiers {
             PutMeta { class: meta.class, on_existing: OnExisting::Keep, tenant: meta.tenant, heat: None };
         let reservation = match self.arena.reserve(id, meta.len, put) {
             Reserve::Reserved(reservation) => reservation,
-            Reserve::Exists(_) => return Begun::Done(self.arena.lease(id)),
+            Reserve::Exists(_) => return Begun::Done(self.arena.lease(id).map(Up::from)),
             Reserve::Refused(Refusal::Pending) => return Begun::Elsewhere,
             Reserve::Refused(_) => {
                 add(&self.count.promote_refused, 1);
@@ -153,10 +177,10 @@ impl Tiers {
         Begun::Reading(Box::new(Rising { at, id: *id, meta, ticket, memory, flight }))
     }
 
-    /// Waits for a block, seals and leases it. The files have verified it where it lies.
-    fn land(&self, files: &Files, rising: Rising) -> Risen {
+    /// Waits for a block, seals and leases it, and copies it to `into`. The files have verified it where it lies.
+    fn land(&self, files: &Files, rising: Rising, into: Option<&SgList>) -> Risen {
         let Rising { id, meta, ticket, memory, flight, .. } = rising;
-        let outcome = raw::single(raw::complete(&ticket));
+        let outcome = self.tally.phases.transfer(&*self.clock, || raw::single(raw::complete(&ticket)));
         let reservation = memory.complete().ok_or(MissReason::Unavailable)?;
         let refuse = |why| {
             add(&self.count.promote_refused, 1);
@@ -168,8 +192,9 @@ impl Tiers {
             Outcome::Miss(why) => return refuse(why),
             _ => return refuse(MissReason::Evicting),
         }
-        // Before anybody can see it: the bytes may have changed after the files verified them.
-        let digests = reservation.memory().map(|memory| memory.digests()).unwrap_or_default();
+        // Before anybody can see it: the bytes may have changed after the files verified them. Who wants a copy gets it in the
+        // same pass.
+        let digests = self.tally.phases.copy(&*self.clock, || digests_of(&reservation, into));
         let root = digest::root(id.as_bytes(), meta.len, digests.iter().copied());
         if root != meta.digest && !planted::is(Bug::TrustedRise) {
             drop(reservation);
@@ -191,7 +216,8 @@ impl Tiers {
         add(&self.count.promoted, 1);
         add(&self.count.promoted_bytes, meta.len);
         drop(flight);
-        lease
+        // Another process may have replaced it since: then the copy is of a block that the lease is not on.
+        lease.map(|lease| Up { is_copied: into.is_some() && lease.meta() == meta, lease })
     }
 
     /// Deleted or replaced by another process while it was read: it must not come back.
@@ -209,13 +235,13 @@ impl Tiers {
             let rose = files.flights.wait(id);
             if let Ok(lease) = self.arena.lease(id) {
                 add(&self.count.shared_reads, u64::from(rose));
-                return Ok(lease);
+                return Ok(lease.into());
             }
             let mut seen = [Lookup::Pending];
             self.arena.lookup(std::slice::from_ref(id), &mut seen);
             if seen[0] != Lookup::Pending {
                 return match self.begin_rise(files, 0, (id, meta), None) {
-                    Begun::Reading(rising) => self.land(files, *rising),
+                    Begun::Reading(rising) => self.land(files, *rising, None),
                     Begun::Done(risen) => risen,
                     // A process of the node that is about to change the name.
                     Begun::Elsewhere if self.clock.now() < until => {
@@ -231,4 +257,13 @@ impl Tiers {
             self.clock.sleep(NAP);
         }
     }
+}
+
+/// The digest of each chunk of a block, which is copied to `into` on the way.
+fn digests_of(reservation: &Reservation, into: Option<&SgList>) -> Vec<u64> {
+    let digests = reservation.memory().and_then(|memory| match into {
+        Some(list) => memory.try_scatter(list),
+        None => memory.try_digests(),
+    });
+    digests.unwrap_or_default()
 }

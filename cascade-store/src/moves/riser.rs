@@ -37,7 +37,7 @@ pub(crate) fn bring_up(tiers: &Tiers, files: &Files, wanted: &Wanted) {
         }
     }
     let is_cancelled = || wanted.completer.is_cancelled();
-    let mut how = How { deadline: wanted.deadline, is_cancelled: Some(&is_cancelled), meanwhile: None };
+    let mut how = How { deadline: wanted.deadline, is_cancelled: Some(&is_cancelled), ..How::default() };
     tiers.rise(files, &below, &mut how, |nth, risen| {
         let outcome = match risen {
             Ok(_) => {
