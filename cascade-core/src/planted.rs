@@ -68,6 +68,8 @@ pub enum Bug {
     LateForget,
     /// Processes of a node change and move a name without regard to each other.
     NoNameLock,
+    /// A process believes its index of the files, whatever others of its node have changed since it was read on.
+    StaleIndex,
     /// What is deleted is not deleted in files.
     DeleteAbove,
     /// What the files refused is not looked for again.
@@ -86,7 +88,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::SkipDigest,
         Self::NoGenerationBump,
         Self::NoReleaseOnAdvance,
@@ -118,6 +120,7 @@ impl Bug {
         Self::BlindSettle,
         Self::LateForget,
         Self::NoNameLock,
+        Self::StaleIndex,
         Self::DeleteAbove,
         Self::NoSweep,
         Self::LateNote,

@@ -65,6 +65,8 @@ pub(crate) struct Follow {
     missing: HashSet<SegmentId>,
     watch: Option<Box<dyn Watch>>,
     stamp: Option<u64>,
+    /// A log could not be read.
+    failed: bool,
     /// When the stamp was last another.
     restamped: Instant,
     listed: Instant,
@@ -92,19 +94,21 @@ impl Follow {
             missing: HashSet::new(),
             watch: core.fs.watch(&core.config.dir),
             stamp: None,
+            failed: false,
             restamped: Instant::now(),
             listed: Instant::now(),
         }
     }
 
-    /// Reads on where something may be new.
-    pub(crate) fn poll(&mut self, core: &Core) {
+    /// Reads on where something may be new; whether everything could be read. What could not is read the next time.
+    pub(crate) fn poll(&mut self, core: &Core) -> bool {
         match self.news(core) {
             News::None => {}
             News::Logs(writers) => self.read_logs(core, &writers),
             News::AllLogs => self.read_known(core),
             News::All => drop(self.look(core)),
         }
+        !self.failed
     }
 
     /// Lists the directory and reads on in every log.
@@ -149,7 +153,7 @@ impl Follow {
     }
 
     fn news(&mut self, core: &Core) -> News {
-        if self.listed.elapsed() >= LOOK_EVERY {
+        if self.listed.elapsed() >= LOOK_EVERY || std::mem::take(&mut self.failed) {
             return News::All;
         }
         if let Some(watch) = &mut self.watch {
@@ -189,6 +193,7 @@ impl Follow {
                 && !is_lost(&error)
             {
                 core.counters.io_errors.add(1);
+                self.failed = true;
             }
         }
     }

@@ -33,11 +33,60 @@ const CARE_EVERY: Duration = Duration::from_secs(5);
 /// How long closing waits for a thread that hangs in a call of the system.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Tells the following thread to end.
+/// How long [`PfsTier::catch_up`] waits for the following thread, which may hang in a call of the system.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+struct Told {
+    stopped: bool,
+    /// Number of the last call that wants the index read on, and of the last one for which that is done.
+    asked: u64,
+    done: u64,
+    /// The last for which it was tried.
+    tried: u64,
+}
+
+/// Tells the following thread to end, or to read on now.
 #[derive(Debug, Default)]
 struct Stop {
-    stopped: Mutex<bool>,
+    told: Mutex<Told>,
     changed: Condvar,
+    caught_up: Condvar,
+}
+
+impl Stop {
+    /// Waits for the next look, or somebody who asks; the number of who asked last, `None` at the end.
+    fn next(&self, every: Duration) -> Option<u64> {
+        let mut told = self.told.lock();
+        if !told.stopped && told.asked == told.tried {
+            self.changed.wait_for(&mut told, every);
+        }
+        told.tried = told.asked;
+        (!told.stopped).then_some(told.asked)
+    }
+
+    fn done(&self, asked: u64) {
+        let mut told = self.told.lock();
+        if told.done < asked {
+            told.done = asked;
+            self.caught_up.notify_all();
+        }
+    }
+
+    /// Has the following thread read on, and waits for it; whether it did.
+    fn catch_up(&self) -> bool {
+        let until = Instant::now() + CATCH_UP_WITHIN;
+        let mut told = self.told.lock();
+        told.asked += 1;
+        let mine = told.asked;
+        self.changed.notify_all();
+        while told.done < mine && !told.stopped {
+            if self.caught_up.wait_until(&mut told, until).timed_out() {
+                break;
+            }
+        }
+        told.done >= mine
+    }
 }
 
 struct Handle {
@@ -203,6 +252,14 @@ impl PfsTier {
             .map_err(failed)
     }
 
+    /// Has the index take note of what others have logged up to now, and waits for that, a second at most; whether it did. Of the
+    /// processes of this node everything is known then that they were answered before; of other nodes what their file
+    /// system shows here.
+    #[must_use]
+    pub fn catch_up(&self) -> bool {
+        !self.is_forked() && self.handle.stop.catch_up()
+    }
+
     /// Counters of files and calls.
     #[must_use]
     pub fn file_stats(&self) -> PfsStats {
@@ -305,15 +362,11 @@ impl PfsTier {
 fn keep_following(core: &Core, mut follow: Follow, stop: &Stop) {
     let mut cared = Instant::now();
     loop {
-        let mut stopped = stop.stopped.lock();
-        if !*stopped {
-            stop.changed.wait_for(&mut stopped, core.config.follow_every);
+        let Some(asked) = stop.next(core.config.follow_every) else { return };
+        // Who asks while a log cannot be read is told that it was not, when its time is over.
+        if follow.poll(core) {
+            stop.done(asked);
         }
-        if *stopped {
-            return;
-        }
-        drop(stopped);
-        follow.poll(core);
         if cared.elapsed() >= CARE_EVERY {
             cared = Instant::now();
             let names = follow.look(core);
@@ -432,8 +485,9 @@ impl Drop for Handle {
             // The threads are not here to be waited for, and the files are the parent's.
             return;
         }
-        *self.stop.stopped.lock() = true;
+        self.stop.told.lock().stopped = true;
         self.stop.changed.notify_all();
+        self.stop.caught_up.notify_all();
         self.core.queue.close();
         let deadline = Instant::now() + CLOSE_WITHIN;
         for thread in [self.writer.take(), self.follower.take()].into_iter().flatten() {

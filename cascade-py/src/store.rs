@@ -348,8 +348,7 @@ impl Store {
 
     fn clear(&self, py: Python<'_>) -> PyResult<()> {
         let store = self.open()?;
-        py.detach(|| store.clear());
-        Ok(())
+        py.detach(|| store.clear()).map_err(raise)
     }
 
     #[pyo3(signature = (timeout_s=60.0))]

@@ -15,7 +15,7 @@ use crate::moves::count::add;
 use crate::moves::rise::{How, Up};
 use crate::raw;
 use crate::tally::Part;
-use crate::tiers::{Answer, Tiers};
+use crate::tiers::{Answer, Tiers, unsure};
 
 /// Blocks that are copied from the arena between two looks at what the files have read,
 const SLICE_BLOCKS: usize = 64;
@@ -242,7 +242,11 @@ impl Tiers {
     ) -> (Vec<usize>, Vec<(usize, BlockMeta)>) {
         let ids: Vec<BlockId> = left.iter().map(|at| fetch.wanted[*at].0).collect();
         let mut found = vec![Lookup::Pending; ids.len()];
+        let is_current = files.is_current_for(ids.iter());
         files.lookup(&ids, &mut found);
+        if !is_current {
+            unsure(&ids, &mut found);
+        }
         let (mut straight, mut rising) = (Vec::new(), Vec::new());
         for (at, found) in left.iter().zip(found) {
             let ((id, into), answer) = (&fetch.wanted[*at], &fetch.answers[*at]);

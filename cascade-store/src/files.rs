@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use cascade_core::Result;
@@ -10,13 +10,15 @@ use cascade_core::batch::{Batch, Op, Outcome, Ticket};
 use cascade_core::id::BlockId;
 use cascade_core::layer::BreakerState;
 use cascade_core::metrics::TierStats;
+use cascade_core::planted::{self, Bug};
 use cascade_core::tier::{BlockMeta, Capability, Class, Lookup, MissReason, Tier};
 use cascade_pfs::PfsConfig;
 use parking_lot::Mutex;
 
 use crate::config::Demote;
+use crate::moves::changes::What;
 use crate::moves::demoter::Request;
-use crate::moves::flights::{Flights, Kind};
+use crate::moves::flights::{Flight, Flights, Kind};
 use crate::moves::queue::Queue;
 use crate::moves::rise::Wanted;
 use crate::moves::seen::{Seen, Sightings};
@@ -66,6 +68,8 @@ pub(crate) struct Files {
     /// For the thread that prefetches.
     pub(crate) rise: Queue<Wanted>,
     hidden: Hidden,
+    /// What the node's counts of changes were when the index was up to date last, and one more: 0 is never.
+    known: [AtomicU64; 2],
     /// The process whose threads serve the queues.
     pid: u32,
 }
@@ -83,6 +87,7 @@ impl Files {
             sink: Queue::new(WAITING),
             rise: Queue::new(WAITING),
             hidden: Hidden::default(),
+            known: Default::default(),
             pid: std::process::id(),
         }
     }
@@ -120,6 +125,45 @@ impl Files {
         self.demote != Demote::Selective || class == Class::Prefix || self.sightings.count(id) >= 2
     }
 
+    /// Whether the index tells of everything that the processes of this node have done to such blocks; it is read on if something was
+    /// done since it was last, or if `anyway`.
+    pub(crate) fn catch_up(&self, what: What, anyway: bool) -> bool {
+        if planted::is(Bug::StaleIndex) {
+            return true;
+        }
+        let changes = self.flights.changes();
+        let now = [What::Names, What::Others].map(|what| changes.count(what).map(|count| count + 1));
+        let known = self.known[what as usize].load(Ordering::Acquire);
+        if !anyway && now[what as usize] == Some(known) {
+            return true;
+        }
+        if !self.tier.catch_up() {
+            return false;
+        }
+        for (known, now) in self.known.iter().zip(now) {
+            known.fetch_max(now.unwrap_or(0), Ordering::AcqRel);
+        }
+        true
+    }
+
+    /// The same for a block that is about to be moved or changed. Of those that are no names nothing needs to be known.
+    pub(crate) fn is_current(&self, flight: &Flight) -> bool {
+        What::of(flight.id()) == What::Others || self.catch_up(What::Names, flight.is_doubtful())
+    }
+
+    /// Whether the index tells of everything that was done to these blocks, as far as they are names.
+    pub(crate) fn is_current_for<'a>(&self, mut ids: impl Iterator<Item = &'a BlockId>) -> bool {
+        !ids.any(|id| What::of(id) == What::Names) || self.catch_up(What::Names, false)
+    }
+
+    /// Tells the other processes of the node that something was changed in files. The own index knows of it.
+    pub(crate) fn changed(&self, what: What) {
+        if let Some(before) = self.flights.changes().changed(what) {
+            let known = &self.known[what as usize];
+            let _ = known.compare_exchange(before + 1, before + 2, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
     /// What the files have under an id.
     pub(crate) fn find(&self, id: &BlockId) -> Lookup {
         let mut out = [Lookup::Pending];
@@ -142,7 +186,9 @@ impl Files {
     /// this process, and tried again; the second value is then true.
     pub(crate) fn forget(&self, id: &BlockId) -> (bool, bool) {
         let (there, was_visible) = (self.tier_meta(id), self.meta(id).is_some());
-        match raw::single(raw::run(&self.tier, vec![Op::Delete { id: *id }])) {
+        let outcome = raw::single(raw::run(&self.tier, vec![Op::Delete { id: *id }]));
+        self.changed(What::of(id));
+        match outcome {
             Outcome::Deleted => (true, false),
             Outcome::Miss(MissReason::Absent) => (false, false),
             _ => {
@@ -193,7 +239,10 @@ impl Files {
         // In one order for one seed of a simulation.
         ids.sort_unstable();
         for id in ids {
-            let _flight = self.flights.begin_after(&id, Kind::Change);
+            let flight = self.flights.begin_after(&id, Kind::Change);
+            if !self.is_current(&flight) {
+                return;
+            }
             let still = self.tier_meta(&id).is_some_and(|there| self.hidden.has(&id, &there));
             if !still {
                 self.stored(&id);
@@ -203,6 +252,7 @@ impl Files {
                 unnote(&id);
             }
             let outcome = still.then(|| raw::single(raw::run(&self.tier, vec![Op::Delete { id }])));
+            self.changed(What::of(&id));
             if outcome == Some(Outcome::Deleted) {
                 unnote(&id);
             }

@@ -11,6 +11,7 @@ use cascade_core::tier::{Addressable, Class, Lookup, OnExisting, PutMeta, Tier};
 
 use crate::config::Demote;
 use crate::files::Files;
+use crate::moves::changes::What;
 use crate::moves::count::add;
 use crate::moves::demoter::Request;
 use crate::moves::flights::Kind;
@@ -118,7 +119,16 @@ impl Tiers {
             if reach > Reach::Found {
                 return vec![Outcome::Refused(Refusal::Unavailable); blocks.len()];
             }
-            return raw::run(&self.arena, blocks.iter().map(store_op).collect());
+            let ops: Vec<Op> = blocks.iter().map(store_op).collect();
+            if !self.is_cut_off() {
+                return raw::run(&self.arena, ops);
+            }
+            let put = |(op, (.., meta)): (Op, &Block)| match meta.on_existing {
+                // The files would still have the older block.
+                OnExisting::Replace => Outcome::Refused(Refusal::Unavailable),
+                OnExisting::Keep => raw::single(raw::run(&self.arena, vec![op])),
+            };
+            return ops.into_iter().zip(&blocks).map(put).collect();
         };
         let ids: Vec<BlockId> = blocks.iter().map(|(id, ..)| *id).collect();
         let mut below = vec![Lookup::Pending; ids.len()];
@@ -230,8 +240,9 @@ impl Tiers {
     /// block is, or may be, in files.
     fn replace(&self, files: &Files, block: &Block) -> Outcome {
         let (id, from, meta) = block;
-        let _flight = files.flights.begin_after(id, Kind::Change);
-        let below = files.find(id);
+        let flight = files.flights.begin_after(id, Kind::Change);
+        // Where that cannot be known, an older block may be there.
+        let below = if files.is_current(&flight) { files.find(id) } else { Lookup::Pending };
         let mut above = [Lookup::Pending];
         self.arena.lookup(std::slice::from_ref(id), &mut above);
         let newest = match (above[0], below) {
@@ -320,6 +331,9 @@ impl Tiers {
                 add(&self.count.spilled, 1);
                 add(&self.count.spilled_bytes, from.len() as u64);
                 files.stored(id);
+                if What::of(id) == What::Names {
+                    files.changed(What::Names);
+                }
                 // An older block of the name would be found before this one.
                 raw::run(&self.arena, vec![Op::Delete { id: *id }]);
                 Outcome::Stored

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cascade_core::batch::Refusal;
 use cascade_core::id::BlockId;
 use cascade_core::reservation::{InFlight, Reservation, ReservationHome, Reserve, Sealed};
 use cascade_core::tier::{Addressable, OnExisting, PutMeta};
@@ -39,7 +40,9 @@ impl Home {
 impl ReservationHome for Home {
     fn seal(&self, _token: u64, digests: &[u64]) -> Sealed {
         let Inner::Reserved(reservation) = self.take() else { return Sealed::Lost };
-        let _flight = self.files.flights.begin_after(&self.id, Kind::Change);
+        let flight = self.files.flights.begin_after(&self.id, Kind::Change);
+        // So that what it forgets is later than all that others have put; it forgets in any case.
+        self.files.is_current(&flight);
         self.tiers.take_note_back(&self.id);
         let (_, is_hidden) = self.files.forget(&self.id);
         add(&self.tiers.count.hidden, u64::from(is_hidden));
@@ -87,7 +90,12 @@ impl Tiers {
     }
 
     fn reserve_uncounted(self: &Arc<Self>, id: &BlockId, len: u64, meta: PutMeta) -> Reserve {
-        let Some(files) = self.files() else { return self.arena.reserve(id, len, meta) };
+        let Some(files) = self.files() else {
+            if self.is_cut_off() && meta.on_existing == OnExisting::Replace {
+                return Reserve::Refused(Refusal::Unavailable);
+            }
+            return self.arena.reserve(id, len, meta);
+        };
         if meta.on_existing == OnExisting::Keep {
             return match files.meta(id) {
                 Some(there) => Reserve::Exists(there),

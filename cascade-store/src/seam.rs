@@ -77,6 +77,8 @@ pub(crate) trait Bottom: Tier {
     fn fetch_part(&self, _id: &BlockId, _offset: u64, _into: &SgList, _deadline: Instant) -> Outcome {
         Outcome::Miss(MissReason::Unavailable)
     }
+    /// Takes note of what other processes have changed; whether that could be done now.
+    fn catch_up(&self) -> bool;
 }
 
 impl Bottom for PfsTier {
@@ -90,6 +92,10 @@ impl Bottom for PfsTier {
 
     fn fetch_part(&self, id: &BlockId, offset: u64, into: &SgList, deadline: Instant) -> Outcome {
         self.fetch_part_until(id, offset, into, Some(deadline))
+    }
+
+    fn catch_up(&self) -> bool {
+        Self::catch_up(self)
     }
 }
 
@@ -167,6 +173,10 @@ impl Bottom for Guarded {
             BreakerState::Closed => self.inner.fetch_part(id, offset, into, deadline),
             _ => Outcome::Miss(MissReason::Unavailable),
         }
+    }
+
+    fn catch_up(&self) -> bool {
+        self.breaker.state() != BreakerState::Open && self.inner.catch_up()
     }
 }
 

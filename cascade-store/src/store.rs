@@ -335,23 +335,38 @@ impl Store {
         self.tiers.demote(ids)
     }
 
-    /// Forgets a block in every tier; whether it was there.
+    /// Forgets a block in every tier; whether it was there. In a forked child of a store with files nothing is forgotten.
     #[must_use]
     pub fn delete(&self, id: &BlockId) -> bool {
         raw::single(self.tiers.delete(std::slice::from_ref(id))) == Outcome::Deleted
     }
 
     /// Forgets every block in every tier, for all who share them.
-    pub fn clear(&self) {
+    ///
+    /// # Errors
+    /// `Unsupported`, and nothing is forgotten, in a forked child of a store with files.
+    pub fn clear(&self) -> Result<()> {
+        self.is_whole("clear")?;
         self.tiers.clear();
+        Ok(())
+    }
+
+    /// Whether all tiers can be reached that the store was opened with.
+    fn is_whole(&self, what: &str) -> Result<()> {
+        let why = || {
+            format!("{what}: this process was forked from the one that opened the store, and has no files")
+        };
+        if self.tiers.is_cut_off() { Err(Error::new(ErrorKind::Unsupported, why())) } else { Ok(()) }
     }
 
     /// Returns when what was put before is as durable as the store is set to make it: with files, and unless `demote = off`, every
     /// block of the arena is in files then, and as durable there as `pfs_durability` asks.
     ///
     /// # Errors
-    /// `Deadline` when it passed first, `NoSpace` or `System` when the files did not take everything.
+    /// `Deadline` when it passed first, `NoSpace` or `System` when the files did not take everything; `Unsupported` in a forked child
+    /// of a store with files.
     pub fn flush(&self, deadline: Instant) -> Result<()> {
+        self.is_whole("flush")?;
         self.tiers.flush_devices(deadline)?;
         let Some(files) = self.tiers.files() else { return self.tiers.arena.flush(deadline) };
         if files.demote != Demote::Off {

@@ -15,6 +15,7 @@ use crate::chain::{Chain, Level, Rung};
 use crate::files::{Files, Shown};
 use crate::gpu::Gpu;
 use crate::learn::Learner;
+use crate::moves::changes::What;
 use crate::moves::count::{Count, add};
 use crate::moves::flights::Kind;
 use crate::moves::rise::How;
@@ -85,6 +86,11 @@ impl Tiers {
         self.files.as_ref().filter(|files| !files.is_forked())
     }
 
+    /// Whether this process was forked from one that has files, of which it can tell nothing and to which it can say nothing.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.files.as_ref().is_some_and(|files| files.is_forked())
+    }
+
     /// Whether a block that is fetched from files goes up: there is room anyway, or it was fetched before.
     pub(crate) fn is_worth_a_place(&self, files: &Files, id: &BlockId) -> bool {
         let again = files.seen.again(id);
@@ -148,7 +154,11 @@ impl Tiers {
         let left: Vec<usize> = (0..ids.len()).filter(|at| leases[*at].is_err()).collect();
         let asked: Vec<BlockId> = left.iter().map(|at| ids[*at]).collect();
         let mut found = vec![Lookup::Pending; asked.len()];
+        let is_current = files.is_current_for(asked.iter());
         files.lookup(&asked, &mut found);
+        if !is_current {
+            unsure(&asked, &mut found);
+        }
         let (mut places, mut rising) = (Vec::new(), Vec::new());
         for (at, found) in left.into_iter().zip(found) {
             match found {
@@ -176,18 +186,24 @@ impl Tiers {
 
     fn delete_below(&self, ids: &[BlockId]) -> Vec<Outcome> {
         let Some(files) = self.files() else {
+            if self.is_cut_off() {
+                return vec![Outcome::Miss(MissReason::Unavailable); ids.len()];
+            }
             return raw::run(&self.arena, ids.iter().map(|id| Op::Delete { id: *id }).collect());
         };
+        // What is forgotten must be later than what others have put. Where that cannot be known, the files forget nothing anyway.
+        if ids.iter().any(|id| What::of(id) == What::Others) {
+            files.catch_up(What::Others, true);
+        }
         let delete = |id: &BlockId| {
-            let _flight = files.flights.begin_after(id, Kind::Change);
+            let flight = files.flights.begin_after(id, Kind::Change);
+            files.is_current(&flight);
             let above = raw::single(raw::run(&self.arena, vec![Op::Delete { id: *id }]));
             let (was_below, is_hidden) =
                 if planted::is(Bug::DeleteAbove) { (false, false) } else { files.forget(id) };
             add(&self.count.hidden, u64::from(is_hidden));
-            if was_below {
-                // Another process may have brought it up between the two.
-                raw::run(&self.arena, vec![Op::Delete { id: *id }]);
-            }
+            // Another process may have brought it up between the two; who does so after this finds that something was forgotten.
+            raw::run(&self.arena, vec![Op::Delete { id: *id }]);
             if was_below && above != Outcome::Miss(MissReason::Evicting) { Outcome::Deleted } else { above }
         };
         ids.iter().map(delete).collect()
@@ -214,7 +230,10 @@ impl Tiers {
 
     /// Takes a block out of the arena if the files have the very same; `None` when they have another, or none any more.
     fn leave_arena(&self, files: &Files, id: &BlockId, sunk: Result<(), Refusal>) -> Option<Outcome> {
-        let _flight = files.flights.begin_after(id, Kind::Change);
+        let flight = files.flights.begin_after(id, Kind::Change);
+        if !files.is_current(&flight) {
+            return Some(Outcome::Refused(Refusal::Unavailable));
+        }
         let mut above = [Lookup::Pending];
         self.arena.lookup(std::slice::from_ref(id), &mut above);
         match (above[0], files.meta(id), sunk) {
@@ -238,11 +257,20 @@ impl Tiers {
         let Some(files) = self.files() else { return };
         // What was on its way up or down has arrived then; what is queued finds nothing in the arena any more.
         files.flights.wait_all();
+        files.catch_up(What::Names, true);
         let ids = files.tier.ids();
         let hidden = files.forget_all(&ids);
         add(&self.count.hidden, hidden);
+        files.changed(What::Names);
+        files.changed(What::Others);
         self.arena.clear();
     }
+}
+
+/// What files have under names cannot be told now.
+pub(crate) fn unsure(ids: &[BlockId], found: &mut [Lookup]) {
+    let names = ids.iter().zip(found).filter(|(id, _)| What::of(id) == What::Names);
+    names.for_each(|(_, found)| *found = Lookup::Miss(MissReason::Unavailable));
 }
 
 fn parts(leases: &[Answer<Lease>]) -> Part {

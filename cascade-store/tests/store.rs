@@ -47,7 +47,7 @@ fn the_longest_prefix_ends_at_the_first_miss() {
     assert!(store.delete(&ids[3]) && !store.delete(&ids[3]));
     assert_eq!(store.longest_prefix(&ids), 3);
     assert!(store.contains(&ids[4]) && !store.contains(&ids[3]));
-    store.clear();
+    store.clear().unwrap();
     assert_eq!((store.longest_prefix(&ids), store.stats().arena().blocks), (0, 0));
 }
 

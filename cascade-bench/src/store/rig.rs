@@ -65,7 +65,7 @@ impl Rig {
 
     /// Forgets the blocks of the repetition before, and names those of this one.
     pub(super) fn lap(&mut self, rep: usize) -> Result<()> {
-        self.store.clear();
+        self.store.clear()?;
         let chain = |number: usize| {
             let name = |at: usize| BlockId::content(format!("{rep}/{number}/{at}").as_bytes());
             (0..self.blocks).map(name).collect()

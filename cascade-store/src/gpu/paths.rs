@@ -95,7 +95,10 @@ impl Tiers {
         let is_name = meta.on_existing == OnExisting::Replace;
         let files = self.files();
         // As `replace` does it for host memory: the files forget an older block before the new one can be seen.
-        let _flight = files.filter(|_| is_name).map(|files| files.flights.begin_after(id, Kind::Change));
+        let flight = files.filter(|_| is_name).map(|files| files.flights.begin_after(id, Kind::Change));
+        if let (Some(files), Some(flight)) = (files, &flight) {
+            files.is_current(flight);
+        }
         if !is_name && files.is_some_and(|files| files.meta(id).is_some()) {
             return Outcome::Exists;
         }

@@ -4,16 +4,18 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cascade_core::batch::{Completer, Outcome, Refusal};
+use cascade_core::batch::{Completer, Op, Outcome, Refusal};
 use cascade_core::id::BlockId;
 use cascade_core::planted::{self, Bug};
 use cascade_shm::Below;
 
 use super::count::add;
+use super::flights::Kind;
 use super::node::Role;
 use super::sink::Wave;
 use crate::config::Demote;
 use crate::files::Files;
+use crate::raw;
 use crate::tiers::Tiers;
 
 /// Bytes on their way to the files, at most; they are pinned. Less where that is more than an eighth of the arena.
@@ -115,12 +117,26 @@ impl Demoter {
     }
 
     /// Takes back what the arena notes of copies that these files do not have: other files may have been below it before, or
-    /// somebody removed them.
+    /// somebody removed them. Where they have another block of a name, put by another node, that one is the newer.
     pub(crate) fn check_notes(&self) {
         for (id, digest) in self.tiers.arena.kept() {
-            if self.files.meta(&id).is_none_or(|meta| meta.digest != digest) {
-                self.tiers.arena.note_below(&id, digest, Below::Absent);
+            match self.files.meta(&id) {
+                Some(meta) if meta.digest == digest => {}
+                Some(_) if id.kind().replaceable() => self.drop_older(&id, digest),
+                _ => drop(self.tiers.arena.note_below(&id, digest, Below::Absent)),
             }
+        }
+    }
+
+    /// Takes a block out of the arena that was copied to files, and has been replaced there since.
+    fn drop_older(&self, id: &BlockId, digest: u64) {
+        let Some(flight) = self.files.flights.begin(id, Kind::Change) else { return };
+        let is_older = self.files.is_current(&flight)
+            && self.files.meta(id).is_some_and(|newest| newest.digest != digest)
+            && self.tiers.above(id).is_some_and(|above| above.digest == digest);
+        if is_older {
+            raw::run(&self.tiers.arena, vec![Op::Delete { id: *id }]);
+            add(&self.tiers.count.doubted, 1);
         }
     }
 

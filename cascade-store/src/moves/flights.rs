@@ -8,6 +8,7 @@ use cascade_core::id::BlockId;
 use cascade_core::planted::{self, Bug};
 use parking_lot::{Condvar, Mutex};
 
+use super::changes::Changes;
 use super::node::Locks;
 
 /// What is happening to a block.
@@ -27,19 +28,34 @@ pub(crate) struct Flights {
     busy: Mutex<HashMap<BlockId, Kind>>,
     ended: Condvar,
     locks: Option<Locks>,
+    changes: Changes,
 }
 
 /// The right to move one block; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Flight {
     id: BlockId,
+    kind: Kind,
     home: Arc<Flights>,
+    /// Whoever had the name before may not have ended what it did.
+    is_doubtful: bool,
 }
 
 impl Flights {
     /// Moves that other processes of the node hear of.
-    pub(crate) fn with_locks(locks: Locks) -> Self {
-        Self { locks: Some(locks), ..Self::default() }
+    pub(crate) fn with_locks(locks: Locks, changes: Changes) -> Self {
+        Self { locks: Some(locks), changes, ..Self::default() }
+    }
+
+    /// What the processes of the node count of their changes.
+    pub(crate) fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    fn flight(self: &Arc<Self>, id: &BlockId, kind: Kind) -> Flight {
+        let is_doubtful = self.locks_for(id).is_some()
+            && if kind == Kind::Rise { self.changes.is_doubtful(id) } else { self.changes.begin(id) };
+        Flight { id: *id, kind, home: Arc::clone(self), is_doubtful }
     }
 
     pub(crate) fn locks(&self) -> Option<&Locks> {
@@ -58,7 +74,7 @@ impl Flights {
             return None;
         }
         busy.insert(*id, kind);
-        Some(Flight { id: *id, home: Arc::clone(self) })
+        Some(self.flight(id, kind))
     }
 
     /// Begins once nothing else happens to the block. Who holds one flight must not wait for another. A process that holds the
@@ -70,11 +86,10 @@ impl Flights {
         }
         busy.insert(*id, kind);
         drop(busy);
-        let flight = Flight { id: *id, home: Arc::clone(self) };
         if let Some(locks) = self.locks_for(id) {
             locks.name(id);
         }
-        flight
+        self.flight(id, kind)
     }
 
     /// Waits until nothing happens to the block; whether it rose meanwhile.
@@ -100,10 +115,27 @@ impl Flights {
     }
 }
 
+impl Flight {
+    pub(crate) fn id(&self) -> &BlockId {
+        &self.id
+    }
+
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.is_doubtful
+    }
+
+    pub(crate) fn changes(&self) -> &Changes {
+        &self.home.changes
+    }
+}
+
 impl Drop for Flight {
     fn drop(&mut self) {
         // Before another thread can begin: the lock is the process's.
         if let Some(locks) = self.home.locks_for(&self.id) {
+            if self.kind != Kind::Rise {
+                self.home.changes.end(&self.id);
+            }
             locks.release_name(&self.id);
         }
         self.home.busy.lock().remove(&self.id);

@@ -17,7 +17,9 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use parking_lot::Mutex;
 
+use super::changes::Changes;
 use super::flights::Flights;
+use super::raw;
 
 /// The byte of the sweeping role.
 const ROLE: i64 = 0;
@@ -214,7 +216,9 @@ fn identity(metadata: &std::fs::Metadata) -> (u64, u64) {
 
 fn flights_on(file: &Arc<File>) -> Arc<Flights> {
     let (file, pid) = (Arc::clone(file), std::process::id());
-    Arc::new(Flights::with_locks(Locks::on(Records { file: Some(file), pid, clock: SystemClock::default() })))
+    let changes = Changes::on(raw::page(&file));
+    let records = Records { file: Some(file), pid, clock: SystemClock::default() };
+    Arc::new(Flights::with_locks(Locks::on(records), changes))
 }
 
 /// The moves of the arena at `arena`: one table for all stores of this process.

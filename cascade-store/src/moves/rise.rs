@@ -13,6 +13,7 @@ use cascade_core::reservation::{InFlight, Reservation, Reserve, Sealed};
 use cascade_core::tier::{Addressable, BlockMeta, Lookup, MissReason, OnExisting, PutMeta, Tier};
 use cascade_shm::Below;
 
+use super::changes::What;
 use super::count::add;
 use super::flights::{Flight, Kind};
 use crate::files::Files;
@@ -128,7 +129,7 @@ impl Tiers {
             }
             match self.begin_rise(files, at, (id, *meta), how.deadline) {
                 Begun::Reading(rising) => {
-                    bytes += meta.len;
+                    bytes += rising.meta.len;
                     reading.push_back(rising);
                 }
                 Begun::Elsewhere => elsewhere.push(at),
@@ -155,6 +156,15 @@ impl Tiers {
         deadline: Option<Instant>,
     ) -> Begun {
         let Some(flight) = files.flights.begin(id, Kind::Rise) else { return Begun::Elsewhere };
+        let mut meta = meta;
+        if id.kind().replaceable() {
+            // Looked up before the name was ours, or in an index that did not know of its last change yet.
+            if !files.is_current(&flight) {
+                return Begun::Done(Err(MissReason::Unavailable));
+            }
+            let Some(newest) = files.meta(id) else { return Begun::Done(self.arena.lease(id)) };
+            meta = newest;
+        }
         let put =
             PutMeta { class: meta.class, on_existing: OnExisting::Keep, tenant: meta.tenant, heat: None };
         let reservation = match self.arena.reserve(id, meta.len, put) {
@@ -203,7 +213,8 @@ impl Tiers {
         if matches!(reservation.seal_with(digests), Sealed::Lost) {
             return refuse(MissReason::Unavailable);
         }
-        if files.meta(&id).is_none_or(|below| below.digest != meta.digest) {
+        let is_known = files.catch_up(What::of(&id), false);
+        if !is_known || files.meta(&id).is_none_or(|below| below.digest != meta.digest) {
             self.take_back(&id, meta.digest);
             return refuse(MissReason::Evicting);
         }

@@ -9,6 +9,7 @@ use cascade_core::planted::{self, Bug};
 use cascade_core::tier::{BlockMeta, Lookup, MissReason, OnExisting, PutMeta, Tier};
 use cascade_shm::{Below, Noted};
 
+use super::changes::What;
 use super::count::add;
 use super::flights::{Flight, Kind};
 use crate::files::Files;
@@ -28,7 +29,7 @@ const NOTE_ATTEMPTS: usize = 8;
 struct Block {
     id: BlockId,
     lease: Lease,
-    _flight: Flight,
+    flight: Flight,
 }
 
 /// Blocks on their way to the files.
@@ -44,6 +45,10 @@ impl Drop for Wave {
     fn drop(&mut self) {
         // The files read from under the leases.
         raw::complete(&self.ticket);
+        // Nobody looked at the outcomes.
+        for block in &self.blocks {
+            block.flight.changes().changed(What::of(&block.id));
+        }
     }
 }
 
@@ -80,6 +85,11 @@ impl Tiers {
                 taken += 1;
                 continue;
             };
+            if !files.is_current(&flight) {
+                // It goes with the next sweep, if the files can be read then.
+                taken += 1;
+                continue;
+            }
             let lease = match self.arena.lease_to_copy(id) {
                 // The rest goes when what is under way has given its leases back; if nothing is, with the next sweep.
                 Err(MissReason::Throttled) if !is_alone || !blocks.is_empty() => break,
@@ -92,7 +102,7 @@ impl Tiers {
                 continue;
             }
             bytes += lease.len() as u64;
-            blocks.push(Block { id: *id, lease, _flight: flight });
+            blocks.push(Block { id: *id, lease, flight });
         }
         let rest = ids.get(taken..).unwrap_or(&[]);
         if blocks.is_empty() {
@@ -110,6 +120,9 @@ impl Tiers {
     /// Waits for a wave, and notes which blocks the files have now.
     pub(crate) fn finish_sink(&self, files: &Files, mut wave: Wave) -> Sunk {
         let outcomes = raw::complete(&wave.ticket);
+        if wave.blocks.iter().any(|block| What::of(&block.id) == What::Names) {
+            files.changed(What::Names);
+        }
         let mut sunk = Sunk::default();
         for (block, outcome) in wave.blocks.drain(..).zip(outcomes) {
             match outcome {

@@ -30,24 +30,120 @@ struct Record {
     is_damaged: bool,
 }
 
+/// What a process logs, for the others to read later.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Put(Record),
+    /// What has a smaller sequence is deleted.
+    Forget(u64),
+    /// The record with this sequence is there no more.
+    Drop(u64),
+}
+
 #[derive(Debug, Default)]
 struct State {
     records: BTreeMap<BlockId, Record>,
+    log: Vec<(BlockId, Event)>,
     sequence: u64,
     stats: TierStats,
 }
 
-/// Clones are one directory.
+/// What one process knows of the directory.
+#[derive(Debug, Default)]
+struct Index {
+    records: BTreeMap<BlockId, Record>,
+    forgotten: BTreeMap<BlockId, u64>,
+    /// Events that it has read.
+    read: usize,
+}
+
+impl Index {
+    fn apply(&mut self, id: BlockId, event: Event) {
+        let known = self.records.get(&id).map(|record| record.sequence);
+        match event {
+            Event::Put(record) => {
+                let is_forgotten = self.forgotten.get(&id).is_some_and(|at| *at > record.sequence);
+                if !is_forgotten && known.is_none_or(|known| known < record.sequence) {
+                    self.records.insert(id, record);
+                }
+            }
+            Event::Forget(sequence) => {
+                let newest = self.forgotten.entry(id).or_default();
+                *newest = sequence.max(*newest);
+                if known.is_some_and(|known| known < sequence) {
+                    self.records.remove(&id);
+                }
+            }
+            Event::Drop(sequence) => {
+                if known == Some(sequence) {
+                    self.records.remove(&id);
+                }
+            }
+        }
+    }
+}
+
+/// Clones are one opening of the directory.
 #[derive(Clone, Debug)]
 pub(super) struct SimBottom {
     world: Arc<World>,
     bytes: MemoryTier,
     state: Arc<Mutex<State>>,
+    index: Arc<Mutex<Index>>,
+}
+
+/// Where the bytes of a record are: those of an older one stay there when it is replaced or deleted.
+fn place(id: &BlockId, sequence: u64) -> BlockId {
+    BlockId::content(&[&id.as_bytes()[..], &sequence.to_le_bytes()].concat())
 }
 
 impl SimBottom {
     pub(super) fn new(world: Arc<World>) -> Self {
-        Self { world, bytes: MemoryTier::new(1 << 30), state: Arc::default() }
+        Self { world, bytes: MemoryTier::new(1 << 30), state: Arc::default(), index: Arc::default() }
+    }
+
+    /// The same directory opened by another process, which knows what is there now.
+    pub(super) fn opened(&self) -> Self {
+        let state = self.state.lock();
+        let (records, read) = (state.records.clone(), state.log.len());
+        let index = Arc::new(Mutex::new(Index { records, read, ..Index::default() }));
+        drop(state);
+        Self { index, ..self.clone() }
+    }
+
+    /// What others have done up to now is read.
+    fn read_on(&self) {
+        let (state, mut index) = (self.state.lock(), self.index.lock());
+        for (id, event) in state.log.iter().skip(index.read) {
+            index.apply(*id, *event);
+        }
+        index.read = state.log.len();
+    }
+
+    /// Notes an event, which this process knows of at once.
+    fn log(&self, state: &mut State, id: BlockId, event: Event) {
+        state.log.push((id, event));
+        self.index.lock().apply(id, event);
+    }
+
+    /// What this process knows of a block.
+    fn known(&self, id: &BlockId) -> Option<Record> {
+        self.index.lock().records.get(id).copied()
+    }
+
+    fn next(state: &mut State) -> u64 {
+        state.sequence += 1;
+        state.sequence
+    }
+
+    /// A record and its bytes go for good.
+    fn lose_record(&self, id: BlockId, sequence: u64) {
+        raw::run(&self.bytes, vec![Op::Delete { id: place(&id, sequence) }]);
+        let mut state = self.state.lock();
+        if state.records.get(&id).is_some_and(|record| record.sequence == sequence) {
+            state.records.remove(&id);
+        }
+        self.log(&mut state, id, Event::Drop(sequence));
     }
 
     fn used(&self) -> u64 {
@@ -56,16 +152,17 @@ impl SimBottom {
 
     /// The node goes down: what nothing has made durable is gone.
     pub(super) fn lose(&self) {
-        let mut state = self.state.lock();
-        let gone: Vec<BlockId> =
-            state.records.iter().filter(|(_, record)| !record.is_durable).map(|(id, _)| *id).collect();
-        for id in &gone {
-            state.records.remove(id);
-        }
+        let state = self.state.lock();
+        let gone = state.records.iter().filter(|(_, record)| !record.is_durable);
+        let gone: Vec<(BlockId, u64)> = gone.map(|(id, record)| (*id, record.sequence)).collect();
         drop(state);
-        gone.iter().for_each(|id| self.world.excuse(id, Excuse::Lost));
+        for (id, sequence) in gone {
+            self.lose_record(id, sequence);
+            self.world.excuse(&id, Excuse::Lost);
+        }
     }
 
+    /// What is there, whoever knows of it.
     pub(super) fn meta(&self, id: &BlockId) -> Option<BlockMeta> {
         self.state.lock().records.get(id).map(|record| record.meta)
     }
@@ -83,7 +180,7 @@ impl SimBottom {
             return self.refuse(Refusal::Unavailable);
         }
         let Some(digest) = raw::root_of(&id, from) else { return self.refuse(Refusal::Memory) };
-        let there = self.meta(&id);
+        let there = self.known(&id).map(|record| record.meta);
         if there.is_some_and(|there| meta.on_existing == OnExisting::Keep || there.digest == digest) {
             return Outcome::Exists;
         }
@@ -92,17 +189,17 @@ impl SimBottom {
         }
         let len = from.len() as u64;
         self.make_room(&id, len);
-        raw::run(&self.bytes, vec![Op::Delete { id }]);
-        let meta_kept = PutMeta { on_existing: OnExisting::Keep, ..meta };
-        let stored =
-            raw::single(raw::run(&self.bytes, vec![Op::Store { id, from: from.clone(), meta: meta_kept }]));
+        let sequence = Self::next(&mut self.state.lock());
+        let kept = PutMeta { on_existing: OnExisting::Keep, ..meta };
+        let store = Op::Store { id: place(&id, sequence), from: from.clone(), meta: kept };
+        let stored = raw::single(raw::run(&self.bytes, vec![store]));
         assert_eq!(stored, Outcome::Stored);
         let is_damaged = self.world.once_in(80);
         let mut state = self.state.lock();
-        state.sequence += 1;
         let meta = BlockMeta { len, digest, class: meta.class, tenant: meta.tenant };
-        let sequence = state.sequence;
-        state.records.insert(id, Record { meta, sequence, is_durable: false, is_damaged });
+        let record = Record { meta, sequence, is_durable: false, is_damaged };
+        state.records.insert(id, record);
+        self.log(&mut state, id, Event::Put(record));
         state.stats.puts += 1;
         drop(state);
         self.world
@@ -117,10 +214,11 @@ impl SimBottom {
         while self.used() - old + len > CAPACITY {
             let mut state = self.state.lock();
             let oldest = state.records.iter().filter(|(other, _)| *other != id);
-            let oldest = oldest.min_by_key(|(_, record)| record.sequence).map(|(id, _)| *id).unwrap();
-            state.records.remove(&oldest);
+            let oldest = oldest.min_by_key(|(_, record)| record.sequence);
+            let (oldest, sequence) = oldest.map(|(id, record)| (*id, record.sequence)).unwrap();
             state.stats.evictions += 1;
             drop(state);
+            self.lose_record(oldest, sequence);
             self.world.excuse(&oldest, Excuse::GivenUp);
         }
     }
@@ -131,15 +229,15 @@ impl SimBottom {
         if self.world.strikes(|faults| faults.reads) {
             return Outcome::Miss(MissReason::Unavailable);
         }
-        let Some(record) = self.state.lock().records.get(&id).copied() else {
-            return Outcome::Miss(MissReason::Absent);
-        };
+        let Some(record) = self.known(&id) else { return Outcome::Miss(MissReason::Absent) };
         if record.is_damaged {
-            let mut state = self.state.lock();
-            state.records.remove(&id);
-            state.stats.corrupt += 1;
-            drop(state);
-            self.world.excuse(&id, Excuse::Damaged);
+            let is_newest =
+                self.state.lock().records.get(&id).is_some_and(|newest| newest.sequence == record.sequence);
+            self.lose_record(id, record.sequence);
+            self.state.lock().stats.corrupt += 1;
+            if is_newest {
+                self.world.excuse(&id, Excuse::Damaged);
+            }
             return Outcome::Miss(MissReason::Corrupt);
         }
         if is_rising && self.world.once_in(12) && self.spoil(record.meta.len, into) {
@@ -147,7 +245,8 @@ impl SimBottom {
             self.world.note(|| format!("    what rises for {} is spoilt", short(&id)));
             return Outcome::Fetched(record.meta);
         }
-        match raw::single(raw::run(&self.bytes, vec![Op::Fetch { id, into: into.clone() }])) {
+        let fetch = Op::Fetch { id: place(&id, record.sequence), into: into.clone() };
+        match raw::single(raw::run(&self.bytes, vec![fetch])) {
             Outcome::Fetched(_) => Outcome::Fetched(record.meta),
             other => other,
         }
@@ -174,13 +273,17 @@ impl SimBottom {
             // What failed before is done now, also to what another process has put since.
             self.world.excuse(&id, Excuse::LateDelete);
         }
-        match self.state.lock().records.remove(&id) {
-            Some(_) => {
-                self.world.note(|| format!("    files forget {}", short(&id)));
-                Outcome::Deleted
-            }
-            None => Outcome::Miss(MissReason::Absent),
+        let is_known = self.known(&id).is_some();
+        let mut state = self.state.lock();
+        state.records.remove(&id);
+        let sequence = Self::next(&mut state);
+        self.log(&mut state, id, Event::Forget(sequence));
+        drop(state);
+        if !is_known {
+            return Outcome::Miss(MissReason::Absent);
         }
+        self.world.note(|| format!("    files forget {}", short(&id)));
+        Outcome::Deleted
     }
 }
 
@@ -199,8 +302,13 @@ impl Tier for SimBottom {
 
     fn lookup(&self, ids: &[BlockId], out: &mut [Lookup]) {
         self.world.touch();
+        // A thread of its own reads what others have logged, soon or late.
+        if self.world.once_in(12) {
+            self.read_on();
+        }
         for (id, answer) in ids.iter().zip(out) {
-            *answer = self.meta(id).map_or(Lookup::Miss(MissReason::Absent), Lookup::Hit);
+            *answer =
+                self.known(id).map_or(Lookup::Miss(MissReason::Absent), |record| Lookup::Hit(record.meta));
         }
     }
 
@@ -239,10 +347,19 @@ impl Tier for SimBottom {
 
 impl Bottom for SimBottom {
     fn ids(&self) -> Vec<BlockId> {
-        self.state.lock().records.keys().copied().collect()
+        self.index.lock().records.keys().copied().collect()
     }
 
     fn file_stats(&self) -> PfsStats {
         PfsStats::default()
+    }
+
+    fn catch_up(&self) -> bool {
+        self.world.touch();
+        let is_read = !self.world.strikes(|faults| faults.reads);
+        if is_read {
+            self.read_on();
+        }
+        is_read
     }
 }

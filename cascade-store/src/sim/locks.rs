@@ -2,17 +2,45 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cascade_core::clock::Clock;
 use parking_lot::Mutex;
 
 use super::world::World;
+use crate::moves::changes::{Page, WORDS};
 use crate::moves::node::Bytes;
 
 /// Who has which byte.
 pub(super) type Held = Arc<Mutex<BTreeMap<i64, usize>>>;
+
+/// The page that the processes of a node share. What a process does while it is killed never happened.
+#[derive(Debug)]
+pub(super) struct SimPage {
+    words: Vec<AtomicU64>,
+    unseen: Vec<AtomicU64>,
+}
+
+impl Default for SimPage {
+    fn default() -> Self {
+        let words = || (0..WORDS).map(|_| AtomicU64::new(0)).collect();
+        Self { words: words(), unseen: words() }
+    }
+}
+
+impl SimPage {
+    /// It goes with the node.
+    pub(super) fn lose(&self) {
+        self.words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+}
+
+impl Page for SimPage {
+    fn words(&self) -> &[AtomicU64] {
+        if std::thread::panicking() { &self.unseen } else { &self.words }
+    }
+}
 
 /// Those of one process.
 #[derive(Debug)]

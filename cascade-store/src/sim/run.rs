@@ -18,12 +18,13 @@ use parking_lot::Mutex;
 
 use super::Told;
 use super::bottom::SimBottom;
-use super::locks::{Held, SimBytes};
+use super::locks::{Held, SimBytes, SimPage};
 use super::model::Model;
 use super::top::SimTop;
 use super::world::{Faults, Killed, World, short};
 use crate::Demote;
 use crate::files::Files;
+use crate::moves::changes::Changes;
 use crate::moves::demoter::{Demoter, Request};
 use crate::moves::flights::Flights;
 use crate::moves::node::Locks;
@@ -57,6 +58,7 @@ struct Shared {
     mode: Demote,
     processes: [Mutex<Option<Arc<Process>>>; 2],
     held: Held,
+    page: Arc<SimPage>,
     model: Mutex<Model>,
     steps: AtomicU64,
     kills: AtomicU64,
@@ -96,8 +98,10 @@ impl Shared {
         let config = PfsConfig::new(PathBuf::from("/simulated"), super::bottom::CAPACITY);
         let (world, held) = (self.world.clone(), self.held.clone());
         let locks = Locks::on(SimBytes { world, held, process: which });
-        let files = Files::new(BottomTier::new(self.bottom.clone()), config, self.mode);
-        let files = Arc::new(files.moving_with(Arc::new(Flights::with_locks(locks))));
+        let files = Files::new(BottomTier::new(self.bottom.opened()), config, self.mode);
+        let files = Arc::new(
+            files.moving_with(Arc::new(Flights::with_locks(locks, Changes::on(Some(self.page.clone()))))),
+        );
         let clock: Arc<dyn Clock> = self.world.clock.clone();
         let tiers = Arc::new(Tiers::new(TopTier::new(self.top.clone()), Some(files.clone()), clock));
         let demoter = Demoter::new(tiers.clone(), files.clone());
@@ -326,6 +330,7 @@ impl Sim {
             mode,
             processes: Default::default(),
             held: Held::default(),
+            page: Arc::default(),
             model: Mutex::default(),
             steps: AtomicU64::new(0),
             kills: AtomicU64::new(0),
@@ -383,6 +388,7 @@ impl Sim {
         self.shared.kill(1);
         self.world.note(|| "the node goes down".to_owned());
         count(&self.shared.losses);
+        self.shared.page.lose();
         self.shared.top.lose();
         self.shared.bottom.lose();
     }

@@ -12,3 +12,4 @@ mod parts;
 mod racing;
 mod recorded;
 mod rig;
+mod stale;

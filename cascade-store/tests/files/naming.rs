@@ -140,7 +140,7 @@ fn clear_forgets_every_tier() {
     for number in 0..50_u8 {
         assert_eq!(store.put(&BlockId::content(&[number]), &[number; 5000], Put::default()), Outcome::Stored);
     }
-    store.clear();
+    store.clear().unwrap();
     let stats = store.stats();
     assert_eq!((stats.total().blocks, stats.total().used_bytes), (0, 0));
     let store = lose_arena(&rig, store);

@@ -218,7 +218,7 @@ impl Lane {
         assert!(!store.gpu().unwrap().engines()[0].is_lost(), "the survivor's device works");
         println!("misses of survivors: {} absent or busy, {} corrupt", seen[0], seen[1]);
         // Nothing that the dead held keeps the survivor from working.
-        store.clear();
+        store.clear().unwrap();
         own.fill(&content(0, 1, len_of(0)));
         assert_eq!(
             store.put_device(&[(id_of(0), own.list(len_of(0)))], Put::default(), None),

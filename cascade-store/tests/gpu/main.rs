@@ -119,7 +119,7 @@ fn deleting_and_clearing_reach_the_device() {
     for number in 0..20 {
         assert_eq!(store.contains(&fixed(number)), number % 2 == 0, "{number}");
     }
-    store.clear();
+    store.clear().unwrap();
     assert!((0..20).all(|number| !store.contains(&fixed(number))));
     assert_eq!(store.stats().tier(Level::Device).blocks, 0);
 }

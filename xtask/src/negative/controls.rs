@@ -71,6 +71,8 @@ pub(super) const CONTROLS: &[Control] = &[
     simulated("trusted-rise"),
     simulated("blind-settle"),
     simulated("late-forget"),
+    simulated("stale-index"),
+    store("stale-index", "stale::a_name_is_never_older_than_what_was_acknowledged"),
     store("no-name-lock", "racing::a_block_that_was_being_copied_does_not_outlive_its_replacement"),
     store("delete-above", "naming::deleted_is_deleted_in_every_tier"),
     impatient("late-note", "files", "failing::what_is_forgotten_late_is_not_taken_for_a_copy"),
