@@ -15,7 +15,7 @@ use crate::moves::count::add;
 use crate::moves::rise::{How, Up};
 use crate::raw;
 use crate::tally::Part;
-use crate::tiers::{Answer, Tiers, unsure};
+use crate::tiers::{Answer, Tiers};
 
 /// Blocks that are copied from the arena between two looks at what the files have read,
 const SLICE_BLOCKS: usize = 64;
@@ -242,10 +242,10 @@ impl Tiers {
     ) -> (Vec<usize>, Vec<(usize, BlockMeta)>) {
         let ids: Vec<BlockId> = left.iter().map(|at| fetch.wanted[*at].0).collect();
         let mut found = vec![Lookup::Pending; ids.len()];
-        let is_current = files.is_current_for(ids.iter());
+        let is_current = files.is_current_for(&ids);
         files.lookup(&ids, &mut found);
         if !is_current {
-            unsure(&ids, &mut found);
+            found.fill(Lookup::Miss(MissReason::Unavailable));
         }
         let (mut straight, mut rising) = (Vec::new(), Vec::new());
         for (at, found) in left.iter().zip(found) {

@@ -146,14 +146,20 @@ impl Files {
         true
     }
 
-    /// The same for a block that is about to be moved or changed. Of those that are no names nothing needs to be known.
+    /// The same for a block that is about to be moved or changed.
     pub(crate) fn is_current(&self, flight: &Flight) -> bool {
-        What::of(flight.id()) == What::Others || self.catch_up(What::Names, flight.is_doubtful())
+        self.catch_up(What::of(flight.id()), flight.is_doubtful())
     }
 
-    /// Whether the index tells of everything that was done to these blocks, as far as they are names.
-    pub(crate) fn is_current_for<'a>(&self, mut ids: impl Iterator<Item = &'a BlockId>) -> bool {
-        !ids.any(|id| What::of(id) == What::Names) || self.catch_up(What::Names, false)
+    /// What the files have under an id, and have not been told to forget by another process.
+    pub(crate) fn meta_now(&self, id: &BlockId) -> Option<BlockMeta> {
+        self.meta(id).filter(|_| self.catch_up(What::of(id), false)).and_then(|_| self.meta(id))
+    }
+
+    /// Whether the index tells of what was done to these blocks: names that were changed, and others that were deleted.
+    pub(crate) fn is_current_for(&self, ids: &[BlockId]) -> bool {
+        let current = |what| !ids.iter().any(|id| What::of(id) == what) || self.catch_up(what, false);
+        current(What::Names) && current(What::Others)
     }
 
     /// Tells the other processes of the node that something was changed in files. The own index knows of it.

@@ -7,7 +7,7 @@ use cascade_core::id::BlockId;
 use cascade_core::memory::SgList;
 use cascade_core::planted::{self, Bug};
 use cascade_core::reservation::{Reserve, Sealed};
-use cascade_core::tier::{Addressable, Class, Lookup, OnExisting, PutMeta, Tier};
+use cascade_core::tier::{Addressable, Class, Lookup, MissReason, OnExisting, PutMeta, Tier};
 
 use crate::config::Demote;
 use crate::files::Files;
@@ -133,6 +133,14 @@ impl Tiers {
         let ids: Vec<BlockId> = blocks.iter().map(|(id, ..)| *id).collect();
         let mut below = vec![Lookup::Pending; ids.len()];
         files.lookup(&ids, &mut below);
+        // Another process may have deleted what the index still tells of.
+        if below.iter().any(Lookup::is_hit) {
+            let is_current = files.catch_up(What::Others, false);
+            files.lookup(&ids, &mut below);
+            if !is_current {
+                below.fill(Lookup::Miss(MissReason::Unavailable));
+            }
+        }
         let mut outcomes = vec![None; blocks.len()];
         let mut plain = Vec::new();
         for (at, (block, below)) in blocks.iter().zip(below).enumerate() {

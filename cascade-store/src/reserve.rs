@@ -97,7 +97,7 @@ impl Tiers {
             return self.arena.reserve(id, len, meta);
         };
         if meta.on_existing == OnExisting::Keep {
-            return match files.meta(id) {
+            return match files.meta_now(id) {
                 Some(there) => Reserve::Exists(there),
                 None => self.arena.reserve(id, len, meta),
             };

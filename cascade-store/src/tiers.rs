@@ -154,10 +154,10 @@ impl Tiers {
         let left: Vec<usize> = (0..ids.len()).filter(|at| leases[*at].is_err()).collect();
         let asked: Vec<BlockId> = left.iter().map(|at| ids[*at]).collect();
         let mut found = vec![Lookup::Pending; asked.len()];
-        let is_current = files.is_current_for(asked.iter());
+        let is_current = files.is_current_for(&asked);
         files.lookup(&asked, &mut found);
         if !is_current {
-            unsure(&asked, &mut found);
+            found.fill(Lookup::Miss(MissReason::Unavailable));
         }
         let (mut places, mut rising) = (Vec::new(), Vec::new());
         for (at, found) in left.into_iter().zip(found) {
@@ -265,12 +265,6 @@ impl Tiers {
         files.changed(What::Others);
         self.arena.clear();
     }
-}
-
-/// What files have under names cannot be told now.
-pub(crate) fn unsure(ids: &[BlockId], found: &mut [Lookup]) {
-    let names = ids.iter().zip(found).filter(|(id, _)| What::of(id) == What::Names);
-    names.for_each(|(_, found)| *found = Lookup::Miss(MissReason::Unavailable));
 }
 
 fn parts(leases: &[Answer<Lease>]) -> Part {

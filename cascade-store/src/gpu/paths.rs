@@ -99,7 +99,7 @@ impl Tiers {
         if let (Some(files), Some(flight)) = (files, &flight) {
             files.is_current(flight);
         }
-        if !is_name && files.is_some_and(|files| files.meta(id).is_some()) {
+        if !is_name && files.is_some_and(|files| files.meta_now(id).is_some()) {
             return Outcome::Exists;
         }
         let reservation = match self.arena.reserve(id, from.len() as u64, *meta) {
@@ -146,7 +146,7 @@ impl Tiers {
             PutMeta { class: meta.class, on_existing: OnExisting::Keep, tenant: meta.tenant, heat: None };
         // Deleted since it was put: pinned, and not to be found any more.
         let is_deleted = || on_device(gpu, id) != Some(meta) && !gpu.tier().engine_of(id).is_lost();
-        if is_deleted() || self.files().is_some_and(|files| files.meta(id).is_some()) {
+        if is_deleted() || self.files().is_some_and(|files| files.meta_now(id).is_some()) {
             return Ok(());
         }
         let refuse = |why| {

@@ -120,6 +120,11 @@ impl SimBottom {
         index.read = state.log.len();
     }
 
+    /// Whether a block is there of which this process does not know yet.
+    pub(super) fn is_behind(&self, id: &BlockId) -> bool {
+        self.known(id).is_none() && self.meta(id).is_some()
+    }
+
     /// Notes an event, which this process knows of at once.
     fn log(&self, state: &mut State, id: BlockId, event: Event) {
         state.log.push((id, event));

@@ -42,6 +42,7 @@ struct Process {
     tiers: Arc<Tiers>,
     files: Arc<Files>,
     demoter: Mutex<Demoter>,
+    bottom: SimBottom,
 }
 
 pub(super) struct Sim {
@@ -98,7 +99,8 @@ impl Shared {
         let config = PfsConfig::new(PathBuf::from("/simulated"), super::bottom::CAPACITY);
         let (world, held) = (self.world.clone(), self.held.clone());
         let locks = Locks::on(SimBytes { world, held, process: which });
-        let files = Files::new(BottomTier::new(self.bottom.opened()), config, self.mode);
+        let bottom = self.bottom.opened();
+        let files = Files::new(BottomTier::new(bottom.clone()), config, self.mode);
         let files = Arc::new(
             files.moving_with(Arc::new(Flights::with_locks(locks, Changes::on(Some(self.page.clone()))))),
         );
@@ -106,7 +108,7 @@ impl Shared {
         let tiers = Arc::new(Tiers::new(TopTier::new(self.top.clone()), Some(files.clone()), clock));
         let demoter = Demoter::new(tiers.clone(), files.clone());
         demoter.check_notes();
-        Arc::new(Process { tiers, files, demoter: Mutex::new(demoter) })
+        Arc::new(Process { tiers, files, demoter: Mutex::new(demoter), bottom })
     }
 
     fn process(&self, which: usize) -> Arc<Process> {
@@ -183,27 +185,29 @@ impl Shared {
 
     fn get(&self, process: &Process, which: usize, key: u64) {
         let (id, since) = (id_of(key), self.model.lock().reading());
+        let is_behind = process.bottom.is_behind(&id);
         let mut buffer = HostBuffer::zeroed(usize::try_from(ROOM).unwrap());
         let answer = process.tiers.fetch(&[(id, buffer.piece().into())], None).pop().unwrap();
         self.world.note(|| format!("{which} gets {}: {:?}", short(&id), answer.map(|meta| meta.len)));
         let answer =
             answer.map(|meta| buffer.bytes_mut().unwrap()[..usize::try_from(meta.len).unwrap()].to_vec());
-        self.judge(key, since, answer);
+        self.judge(key, since, is_behind || process.bottom.is_behind(&id), answer);
     }
 
     fn lease(&self, process: &Process, which: usize, key: u64) {
         let (id, since) = (id_of(key), self.model.lock().reading());
+        let is_behind = process.bottom.is_behind(&id);
         let answer = process.tiers.lease(&id).map(|lease| {
             let mut bytes = vec![0; lease.len()];
             assert!(lease.read_at(0, &mut bytes));
             bytes
         });
         self.world.note(|| format!("{which} leases {}: {:?}", short(&id), answer.as_ref().map(Vec::len)));
-        self.judge(key, since, answer);
+        self.judge(key, since, is_behind || process.bottom.is_behind(&id), answer);
     }
 
     /// Holds what was read against what may be read.
-    fn judge(&self, key: u64, since: u64, answer: Result<Vec<u8>, MissReason>) {
+    fn judge(&self, key: u64, since: u64, is_behind: bool, answer: Result<Vec<u8>, MissReason>) {
         let id = id_of(key);
         let may = self.model.lock().may_see(key, since);
         let mut digest = None;
@@ -221,6 +225,10 @@ impl Shared {
         count(if found > 0 { &self.hits } else { &self.excused });
         if found > 0 && id.kind().replaceable() {
             self.model.lock().saw(key, found);
+        }
+        // That others have copied contents to files is not waited for: until the index tells of it, they may be a miss.
+        if found == 0 && !id.kind().replaceable() && is_behind {
+            return;
         }
         // Contents are the same in every version: between a copy and the look at what the arena has by then, it is there for others.
         let is_copied = !id.kind().replaceable() && self.world.is_being_copied(&id);

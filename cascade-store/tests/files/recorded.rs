@@ -67,7 +67,7 @@ fn who_is_alone_changes_the_policy_and_the_files_of_an_empty_arena() {
     let other = rig.settings("16MiB", &[]).pfs_path(rig.files.path().join("other"));
     refused(&other, &["cascade gc", "other"]);
     refused(&alone(&rig), &["cascade gc", "no files"]);
-    rig.open("16MiB", &[]).clear();
+    rig.open("16MiB", &[]).clear().unwrap();
     open(&other).unwrap();
     open(&alone(&rig)).unwrap();
 }
