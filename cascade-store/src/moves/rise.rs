@@ -162,7 +162,7 @@ impl Tiers {
             if !files.is_current(&flight) {
                 return Begun::Done(Err(MissReason::Unavailable));
             }
-            let Some(newest) = files.meta(id) else { return Begun::Done(self.arena.lease(id)) };
+            let Some(newest) = files.meta(id) else { return Begun::Done(self.arena.lease(id).map(Up::from)) };
             meta = newest;
         }
         let put =
@@ -202,6 +202,8 @@ impl Tiers {
             Outcome::Miss(why) => return refuse(why),
             _ => return refuse(MissReason::Evicting),
         }
+        // A newer block than the one that was looked up may be longer than the caller's memory.
+        let into = into.filter(|list| list.len() as u64 >= meta.len);
         // Before anybody can see it: the bytes may have changed after the files verified them. Who wants a copy gets it in the
         // same pass.
         let digests = self.tally.phases.copy(&*self.clock, || digests_of(&reservation, into));

@@ -124,7 +124,7 @@ fn what_was_cleared_stays_away_though_the_files_could_not_forget_it() {
     assert_eq!(outcomes, vec![Outcome::Stored; 8]);
     let fault = Fault::Errno(libc::EIO);
     fs.set(&[Rule { call: Call::Write, suffix: ".log", first: 0, times: u64::MAX, fault }]);
-    store.clear();
+    store.clear().unwrap();
     assert!(fs.injected() > 0, "the log could not be written to");
     for (id, _) in &blocks {
         assert!(!store.contains(id), "{id}");

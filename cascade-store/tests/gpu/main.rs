@@ -152,7 +152,7 @@ fn what_only_the_device_has_is_served_and_comes_down() {
     assert_eq!(rig.put(&store, &id, &bytes), Outcome::Stored);
     store.flush(soon()).unwrap();
     // The arena evicts it, or another process deletes it there.
-    rig.open_without_devices().clear();
+    rig.open_without_devices().clear().unwrap();
     assert_eq!(store.stats().arena().blocks, 0);
     assert_eq!(level(&store, &id), Some(Level::Device));
     assert_eq!(rig.get_host(&store, &id, 200_000), Ok(bytes.to_vec()));
