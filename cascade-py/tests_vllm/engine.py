@@ -1,11 +1,11 @@
 """vLLM engines in a process of their own, one after the other: reads a list of jobs as JSON from its first argument, and writes a
 list of results to its second after each.
 
-A job is an engine: `model`, `passes` (lists of prompts, each a list of token ids; between passes vLLM's own prefix cache is forgotten, unless
+A job is an engine: `model`, `passes` (lists of prompts, each a list of token ids or an object with `tokens` and `salt` or `lora`; between passes vLLM's own prefix cache is forgotten, unless
 `keep`), and optionally `remove` (a folder that is gone before the engine starts), `meet` (`folder`, `me`, `other`: after each pass it
 waits for the other process to have come as far), `connector` (what `kv_transfer_config` takes), `transfer` (all of it instead), `options` of the engine, `batch`
 (prompts of a pass at once), `fault` (a name of `faults.py`), `faulty_passes`, `new_tokens`, `separate` (the engine in processes
-of its own, as `vllm serve` has it), `die` (SIGKILL of this process after the last pass).
+of its own, as `vllm serve` has it), `events` (a path for a socket, where vLLM publishes KV events, which are counted by medium), `die` (SIGKILL of this process after the last pass).
 """
 
 import gc
@@ -51,26 +51,59 @@ def options_of(job: dict) -> dict:
         from cascade_kv.vllm import kv_transfer_config
 
         options["kv_transfer_config"] = kv_transfer_config(**job["connector"])
+    if "events" in job:
+        from vllm.config import KVEventsConfig
+
+        endpoint = f"ipc://{job['events']}"
+        options["kv_events_config"] = KVEventsConfig(
+            enable_kv_cache_events=True, publisher="zmq", endpoint=endpoint, topic="kv"
+        )
     return options | job.get("options", {})
+
+
+class Events:
+    """What vLLM publishes of its caches: counts of blocks by kind and medium."""
+
+    def __init__(self, path: str) -> None:
+        import zmq
+
+        self._socket = zmq.Context.instance().socket(zmq.SUB)
+        self._socket.connect(f"ipc://{path}")
+        self._socket.subscribe("kv")
+
+    def counts(self) -> dict[str, int]:
+        """Those until now."""
+        import msgspec
+        from vllm.distributed.kv_events import KVEventBatch
+
+        decoder, found = msgspec.msgpack.Decoder(type=KVEventBatch), {}
+        while self._socket.poll(1000):
+            for event in decoder.decode(self._socket.recv_multipart()[2]).events:
+                name = f"{type(event).__name__} {getattr(event, 'medium', None)}"
+                found[name] = found.get(name, 0) + len(getattr(event, "block_hashes", ()))
+        return found
 
 
 def answers(llm, prompts: list, job: dict) -> list[dict]:
     """Greedy answers with logprobs, to `batch` prompts at once."""
     from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
 
     params = SamplingParams(
         temperature=0.0, max_tokens=job.get("new_tokens", 8), ignore_eos=True, detokenize=False, logprobs=1
     )
     found, width = [], job.get("batch") or 1
     for first in range(0, len(prompts), width):
-        batch = []
+        batch, adapters = [], []
         for prompt in prompts[first : first + width]:
             one = {"prompt_token_ids": prompt["tokens"] if isinstance(prompt, dict) else prompt}
             if isinstance(prompt, dict) and "salt" in prompt:
                 one["cache_salt"] = prompt["salt"]
             batch.append(one)
+            lora = prompt.get("lora") if isinstance(prompt, dict) else None
+            adapters.append(LoRARequest(*lora) if lora else None)
         start = time.perf_counter()
-        outputs = llm.generate(batch, params, use_tqdm=False)
+        outputs = llm.generate(batch, params, use_tqdm=False, **({"lora_request": adapters} if any(adapters) else {}))
         seconds = time.perf_counter() - start
         for out in outputs:
             best = out.outputs[0]
@@ -117,6 +150,7 @@ def run(job: dict) -> dict:
         shutil.rmtree(job["remove"])
     start = time.perf_counter()
     fault = faults.Fault(job.get("fault"))
+    events = Events(job["events"]) if "events" in job else None
     llm = LLM(**options_of(job))
     result: dict = {"start_seconds": time.perf_counter() - start, "passes": []}
     for number, prompts in enumerate(job["passes"]):
@@ -135,6 +169,8 @@ def run(job: dict) -> dict:
     # One more step, so that the counters of the last one are out.
     answers(llm, [[3, 4, 5]], {"new_tokens": 2})
     result["metrics"] = metrics_of(llm)
+    if events is not None:
+        result["events"] = events.counts()
     if not job.get("die"):
         llm.llm_engine.engine_core.shutdown()
         fault.undo()

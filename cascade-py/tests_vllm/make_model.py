@@ -1,10 +1,13 @@
 """Writes the models of these tests: a small Llama with random weights, whose greedy output changes with any token of its prompt.
 
-usage: make_model.py FOLDER KIND...   (plain, window, other: a folder of that name for each)
+usage: make_model.py FOLDER KIND...   (plain, window, other; lora-a, lora-b: adapters of plain: a folder of that name for each)
 """
 
+import json
 import sys
+from pathlib import Path
 
+import safetensors.torch
 import tokenizers
 import torch
 import transformers
@@ -40,6 +43,22 @@ def write(folder: str, kind: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def write_adapter(folder: str, seed: int) -> None:
+    """A LoRA of rank 8 on queries and values, with random weights."""
+    numbers = torch.Generator().manual_seed(seed)
+    weights = {}
+    for layer in range(4):
+        for name, width in (("q_proj", 256), ("v_proj", 128)):
+            place = f"base_model.model.model.layers.{layer}.self_attn.{name}"
+            weights[f"{place}.lora_A.weight"] = torch.randn(8, 256, generator=numbers) * 0.1
+            weights[f"{place}.lora_B.weight"] = torch.randn(width, 8, generator=numbers) * 0.1
+    Path(folder).mkdir()
+    safetensors.torch.save_file(weights, f"{folder}/adapter_model.safetensors")
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 8, "lora_alpha": 8, "bias": "none"}
+    config |= {"target_modules": ["q_proj", "v_proj"], "base_model_name_or_path": "plain"}
+    Path(folder, "adapter_config.json").write_text(json.dumps(config))
+
+
 def bytes_tokenizer() -> tokenizers.Tokenizer:
     """A token for each byte."""
     letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
@@ -52,4 +71,8 @@ def bytes_tokenizer() -> tokenizers.Tokenizer:
 
 if __name__ == "__main__":
     for wanted in sys.argv[2:]:
-        write(f"{sys.argv[1]}/{wanted}", wanted)
+        folder = f"{sys.argv[1]}/{wanted}"
+        if wanted.startswith("lora"):
+            write_adapter(folder, seed=ord(wanted[-1]))
+        else:
+            write(folder, wanted)

@@ -1,17 +1,22 @@
-"""Prompts with shared prefixes: several questions about each of some passages of real text, a token a byte."""
+"""Prompts with shared prefixes: several questions about each of some passages of real text."""
 
 from __future__ import annotations
 
 import ast
 import json
 import os
+from collections.abc import Callable
 from importlib import resources
 
 _PASSAGE = 1700
 
 
-def prompts(count: int) -> list[list[int]]:
-    """`count` prompts over the demo's document, and over those of the file that `CASCADE_VLLM_TRACE` names.
+def _bytes(text: str) -> list[int]:
+    return [3 + byte for byte in text.encode()[:2000]]
+
+
+def prompts(count: int, encode: Callable[[str], list[int]] = _bytes) -> list[list[int]]:
+    """`count` prompts, as `encode` makes tokens of them, over the demo's document, and over those of the file that `CASCADE_VLLM_TRACE` names.
 
     The file has one JSON object a line with `input` (a document) and `qa_pairs` (a list, or one written as a Python literal, of
     objects whose `Q` is asked).
@@ -22,7 +27,7 @@ def prompts(count: int) -> list[list[int]]:
         found = _traced(trace) + found
     if len(found) < count:
         raise ValueError(f"only {len(found)} prompts for {count}: name a file with CASCADE_VLLM_TRACE")
-    return [[3 + byte for byte in f"{passage}\n{question}\n".encode()[:2000]] for passage, question in found[:count]]
+    return [encode(f"{passage}\n{question}\n") for passage, question in found[:count]]
 
 
 def _own() -> list[tuple[str, str]]:

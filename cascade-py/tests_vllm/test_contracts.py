@@ -1,5 +1,6 @@
 """The connector's decisions over vLLM's own classes, without an engine: what is refused, who shares blocks, what is forwarded."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -173,9 +174,24 @@ def test_the_last_token_is_always_computed(side):
 def test_a_block_is_told_of_when_every_rank_has_stored_it(side):
     scheduler, _ = side
     one, other = b"a" * 32, b"b" * 32
-    first, second = (Done(stored=type(Done().stored)(have)) for have in ([one, other], [one]))
-    output = SimpleNamespace(invalid_block_ids=set(), kv_connector_worker_meta=first.aggregate(second))
-    scheduler.reported(output)
-    events = list(scheduler.events())
-    assert [(len(event.block_hashes), event.block_size, event.medium) for event in events] == [(1, 128, "CPU")]
-    assert list(scheduler.events()) == []
+    asked = request([other, one], 256)
+    asked.all_token_ids = list(range(256))
+    scheduler._announcements.describe(asked, [0, 1])
+
+    def report(*ranks):
+        first, *more = (Done(stored=Counter(have)) for have in ranks)
+        for done in more:
+            first = first.aggregate(done)
+        scheduler.reported(SimpleNamespace(invalid_block_ids=set(), kv_connector_worker_meta=first))
+        return list(scheduler.events())
+
+    (event,) = report([one, other], [one])
+    assert (len(event.block_hashes), event.block_size, event.medium) == (1, 128, "CPU")
+    assert event.token_ids == list(range(128, 256))
+    parent = event.parent_block_hash
+    assert report([]) == []
+    # The other rank's save ended in a later step.
+    (event,) = report([other])
+    assert event.block_hashes == [parent]
+    assert event.parent_block_hash is None
+    assert event.token_ids == list(range(128))

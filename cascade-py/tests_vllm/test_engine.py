@@ -10,23 +10,13 @@ import time
 import urllib.request
 
 import pytest
-from conftest import environment, finish, start
+from conftest import counted, environment, finish, note, same, start, tier
 from prompts import prompts
 
 from cascade_kv.vllm import kv_transfer_settings
 
 COUNT = int(os.environ.get("CASCADE_VLLM_PROMPTS", "10"))
 BLOCK = 128
-
-
-def tier(**settings):
-    """vLLM's own offloading, with Cascade below its host memory."""
-    extra = {
-        "spec_name": "CascadeCpuTieringSpec",
-        "cpu_bytes_to_use": 64 << 20,
-        "secondary_tiers": [{"type": "cascade", **settings}],
-    }
-    return {"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": extra}
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +39,12 @@ def runs(models, place, disk, asked):
     small = {"shm_path": str(place / "small"), "shm_capacity_bytes": 64 << 20}
     few, one = asked[:4], asked[:1]
     salted = [{"tokens": one[0], "salt": salt} for salt in ("a", "b", "a")]
+    # Of one name, as two versions of an adapter are.
+    adapted = [
+        {"tokens": one[0]} | ({"lora": ["style", number, models[name]]} if name else {})
+        for number, name in ((1, "lora-a"), (0, None), (2, "lora-b"), (1, "lora-a"), (2, "lora-b"), (0, None))
+    ]
+    adapting = {"options": {"enable_lora": True, "max_lora_rank": 8, "max_loras": 2}}
     tight = {
         "num_gpu_blocks_override": 31,
         "max_model_len": 2048,
@@ -80,6 +76,16 @@ def runs(models, place, disk, asked):
         | {"passes": [apart] * 2, "batch": 4, "options": tight, "new_tokens": 160}
         | {"connector": small | {"weights_fingerprint": "tight", "save_async": True, "load_async": True}},
         "salted": plain | {"passes": [[one] for one in salted], "connector": small | {"weights_fingerprint": "salt"}},
+        "adapters without": plain | adapting | {"passes": [[one] for one in adapted[:3]]},
+        "adapters": plain
+        | adapting
+        | {"passes": [[one] for one in adapted], "connector": small | {"shm_path": str(place / "adapters")}},
+        "events": plain
+        | {
+            "passes": [few, few],
+            "connector": small | {"shm_path": str(place / "events")},
+            "events": str(disk / "events"),
+        },
         "tier cold": plain | {"passes": [asked], "transfer": tier(**tiered)},
         "tier warm": plain | {"passes": [asked], "transfer": tier(**tiered)},
         "files cold": plain | {"passes": [few], "connector": filed},
@@ -98,7 +104,7 @@ def runs(models, place, disk, asked):
     wanted = os.environ.get("CASCADE_VLLM_RUNS")
     names = [name for name in jobs if not wanted or name in wanted.split(",")]
     process, result = start([jobs[name] for name in names], disk, "runs")
-    found = dict(zip(names, finish(process, result), strict=True))
+    found = dict(zip(names, finish(process, result, seconds=900 + 30 * COUNT), strict=True))
     for name, run in found.items():
         if "refused" in run:
             print(f"\n{name}: did not run: {run['refused'][:300]}", end="")
@@ -106,20 +112,6 @@ def runs(models, place, disk, asked):
         moved = {key[13:]: count for key, count in run["metrics"].items() if "cascade_" in key and count}
         print(f"\n{name}: started in {run['start_seconds']:.1f} s; {moved}", end="")
     return found
-
-
-def counted(run, name):
-    return run["metrics"].get(f"vllm:cascade_{name}", 0)
-
-
-def same(answers, others, within=0.0):
-    """Equal tokens and logprobs for each prompt."""
-    assert len(answers) == len(others) > 0
-    for number, (one, other) in enumerate(zip(answers, others, strict=True)):
-        assert one["finish"] == other["finish"] == "length"
-        assert one["tokens"] == other["tokens"], f"prompt {number}"
-        worst = max(abs(a - b) for a, b in zip(one["logprobs"], other["logprobs"], strict=True))
-        assert worst <= within, f"prompt {number}: logprobs differ by {worst}"
 
 
 def blocks(answers):
@@ -137,10 +129,14 @@ def test_what_is_computed_is_as_without_cascade(runs):
 @pytest.mark.parametrize("name", ["warm", "async", "by layer"])
 def test_what_is_loaded_answers_as_what_was_computed(runs, asked, name):
     run = runs[name]
-    same(run["passes"][0], runs["without"]["passes"][1])
+    worst = same(run["passes"][0], runs["without"]["passes"][1])
+    moved = {count: counted(run, count) for count in ("blocks_loaded", "bytes_loaded", "tokens_saved_arena")}
+    note(f"llama_{name}", {"prompts": len(asked), "largest_difference_of_logprobs": worst} | moved)
     # Every whole block of every prompt but the one with its last token.
     assert blocks(run["passes"][0]) == sum((len(prompt) - 1) // BLOCK for prompt in asked)
-    assert counted(run, "blocks_loaded") == counted(runs["cold"], "blocks_stored")
+    # Blocks that answers have filled are computed again, and found to be there when they are saved.
+    moved = counted(run, "blocks_loaded") + counted(run, "blocks_present")
+    assert moved == counted(runs["cold"], "blocks_stored")
     assert counted(run, "tokens_saved_arena") == counted(run, "blocks_loaded") * BLOCK
     assert counted(run, "blocks_stored") == counted(run, "blocks_failed") == counted(run, "errors") == 0
 
@@ -207,9 +203,47 @@ def test_another_salt_finds_nothing(runs):
     assert first["tokens"] == second["tokens"] == third["tokens"]
 
 
+def test_each_adapter_finds_its_own_blocks(runs):
+    run = runs["adapters"]
+    answers = [answers[0] for answers in run["passes"]]
+    first, again = answers[:3], [answers[3], answers[5], answers[4]]
+    assert [one["cached"] for one in first] == [0, 0, 0]
+    for one, other, (reference,) in zip(first, again, runs["adapters without"]["passes"], strict=True):
+        assert other["cached"] > 0
+        same([one], [reference])
+        same([other], [reference], within=1e-3)
+    assert len({tuple(one["tokens"]) for one in first}) == 3
+    assert counted(run, "errors") == 0
+
+
+def test_what_is_stored_is_told_of(runs):
+    """Once for each block, however often it is asked for; beside vLLM's own events."""
+    run = runs["events"]
+    assert run["events"]["BlockStored CPU"] == counted(run, "blocks_stored") > 0
+    assert run["events"]["BlockStored GPU"] >= run["events"]["BlockStored CPU"]
+
+
+def test_two_ranks_find_what_both_have(models, place, disk, asked):
+    ranks = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
+    arena = {"shm_path": str(place / "ranks"), "shm_capacity_bytes": 256 << 20}
+    job = {"model": models["plain"], "passes": [asked[:4]] * 2, "connector": arena, "separate": True, "options": ranks}
+    (run,) = finish(*start([job], disk, "ranks"))
+    computed, loaded = run["passes"]
+    same(loaded, computed, within=1e-3)
+    assert all(one["cached"] == (len(prompt) - 1) // BLOCK * BLOCK for one, prompt in zip(loaded, asked, strict=False))
+    # Each rank has its heads of every block.
+    assert counted(run, "blocks_loaded") == counted(run, "blocks_stored") > 0
+    assert counted(run, "blocks_stored") % 2 == counted(run, "errors") == 0
+
+
 def test_the_tier_of_vllms_offloading(runs):
-    same(runs["tier cold"]["passes"][0], runs["without"]["passes"][0])
-    same(runs["tier warm"]["passes"][0], runs["without"]["passes"][1])
+    worst = [
+        # vLLM takes all of a prompt from its tiers, and computes only the last token again: other sums than a whole block's.
+        same(runs[f"tier {name}"]["passes"][0], runs["without"]["passes"][number], within=1e-4)
+        for number, name in enumerate(("cold", "warm"))
+    ]
+    hits = runs["tier warm"]["metrics"]["vllm:prompt_tokens_cached_by_source:disk"]
+    note("llama_tier", {"prompts": COUNT, "largest_difference_of_logprobs": max(worst), "tokens_of_the_tier": hits})
     assert runs["tier warm"]["metrics"]["vllm:external_prefix_cache_hits"] > 0
     assert runs["tier warm"]["metrics"]["vllm:prompt_tokens_cached_by_source:disk"] > 0
 

@@ -7,17 +7,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from vllm.distributed.kv_events import BlockStored
 from vllm.logger import init_logger
-from vllm.v1.core.kv_cache_utils import maybe_convert_block_hash
 from vllm.v1.metrics.cache_hit_source import CacheHitSource
 
+from cascade_kv.vllm.events import Announcements
 from cascade_kv.vllm.identity import Identity, adapter_fingerprint
 from cascade_kv.vllm.metrics import CascadeStats
 from cascade_kv.vllm.settings import Settings
 from cascade_kv.vllm.transfer import Done, Plan, Transfer
 
 if TYPE_CHECKING:
+    from vllm.distributed.kv_events import BlockStored
+
     from cascade_kv import Store
 
 logger = init_logger(__name__)
@@ -66,7 +67,7 @@ class SchedulerSide:
         self._loads: list[Transfer] = []
         self._step = 0
         self._settled = 0
-        self._events: list[bytes] | None = [] if events else None
+        self._announcements = Announcements(identity.shards, identity.block_tokens) if events else None
 
     def count(self, name: str, amount: float = 1) -> None:
         """Add to a counter of `metrics.COUNTERS`."""
@@ -204,6 +205,8 @@ class SchedulerSide:
         wanted = [at for at in wanted if at < len(rows)]
         track.saves = track.saves or bool(wanted)
         hashes = [request.block_hashes[at] for at in wanted]
+        if self._announcements is not None:
+            self._announcements.describe(request, wanted)
         return [Transfer(request.request_id, [rows[at] for at in wanted], hashes, track.adapter)] if wanted else []
 
     def reported(self, output: Any) -> None:
@@ -215,9 +218,8 @@ class SchedulerSide:
         done = output.kv_connector_worker_meta
         if isinstance(done, Done):
             self._settled = max(self._settled, done.failed_step)
-            if self._events is not None:
-                # Found is what every shard has stored.
-                self._events += [one for one, count in done.stored.items() if count >= self._identity.shards]
+            if self._announcements is not None:
+                self._announcements.stored(done.stored)
 
     def finished(self, request: Any) -> bool:
         """Whether its blocks must stay until the workers have saved them."""
@@ -226,15 +228,4 @@ class SchedulerSide:
 
     def events(self) -> Iterable[BlockStored]:
         """Blocks that can be found from now on."""
-        for one in self._events or ():
-            yield BlockStored(
-                block_hashes=[maybe_convert_block_hash(one)],
-                parent_block_hash=None,
-                token_ids=[],
-                lora_id=None,
-                block_size=self._identity.block_tokens,
-                medium="CPU",
-                lora_name=None,
-            )
-        if self._events is not None:
-            self._events = []
+        return self._announcements.take() if self._announcements is not None else ()
