@@ -187,7 +187,11 @@ mod tests {
         assert_eq!(Bug::NoPinFence.name(), "no-pin-fence");
         let names: std::collections::BTreeSet<String> = Bug::ALL.iter().map(|bug| bug.name()).collect();
         assert_eq!(names.len(), Bug::ALL.len());
-        assert_eq!(Bug::ALL.last(), Some(&Bug::NoSweep), "the last variant is listed, so none was forgotten");
+        assert_eq!(
+            Bug::ALL.last(),
+            Some(&Bug::SpentBudget),
+            "the last variant is listed, so none was forgotten"
+        );
     }
 
     #[cfg(not(feature = "planted"))]

@@ -101,3 +101,20 @@ def test_the_arrays_stay_exported():
         owner.extend(b"more")
     del pages
     owner.extend(b"more")
+
+
+def test_a_block_that_lacks_a_part_is_never_seen(store):
+    fill = store.fill_pages(IDS, ck.Pages(tensors(1)), [0, 1, 2])
+    fill.part(0)
+    assert fill.seal() == ["incomplete"] * len(IDS)
+    assert not any(store.contains(one) for one in IDS)
+
+
+def test_who_waits_is_not_bounded_by_what_may_be_under_way(place):
+    with ck.Store(shm_path=place / "arena", shm_capacity="64MiB", in_flight="1MiB") as store:
+        pages = np.random.default_rng(1).integers(0, 256, (8, 1 << 19), dtype=np.uint8)
+        ids = [ck.BlockId.content(f"{at}".encode()) for at in range(8)]
+        assert store.put_pages(ids, ck.Pages([pages]), list(range(8))) == ["stored"] * 8
+        back = np.zeros_like(pages)
+        assert store.get_pages(ids, ck.Pages([back]), list(range(8))) == [True] * 8
+        assert (back == pages).all()

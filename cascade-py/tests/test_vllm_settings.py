@@ -96,3 +96,16 @@ def test_the_command_prints_what_vllm_takes():
     assert expected["kv_load_failure_policy"] == "recompute"
     wrong = subprocess.run([*words, "perhaps"], capture_output=True, text=True)
     assert wrong.returncode == 2 and "load_async" in wrong.stderr
+
+
+def test_a_secret_that_is_none_is_refused():
+    for secret in ("", "123456789012345"):
+        with pytest.raises(ValueError, match="16 or more"):
+            Settings.from_extra({"tenant_secret": secret})
+
+
+def test_with_several_ranks_nothing_is_computed_of_a_load_before_all_were_heard():
+    assert not Settings.from_extra({}).for_shards(1).load_async
+    assert Settings.from_extra({}).for_shards(2).load_async
+    with pytest.raises(ValueError, match="tensor parallelism"):
+        Settings.from_extra({"by_layer": True}).for_shards(2)

@@ -1,5 +1,6 @@
 """The connector's decisions over vLLM's own classes, without an engine: what is refused, who shares blocks, what is forwarded."""
 
+import threading
 from collections import Counter
 from types import SimpleNamespace
 
@@ -18,9 +19,11 @@ from vllm.v1.kv_cache_interface import (
 
 from cascade_kv import Store
 from cascade_kv.vllm.identity import Identity, UnsupportedModelError, adapter_fingerprint, check_supported
+from cascade_kv.vllm.metrics import CascadeStats
 from cascade_kv.vllm.scheduler import SchedulerSide
 from cascade_kv.vllm.settings import Settings
-from cascade_kv.vllm.transfer import Done
+from cascade_kv.vllm.transfer import Done, Transfer
+from cascade_kv.vllm.worker import WorkerSide
 
 HEADS = {"block_size": 128, "num_kv_heads": 2, "head_size": 64, "dtype": torch.float32}
 FULL = FullAttentionSpec(**HEADS)
@@ -195,3 +198,14 @@ def test_a_block_is_told_of_when_every_rank_has_stored_it(side):
     assert event.block_hashes == [parent]
     assert event.parent_block_hash is None
     assert event.token_ids == list(range(128))
+
+
+def test_a_load_that_the_scheduler_refused_is_reported_row_by_row() -> None:
+    worker = object.__new__(WorkerSide)
+    worker._store, worker._pages = SimpleNamespace(lease_batch=lambda ids: []), None
+    worker._identity = SimpleNamespace(ids=lambda hashes, shard, adapter: list(hashes), block_tokens=16)
+    worker._shard, worker._bad, worker._failed_step = 0, set(), 0
+    worker._stats, worker._lock = CascadeStats(), threading.Lock()
+    worker._lease([Transfer("a", [3, 5], [])], step=7)
+    assert worker.take_bad() == {3, 5}
+    assert worker._failed_step == 7

@@ -262,6 +262,13 @@ impl Store {
         self.tiers.lease(id)
     }
 
+    /// Does a batch on this thread and returns when it is over: an outcome for each operation. The memory that it names is read and
+    /// written until then, and not after. Unlike [`Store::submit_until`] it is not bounded by `in_flight`: who waits holds itself back.
+    #[must_use]
+    pub fn run_batch(&self, batch: Batch, reach: Reach) -> Vec<Outcome> {
+        self.submits.run(batch, reach)
+    }
+
     /// [`Store::lease`] for many: what the files have is read several at once.
     #[must_use]
     pub fn lease_batch(&self, ids: &[BlockId]) -> Vec<std::result::Result<Lease, MissReason>> {

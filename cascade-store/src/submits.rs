@@ -145,6 +145,17 @@ impl Submits {
         }
     }
 
+    /// Does a batch on the caller's thread: an outcome for each operation. It waits for no other batch and takes no part in the bound
+    /// of bytes under way, as no call does that returns with the end.
+    pub(crate) fn run(&self, batch: Batch, reach: Reach) -> Vec<Outcome> {
+        let (ticket, completer) = ticket(batch.ops.len());
+        let pass = Arc::new(Budget::new(u64::MAX)).pass();
+        let ops = batch.ops.into_iter().enumerate().collect();
+        let since = self.tiers.clock.now();
+        Job { ops, completer, deadline: batch.deadline, reach, pass, since }.run(&self.tiers);
+        ticket.wait(Instant::now()).unwrap_or_default()
+    }
+
     /// Hands over a batch. What there is no room for is answered `Throttled` at once. In a forked child, which has none of the
     /// threads, the batch is done before this returns.
     pub(crate) fn submit(&self, batch: Batch, reach: Reach) -> Ticket {

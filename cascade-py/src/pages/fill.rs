@@ -22,6 +22,8 @@ pub(crate) struct Fill {
     pages: Py<Pages>,
     rows: Vec<usize>,
     slots: Mutex<Vec<Slot>>,
+    /// Which parts were copied. Memory of a reservation holds what was there before: a block that lacks one is never seen.
+    written: Mutex<Vec<bool>>,
 }
 
 impl Fill {
@@ -38,7 +40,8 @@ impl Fill {
         let put = if is_prefix { Put::prefix() } else { Put { class: Class::default(), ..Put::default() } };
         let len = of.block_bytes as u64;
         let slots = py.detach(|| ids.iter().map(|id| slot(store.reserve(id, len, put))).collect());
-        Ok(Self { pages, rows, slots: Mutex::new(slots) })
+        let written = Mutex::new(vec![false; of.parts.len()]);
+        Ok(Self { pages, rows, slots: Mutex::new(slots), written })
     }
 }
 
@@ -65,17 +68,21 @@ impl Fill {
                 }
             }
         });
+        self.written.lock()[part] = true;
         Ok(())
     }
 
-    /// Makes the blocks visible: a result for each.
+    /// Makes the blocks visible: a result for each; `incomplete` when a part was never copied.
     fn seal(&self, py: Python<'_>) -> PyResult<Vec<&'static str>> {
         let slots = std::mem::take(&mut *self.slots.lock());
         if slots.len() != self.rows.len() {
             return Err(PyValueError::new_err("the blocks were sealed before"));
         }
+        let is_whole = self.written.lock().iter().all(|is_written| *is_written);
         let seal = |slot| match slot {
             Slot::Done(result) => result,
+            // Dropped, it was never there.
+            Slot::Open(_) if !is_whole => "incomplete",
             Slot::Open(reservation) => match reservation.seal() {
                 Sealed::Stored(_) => "stored",
                 Sealed::Exists(_) => "exists",

@@ -1,10 +1,8 @@
 //! Lists and slices over the rows of exported arrays, for the time of one call.
 
-use std::time::{Duration, Instant};
-
 use cascade_core::batch::{Batch, Op, Outcome};
 use cascade_core::memory::{Piece, SgList};
-use cascade_core::tier::Tier;
+use cascade_store::Reach;
 
 use super::{Pages, Part};
 use crate::lease::Lease;
@@ -59,10 +57,5 @@ pub(super) fn run(
     store: &cascade_store::Store,
     ops: impl FnOnce() -> Vec<Op>,
 ) -> Vec<Outcome> {
-    let ticket = store.submit(Batch::new(ops()));
-    loop {
-        if let Some(outcomes) = ticket.wait(Instant::now() + Duration::from_secs(1)) {
-            return outcomes;
-        }
-    }
+    store.run_batch(Batch::new(ops()), Reach::Found)
 }

@@ -79,6 +79,7 @@ class CascadeConnector(KVConnectorBase_V1, SupportsHMA):
         events = vllm_config.kv_events_config
         with_events = events is not None and events.enable_kv_cache_events
         identity = Identity(vllm_config, kv_cache_config, settings.weights_fingerprint, settings.tenant_secret)
+        settings = settings.for_shards(identity.shards)
         self._shared = SharedStore(settings.store)
         self._errors = 0
         self._scheduler: SchedulerSide | None = None

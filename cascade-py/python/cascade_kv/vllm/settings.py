@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from cascade_kv import Store
@@ -14,6 +14,9 @@ from cascade_kv import Store
 _OTHER_NAMES = {"shm_capacity_bytes": "shm_capacity", "pfs_capacity_bytes": "pfs_capacity"}
 # What vLLM puts into the extra configuration of every connector.
 _OF_VLLM = frozenset({"spec_name", "spec_module_path"})
+
+
+_LEAST_SECRET = 16
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,19 @@ class Settings:
             raise ValueError("by_layer loads and saves within the forward pass: it excludes load_async and save_async")
         return settings
 
+    def for_shards(self, shards: int) -> Settings:
+        """The settings for so many tensor-parallel ranks.
+
+        A load may fail in one rank alone. What the others compute in that step is wrong too, and they cannot know it before they have
+        saved it; so with several ranks nothing is computed of a load before the scheduler has heard from all of them.
+
+        Raises:
+            ValueError: `by_layer` with more than one rank, which computes while it loads.
+        """
+        if shards > 1 and self.by_layer:
+            raise ValueError("by_layer with tensor parallelism: a load that fails in one rank would spoil what others save")
+        return replace(self, load_async=True) if shards > 1 else self
+
 
 def _checked(name: str, value: Any, kind: str) -> Any:
     if kind == "bool" and not isinstance(value, bool):
@@ -73,6 +89,9 @@ def _checked(name: str, value: Any, kind: str) -> Any:
         raise ValueError(f"{name} = {value!r}: a number of milliseconds is needed")
     if kind.startswith("str") and not isinstance(value, str):
         raise ValueError(f"{name} = {value!r}: a string is needed")
+    if name == "tenant_secret" and len(value) < _LEAST_SECRET:
+        # An empty one, of a variable that is not set, would share with everybody.
+        raise ValueError(f"tenant_secret has {len(value)} characters: {_LEAST_SECRET} or more are needed")
     return value
 
 

@@ -77,13 +77,24 @@ class WorkerSide:
         start = time.perf_counter()
         if self._loader is not None:
             for transfer in plan.loads:
-                self._loading[transfer.request] = self._loader.submit(self._load, [transfer])
+                self._loading[transfer.request] = self._load_aside(self._loader, transfer)
         elif plan.loads and self._settings.by_layer:
             self._lease(plan.loads, plan.step)
         elif plan.loads:
             self._note_bad(self._load(plan.loads), plan.step)
         if plan.loads:
             self.count("load_seconds", time.perf_counter() - start)
+
+    def _load_aside(self, loader: ThreadPoolExecutor, transfer: Transfer) -> Future[set[int]]:
+        try:
+            return loader.submit(self._load, [transfer])
+        except RuntimeError:
+            # No thread can be started. The scheduler waits for an answer, and must get one.
+            logger.exception("Cascade: a load could not begin; its %d blocks are recomputed", len(transfer.rows))
+            self.count("errors")
+            failed: Future[set[int]] = Future()
+            failed.set_result(set(transfer.rows))
+            return failed
 
     def _load(self, transfers: Sequence[Transfer]) -> set[int]:
         """Load into the rows; the rows that could not be loaded."""
@@ -127,6 +138,9 @@ class WorkerSide:
         leases: list[Lease | None]
         try:
             leases = self._store.lease_batch([one for transfer in transfers for one in self._ids(transfer)])
+            if len(leases) != len(rows):
+                # The scheduler could not name them all (it refused the load): none is what its row waits for.
+                leases = [None] * len(rows)
         except Exception:
             logger.exception("Cascade: a load failed; its %d blocks are recomputed", len(rows))
             self.count("errors")
