@@ -25,9 +25,8 @@ pub use window::{Pick, Window};
 
 /// Blocks evicted under one scan of the ledgers.
 const BATCH: usize = 16;
-/// Random windows looked at together: enough to find some that are worth little. Each costs a put some tenths of a microsecond; twice as
-/// many close another twentieth of the gap to the optimum where an arena holds 10,000 blocks. A model makes do with fewer, since
-/// it follows every load.
+/// Random windows looked at together, sixteen for each that goes: with half as many, 10,000 blocks fall below LRU. A model makes do with
+/// fewer, since it follows every load.
 const SAMPLES: usize = if cfg!(any(loom, shuttle)) { 16 } else { 64 };
 /// Windows emptied at one look.
 const EMPTIED: usize = 4;
