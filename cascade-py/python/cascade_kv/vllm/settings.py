@@ -78,7 +78,9 @@ class Settings:
             ValueError: `by_layer` with more than one rank, which computes while it loads.
         """
         if shards > 1 and self.by_layer:
-            raise ValueError("by_layer with tensor parallelism: a load that fails in one rank would spoil what others save")
+            raise ValueError(
+                "by_layer with tensor parallelism: a load that fails in one rank would spoil what others save"
+            )
         return replace(self, load_async=True) if shards > 1 else self
 
 
