@@ -102,6 +102,10 @@ enum Begun {
     Done(Risen),
 }
 
+fn is_same(below: Option<BlockMeta>, digest: u64) -> bool {
+    below.is_some_and(|below| below.digest == digest)
+}
+
 impl Tiers {
     /// Brings blocks up from the files, several at once, and hands each to `done` with its place in `wanted`.
     pub(crate) fn rise(
@@ -212,11 +216,16 @@ impl Tiers {
             drop(reservation);
             return refuse(MissReason::Corrupt);
         }
+        let is_there = || files.catch_up(What::of(&id), false) && is_same(files.meta(&id), meta.digest);
+        if !is_there() {
+            drop(reservation);
+            return refuse(MissReason::Evicting);
+        }
         if matches!(reservation.seal_with(digests), Sealed::Lost) {
             return refuse(MissReason::Unavailable);
         }
-        let is_known = files.catch_up(What::of(&id), false);
-        if !is_known || files.meta(&id).is_none_or(|below| below.digest != meta.digest) {
+        // Again: what is no name is not locked, and who deleted it may have looked at the arena before.
+        if !is_there() {
             self.take_back(&id, meta.digest);
             return refuse(MissReason::Evicting);
         }

@@ -125,6 +125,11 @@ impl SimBottom {
         self.known(id).is_none() && self.meta(id).is_some()
     }
 
+    /// Whether this process takes a block for there which others have lost.
+    pub(super) fn is_misled(&self, id: &BlockId) -> bool {
+        self.known(id).is_some() && self.meta(id).is_none()
+    }
+
     /// Notes an event, which this process knows of at once.
     fn log(&self, state: &mut State, id: BlockId, event: Event) {
         state.log.push((id, event));
@@ -251,6 +256,10 @@ impl SimBottom {
             return Outcome::Fetched(record.meta);
         }
         let fetch = Op::Fetch { id: place(&id, record.sequence), into: into.clone() };
+        if is_rising {
+            // What is no name is not locked: until its deletion is noticed it is there for others.
+            self.world.in_hand.lock().push(id);
+        }
         match raw::single(raw::run(&self.bytes, vec![fetch])) {
             Outcome::Fetched(_) => Outcome::Fetched(record.meta),
             other => other,

@@ -177,7 +177,9 @@ impl Shared {
         let outcome = crate::raw::single(process.tiers.put(vec![(id, from, put.meta(&id))], reach));
         self.world.note(|| format!("{which} puts {} = {version} until {reach:?}: {outcome:?}", short(&id)));
         let is_done = matches!(outcome, Outcome::Stored | Outcome::Exists);
-        if let (false, Some(before)) = (is_done, before) {
+        // One that was lost since, and counted, is taken for there until the index tells of it.
+        let is_kept = is_done && !(outcome == Outcome::Exists && process.bottom.is_misled(&id));
+        if let (false, Some(before)) = (is_kept, before) {
             self.world.excuses.lock().entry(id).or_insert(before);
         }
         self.model.lock().end(key, place, is_done);
