@@ -171,7 +171,7 @@ pub(crate) fn put_owner(owner: &Owner, bytes: &mut [u8]) {
 /// What [`put_owner`] wrote; `None` when a bit is set that has no meaning.
 pub(crate) fn get_owner(bytes: &[u8]) -> Option<Owner> {
     let (first, second, units) = (number(bytes, 0), number(bytes, 8), number(bytes, 16));
-    (units <= LOW_40).then_some(Owner {
+    (units <= LOW_40).then(|| Owner {
         rank: (first >> 40 & LOW_24) as u32,
         slot: second as u32,
         generation: first & LOW_40,
