@@ -9,7 +9,7 @@
 
 mod raw;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use cascade_core::Result;
@@ -23,6 +23,12 @@ use cascade_core::tier::{Addressable, Capability, Lookup, MissReason, PutMeta, T
 use cascade_store::{Store, StoreConfig};
 
 const MIB: u64 = 1 << 20;
+
+/// One test at a time: a process that is forked while another thread opens a store can open none.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// An arena in memory, smaller than what is put, over files that hold all of it.
 fn config(arena: &std::path::Path, files: &std::path::Path, capacity: u64, demote: &str) -> StoreConfig {
@@ -122,21 +128,25 @@ impl Subject for Chained {
 
 #[test]
 fn the_store_keeps_to_the_model_when_all_goes_through() {
+    let _alone = alone();
     oracle::check(40, || Box::new(Chained::new("through")));
 }
 
 #[test]
 fn the_store_keeps_to_the_model_when_the_coldest_go_back() {
+    let _alone = alone();
     oracle::check(40, || Box::new(Chained::new("back")));
 }
 
 #[test]
 fn the_store_keeps_to_the_model_when_nothing_goes_down() {
+    let _alone = alone();
     oracle::check(40, || Box::new(Chained::new("off")));
 }
 
 #[test]
 fn replaced_and_deleted_blocks_stay_so_through_pressure_crashes_and_reopening() {
+    let _alone = alone();
     let steps = [
         Step::Put { key: 0, len: 70_000 },
         Step::Put { key: 1, len: 100 },
