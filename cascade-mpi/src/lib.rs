@@ -13,9 +13,25 @@
 //! * [`directory`]: the buckets that it keeps;
 //! * [`message`]: what ranks tell each other;
 //! * [`peers`]: who answers, and who is left alone for how long.
+//!
+//! With it: `Fabric`, the one thread that owns every call of MPI; `Home`, the seam to the tier whose memory a rank offers; and
+//! `MpiTier`, the tier.
 
 pub mod directory;
+#[cfg(feature = "mpi")]
+mod fabric;
+#[cfg(feature = "mpi")]
+mod home;
 pub mod launch;
 pub mod message;
 pub mod peers;
 pub mod route;
+#[cfg(feature = "mpi")]
+mod tier;
+
+#[cfg(feature = "mpi")]
+pub use fabric::{Fabric, FabricConfig, FabricStats, Path, Window};
+#[cfg(feature = "mpi")]
+pub use home::{HEAD_BYTES, Home, Place};
+#[cfg(feature = "mpi")]
+pub use tier::{MpiConfig, MpiStats, MpiTier};

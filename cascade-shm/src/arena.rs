@@ -2,6 +2,7 @@
 
 mod audit;
 mod below;
+mod expose;
 mod heat;
 pub mod note;
 mod ops;
@@ -20,6 +21,7 @@ use cascade_core::{Error, ErrorKind, Result};
 
 pub use audit::Audit;
 pub use below::{BelowStats, Cold, Fill, Noted, Survey};
+pub use expose::{Exposed, is_visible};
 pub use scrub::{Scrub, Scrubbed};
 
 use crate::collapse::{self, HugePages};

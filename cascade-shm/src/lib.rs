@@ -45,7 +45,9 @@ mod session;
 pub mod trail;
 
 pub use arena::note::NOTE_MOST;
-pub use arena::{Arena, Audit, BelowStats, Cold, Fill, Growth, Noted, Scrub, Scrubbed, Survey};
+pub use arena::{
+    Arena, Audit, BelowStats, Cold, Exposed, Fill, Growth, Noted, Scrub, Scrubbed, Survey, is_visible,
+};
 pub use collapse::HugePages;
 pub use config::{ArenaConfig, Eviction};
 pub use hugepage::Huge;

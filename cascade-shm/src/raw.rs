@@ -42,6 +42,17 @@ impl crate::Arena {
     }
 }
 
+impl crate::Arena {
+    /// First byte, length and keeper of the mapping, as memory that another rank reads: docs/format.md says what is where. Its data has
+    /// pages only as far as [`crate::Arena::ready_bytes`] says.
+    #[cfg(not(any(loom, shuttle)))]
+    #[must_use]
+    pub fn mapping(&self) -> (std::ptr::NonNull<u8>, usize, std::sync::Arc<dyn std::any::Any + Send + Sync>) {
+        let (start, len) = self.map().whole();
+        (start, len, std::sync::Arc::clone(self.map()) as std::sync::Arc<_>)
+    }
+}
+
 mod mapped {
     use std::fs::File;
     use std::ptr::NonNull;
@@ -163,6 +174,13 @@ mod mapped {
             map.control().ready_regions.store(regions, cascade_core::sync::Ordering::Release);
             map.control().limit_regions.store(regions, cascade_core::sync::Ordering::Release);
             map
+        }
+
+        /// First byte and length of the mapping.
+        #[cfg(not(any(loom, shuttle)))]
+        pub fn whole(&self) -> (NonNull<u8>, usize) {
+            // A mapping is never at address 0.
+            (NonNull::new(self.raw.as_mut_ptr()).unwrap_or(NonNull::dangling()), self.raw.len())
         }
 
         /// The numbers of this arena.

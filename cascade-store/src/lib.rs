@@ -36,6 +36,8 @@ mod planner;
 mod prefix;
 mod put;
 mod raw;
+#[cfg(feature = "mpi")]
+pub mod remote;
 mod reserve;
 mod seam;
 #[cfg(test)]

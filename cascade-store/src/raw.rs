@@ -114,6 +114,15 @@ pub(crate) fn root_of(id: &BlockId, list: &SgList) -> Option<u64> {
     Some(digest::root(id.as_bytes(), list.len() as u64, digests.into_iter()))
 }
 
+/// The arena's whole mapping, as what other ranks read.
+#[cfg(feature = "mpi")]
+pub(crate) fn window(arena: &Arena) -> cascade_mpi::Window {
+    let (start, len, keep) = arena.mapping();
+    // SAFETY: mapped for `len` bytes as long as `keep` lives, and its pages are there: whoever starts a fabric has waited for them. What
+    // is read out of it is believed only under digests.
+    unsafe { cascade_mpi::Window::new(start, len, keep) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

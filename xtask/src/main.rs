@@ -13,6 +13,7 @@ mod lint;
 mod loom;
 mod miri;
 mod model;
+mod mpi;
 mod negative;
 mod process;
 mod soak;
@@ -50,6 +51,8 @@ enum Command {
     Demo,
     /// Measure a tier against the ceilings of this machine.
     Bench(bench::Options),
+    /// Find or set up an MPI, and print what a shell must set to build with it.
+    Mpi(mpi::Options),
     /// Compile the GPU kernels to the PTX that the repository keeps; needs no GPU.
     Kernels(kernels::Options),
     /// Put the binaries that measure and test the GPU tier into a folder, for a machine with a GPU and no toolchain.
@@ -78,6 +81,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Wheel) => wheel::command(),
         Some(Command::Demo) => demo::command(),
         Some(Command::Bench(options)) => bench::command(&options),
+        Some(Command::Mpi(options)) => mpi::command_line(&options),
         Some(Command::Kernels(options)) => kernels::command(&options),
         Some(Command::GpuKit(options)) => gpu_kit::command(&options),
         Some(Command::Doctor) => doctor::command_line(),

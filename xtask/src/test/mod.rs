@@ -3,6 +3,7 @@
 //! Which steps exist follows from the files that exist: a crate gets its standalone build by having
 //! `examples/standalone.rs`, its kill lane by `tests/kill*.rs`, its models by `tests/loom*.rs` and `tests/shuttle*.rs`.
 
+mod mpi;
 mod python;
 mod rust;
 mod standalone;
@@ -24,6 +25,9 @@ pub(crate) struct Options {
     /// Leave out the tests with the real vLLM, which installs 6 GB of packages once.
     #[arg(long)]
     skip_vllm: bool,
+    /// Leave out the ranks over MPI, which installs MPICH and Open MPI once.
+    #[arg(long)]
+    skip_mpi: bool,
     /// Run this lane alone.
     #[arg(long, conflicts_with = "quick")]
     lane: Option<Lane>,
@@ -40,6 +44,8 @@ pub(crate) enum Lane {
     Miri,
     /// The real vLLM with Cascade under it.
     Vllm,
+    /// Ranks of real MPI jobs.
+    Mpi,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -48,6 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(lane) = options.lane {
         match lane {
             Lane::Vllm => python::add_vllm_alone(&mut steps),
+            Lane::Mpi => mpi::add_steps(&mut steps, false),
             _ => rust::add_lane(&mut steps, &metadata, lane),
         }
         return steps.finish();
@@ -56,6 +63,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     rust::add_unit_steps(&mut steps);
     rust::add_lanes(&mut steps, &metadata, options.quick);
     rust::add_fuzz(&mut steps, options.quick);
+    match options.quick {
+        true => steps.leave_out("ranks over MPI", "--quick"),
+        false => mpi::add_steps(&mut steps, options.skip_mpi),
+    }
     standalone::add_steps(&mut steps, &metadata);
     python::add_steps(&mut steps, options.quick, options.skip_vllm);
     steps.finish()

@@ -1,0 +1,138 @@
+//! One rank of the job: its arena, fabric and tier, and how it waits for the others without MPI.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cascade_core::batch::{Batch, Op, Outcome};
+use cascade_core::memory::{HostBuffer, Piece};
+use cascade_core::tier::{MissReason, PutMeta, Tier};
+use cascade_mpi::{Fabric, FabricConfig, Home, MpiConfig, MpiTier};
+use cascade_shm::{Arena, ArenaConfig};
+use cascade_store::remote::ArenaHome;
+
+use crate::content::{bytes_of, id_of, len_of};
+
+/// Nothing takes longer, also where several ranks share a core with a build.
+const LONG: Duration = Duration::from_secs(60);
+const ARENA_BYTES: u64 = 256 << 20;
+
+pub(crate) struct Job {
+    pub(crate) tier: MpiTier,
+    pub(crate) fabric: Arc<Fabric>,
+    pub(crate) home: Arc<dyn Home>,
+    /// Shared by all ranks.
+    folder: PathBuf,
+    path: String,
+    /// How long the random scenario takes.
+    pub(crate) seconds: u64,
+    _arena_dir: tempfile::TempDir,
+}
+
+impl Job {
+    pub(crate) fn start() -> Self {
+        let arguments: Vec<String> = std::env::args().collect();
+        let value = |name: &str| {
+            arguments.iter().position(|a| a == name).and_then(|at| arguments.get(at + 1)).cloned()
+        };
+        let path = value("--path").unwrap_or_else(|| "rma".into());
+        let own = || tempfile::tempdir().unwrap().keep();
+        let folder = value("--folder").map_or_else(own, PathBuf::from);
+        let seconds = value("--seconds").and_then(|text| text.parse().ok()).unwrap_or(1);
+        let arena_dir = tempfile::Builder::new().prefix("cascade-ranks-").tempdir_in("/dev/shm").unwrap();
+        let process = std::process::id();
+        let config = ArenaConfig {
+            node: Some(format!("n{process}")),
+            ..ArenaConfig::new(arena_dir.path().join("arena"))
+        };
+        let arena = Arena::open(&config.capacity(ARENA_BYTES)).unwrap();
+        assert!(arena.wait_ready(Instant::now() + LONG));
+        // Ranks of one node map each other's arenas; on nodes of their own they cannot.
+        let node = if path == "shm" { "one".to_owned() } else { format!("node {process}") };
+        let home: Arc<dyn Home> = Arc::new(ArenaHome::new(arena, node));
+        let mut fabric =
+            FabricConfig { buckets: 4096, windows: path != "message", ..FabricConfig::default() };
+        // More ranks than cores, and builds beside them: a rank that waits for its turn is not dead.
+        fabric.patience.answer = Duration::from_secs(20);
+        let fabric = Arc::new(Fabric::start(fabric, &home).unwrap());
+        let config = MpiConfig { lookup: LONG, fetch: LONG, ..MpiConfig::default() };
+        let tier = MpiTier::new(Arc::clone(&fabric), Arc::clone(&home), config).unwrap();
+        let job = Self { tier, fabric, home, folder, path, seconds, _arena_dir: arena_dir };
+        if job.rank() == 0 {
+            println!("ranks: {} of {}, path {}", job.ranks(), job.fabric.library(), job.fabric.path().name());
+        }
+        job
+    }
+
+    pub(crate) fn rank(&self) -> u32 {
+        self.fabric.rank()
+    }
+
+    pub(crate) fn ranks(&self) -> u32 {
+        self.fabric.ranks()
+    }
+
+    pub(crate) fn others(&self) -> impl Iterator<Item = u32> {
+        let own = self.rank();
+        (0..self.ranks()).filter(move |rank| *rank != own)
+    }
+
+    pub(crate) fn maps_neighbours(&self) -> bool {
+        self.path == "shm"
+    }
+
+    fn one(&self, op: Op) -> Outcome {
+        let outcomes = self.tier.submit(Batch::new(vec![op])).wait(Instant::now() + LONG).unwrap();
+        outcomes[0]
+    }
+
+    pub(crate) fn put(&self, number: u64) -> Outcome {
+        let from = Piece::shared(bytes_of(number).into()).into();
+        self.one(Op::Store { id: id_of(number), from, meta: PutMeta::default() })
+    }
+
+    pub(crate) fn fetch(&self, number: u64) -> Result<Vec<u8>, MissReason> {
+        let mut buffer = HostBuffer::zeroed(len_of(number));
+        match self.one(Op::Fetch { id: id_of(number), into: buffer.piece().into() }) {
+            Outcome::Fetched(_) => {
+                Ok(buffer.bytes_mut().expect("nobody holds the buffer after the end").to_vec())
+            }
+            Outcome::Miss(why) => Err(why),
+            other => panic!("a fetch ended with {other:?}"),
+        }
+    }
+
+    pub(crate) fn delete(&self, number: u64) -> Outcome {
+        self.one(Op::Delete { id: id_of(number) })
+    }
+
+    /// Publishes what was put, and lets the messages arrive: a rank that was read from has handled what came before.
+    pub(crate) fn flush(&self) {
+        self.tier.flush(Instant::now() + LONG).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+    }
+
+    /// Waits until every rank is here.
+    pub(crate) fn meet(&self, place: &str) {
+        let mark = |rank: u32| self.folder.join(format!("{place} {rank}"));
+        std::fs::write(mark(self.rank()), "").unwrap();
+        let until = Instant::now() + 3 * LONG;
+        while !(0..self.ranks()).all(|rank| mark(rank).exists()) {
+            assert!(Instant::now() < until, "rank {} waits for others at {place:?}", self.rank());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub(crate) fn end(self) {
+        self.meet("end");
+        let stats = self.tier.mpi_stats();
+        println!("ranks: rank {}: {stats:?} {:?}", self.rank(), self.fabric.stats());
+        assert_eq!(self.fabric.stats().bad_messages, 0);
+        assert_eq!(self.tier.stats().quarantined_bytes, 0, "no transfer was abandoned");
+        drop(self.tier);
+        let began = Instant::now();
+        let is_ended = self.fabric.stop(Duration::from_secs(20));
+        println!("ranks: rank {} left after {:?}", self.fabric.rank(), began.elapsed());
+        assert!(is_ended, "MPI ends in good order");
+    }
+}
