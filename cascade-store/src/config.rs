@@ -18,7 +18,9 @@ use values::Values;
 
 pub use files::{Demote, FilesConfig};
 pub use gpu::{GpuCapacity, GpuConfig, GpuDevices};
-pub(crate) use recorded::{Recorded, agree};
+#[cfg(feature = "cli")]
+pub(crate) use recorded::Recorded;
+pub(crate) use recorded::agree;
 
 /// The directory of the arena unless configured.
 const DEFAULT_SHM_PATH: &str = "/dev/shm/cascade";

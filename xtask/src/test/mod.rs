@@ -25,7 +25,7 @@ pub(crate) struct Options {
     /// Leave out the tests with the real vLLM, which installs 6 GB of packages once.
     #[arg(long)]
     skip_vllm: bool,
-    /// Leave out the ranks over MPI, which installs MPICH and Open MPI once.
+    /// Leave out the ranks over MPI, which installs MPICH once.
     #[arg(long)]
     skip_mpi: bool,
     /// Run this lane alone.
@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(lane) = options.lane {
         match lane {
             Lane::Vllm => python::add_vllm_alone(&mut steps),
-            Lane::Mpi => mpi::add_steps(&mut steps, false),
+            Lane::Mpi => mpi::add_lane(&mut steps),
             _ => rust::add_lane(&mut steps, &metadata, lane),
         }
         return steps.finish();
@@ -63,10 +63,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     rust::add_unit_steps(&mut steps);
     rust::add_lanes(&mut steps, &metadata, options.quick);
     rust::add_fuzz(&mut steps, options.quick);
-    match options.quick {
-        true => steps.leave_out("ranks over MPI", "--quick"),
-        false => mpi::add_steps(&mut steps, options.skip_mpi),
-    }
+    let without_mpi = options.quick.then_some("--quick").or(options.skip_mpi.then_some("--skip-mpi"));
+    mpi::add_step(&mut steps, without_mpi);
     standalone::add_steps(&mut steps, &metadata);
     python::add_steps(&mut steps, options.quick, options.skip_vllm);
     steps.finish()
