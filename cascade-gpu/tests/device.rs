@@ -192,6 +192,85 @@ fn scattered_pages_go_both_ways_by_every_way() {
     }
 }
 
+#[test]
+fn memory_that_is_not_registered_goes_both_ways_in_units_that_threads_share() {
+    let sim = SimDevice::new(256 << 20);
+    let device: Arc<dyn Device> = sim.clone();
+    // Buffers of three units, of two odd ones, and of more units than the transfer has.
+    for staging_bytes in [192 << 10, 1000, 32 << 20] {
+        let engine = CopyEngine::new(&device, engine::Options { staging_bytes, ..engine_options() }).unwrap();
+        for (page_bytes, count) in [(1, 1), (70_001, 1), (9 * MIB + 8, 1), (32_768, 300), (528, 20_000)] {
+            let len = page_bytes * count;
+            if staging_bytes < 4096 && len > MIB {
+                continue;
+            }
+            let hbm = Arc::new(Hbm::new(&device, len).unwrap());
+            let bytes = content(len as u64, 1, len);
+            let expected = digests(&bytes);
+            // Several at once: each direction is one's at a time.
+            std::thread::scope(|scope| {
+                let from: SgList = Piece::shared(Arc::clone(&bytes)).into();
+                let put = engine.copy(pages(&hbm, page_bytes, count), from, len, Digested::Destination);
+                assert_eq!(put.unwrap().as_ref(), Some(&expected), "{page_bytes} x {count} in");
+                for _ in 0..2 {
+                    let (engine, hbm, bytes, expected) = (&engine, &hbm, &bytes, &expected);
+                    scope.spawn(move || {
+                        let mut buffer = HostBuffer::zeroed(len);
+                        let lists = (buffer.piece().into(), pages(hbm, page_bytes, count));
+                        let got = engine.copy(lists.0, lists.1, len, Digested::Source);
+                        assert_eq!(got.unwrap().as_ref(), Some(expected), "{page_bytes} x {count} out");
+                        assert!(buffer.bytes_mut().unwrap() == &**bytes, "{page_bytes} x {count}");
+                    });
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn a_device_that_is_lost_ends_a_transfer_of_many_units() {
+    let sim = SimDevice::new(64 << 20);
+    let device: Arc<dyn Device> = sim.clone();
+    let engine = CopyEngine::new(&device, engine_options()).unwrap();
+    let hbm = Arc::new(Hbm::new(&device, 12 * MIB).unwrap());
+    let whole = || SgList::from(hbm.piece(0, 12 * MIB).unwrap());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(30));
+            sim.lose();
+        });
+        let bytes = Piece::shared(content(1, 1, 12 * MIB));
+        while engine.copy(whole(), bytes.clone().into(), 12 * MIB, Digested::Destination).is_ok() {}
+    });
+    let mut buffer = HostBuffer::zeroed(12 * MIB);
+    assert!(engine.copy(buffer.piece().into(), whole(), 12 * MIB, Digested::Source).is_err());
+    assert!(buffer.bytes_mut().is_some(), "nobody keeps the caller's memory");
+}
+
+#[test]
+fn the_last_part_of_one_run_may_go_by_the_kernel() {
+    let sim = SimDevice::new(64 << 20);
+    let device: Arc<dyn Device> = sim.clone();
+    for len in [MIB, MIB + 16, 2 * MIB, 8 * MIB, 8 * MIB - 48, 8 * MIB + 3] {
+        let engine = CopyEngine::new(&device, engine_options()).unwrap();
+        engine.force(Some(Way::Tail { ctas: 32 }));
+        let hbm = Arc::new(Hbm::new(&device, len).unwrap());
+        let (_keep, host) = registered(&engine, &content(len as u64, 1, len + 16));
+        let from = aligned(&host, len);
+        let shift = from.as_ptr() as usize - host.as_ptr() as usize;
+        let expected = digests(&content(len as u64, 1, len + 16)[shift..shift + len]);
+        let there = || SgList::from(hbm.piece(0, len).unwrap());
+        let got = engine.copy(there(), from.into(), len, Digested::Destination).unwrap();
+        assert_eq!(got.as_ref(), Some(&expected), "{len} bytes in");
+        let lying = engine.digests(&hbm.piece(0, len).unwrap()).unwrap();
+        assert_eq!(lying.as_ref(), Some(&expected), "{len} bytes as they lie");
+        let mut buffer = HostBuffer::zeroed(len);
+        let got = engine.copy(buffer.piece().into(), there(), len, Digested::Source).unwrap();
+        assert_eq!(got.as_ref(), Some(&expected), "{len} bytes out");
+        assert_eq!(digests(buffer.bytes_mut().unwrap()), expected);
+    }
+}
+
 /// The part of a registered buffer that begins at a multiple of 16, and `len` bytes of it.
 fn aligned(piece: &Piece, len: usize) -> Piece {
     piece.part((piece.as_ptr() as usize).wrapping_neg() % 16, len).unwrap()

@@ -89,7 +89,7 @@ fn digests_on_the_way_are_those_of_the_cpu() {
     assert!(engine.registry().add_in_background(&into, Arc::new(back.clone())));
     engine.registry().finish().unwrap();
     let lens = [16, 32, 496, 512, 528, 4096, 4112, 65_520, 65_536, 65_552, MIB + 48, 24 * MIB + 16, 64 * MIB];
-    let ways = [Way::Move { ctas: 32 }, Way::Relay { ctas: 32 }, Way::Dma];
+    let ways = [Way::Move { ctas: 32 }, Way::Relay { ctas: 32 }, Way::Dma, Way::Tail { ctas: 32 }];
     for (way, len) in ways.into_iter().flat_map(|way| lens.map(|len| (way, len))) {
         engine.force(Some(way));
         let expected = digests(&bytes[..len]);
@@ -158,7 +158,7 @@ fn scattered_pages_go_both_ways_by_every_way() {
 fn pageable_memory_of_any_size_goes_both_ways() {
     let device = device();
     let tier = GpuTier::new(&[device], &Options::new(1 << 30)).unwrap();
-    for (key, len) in (0..).zip([1, 5, 4095, 65_537, MIB - 1, 16 * MIB, 16 * MIB + 1, 100 * MIB + 7]) {
+    for (key, len) in (0..).zip([1, 5, 4095, 65_537, MIB - 1, 8 * MIB, 16 * MIB + 1, 100 * MIB + 7]) {
         let bytes = content(key, 1, len);
         let from = Piece::shared(Arc::clone(&bytes)).into();
         let mut buffer = HostBuffer::zeroed(len);

@@ -8,6 +8,7 @@
 //! - [`copy_chunks`], [`digest_chunks`], [`copy_plain`]: whole blocks; kernel, kind of stores and number of threads by
 //!   the process's [`plan()`].
 //! - [`ChunkHasher`]: a block gathered from, or scattered to, many pieces.
+//! - [`share`]: other work with blocks, by the threads that share large copies.
 //! - [`copy_digest`], [`copy_only`]: one thread, kernel and stores by the caller, to measure and to test.
 //!
 //! Streaming stores do not read the destination first and leave the caches alone: the best choice for large blocks that
@@ -41,4 +42,4 @@ pub use hasher::ChunkHasher;
 pub use kernel::{Direction, Kernel, StoreKind};
 pub use plan::{CopyPlan, plan};
 pub(crate) use raw::advance;
-pub use raw::{copy_chunks, copy_digest, copy_only, copy_plain, digest_chunks, digest_only};
+pub use raw::{copy_chunks, copy_digest, copy_only, copy_plain, digest_chunks, digest_only, share};

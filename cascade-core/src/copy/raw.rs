@@ -174,6 +174,13 @@ pub unsafe fn copy_plain(dst: *mut u8, src: *const u8, len: usize, direction: Di
     unsafe { task.run(plan.threads_for(len)) };
 }
 
+/// Calls `work` once for each unit of `0..units`, in that order, on this thread and on those that share large copies: as many
+/// as a copy of `bytes` bytes would get. A unit may wait for earlier ones and for a device, but for no later one, because one
+/// thread may have to do them all.
+pub fn share(bytes: usize, units: usize, work: &(dyn Fn(usize) + Sync)) {
+    pool::run_patient(plan::plan().threads_for(bytes), units, work);
+}
+
 /// As [`copy_chunks`] on the calling thread alone, with the kernel and stores given. A kernel that this CPU lacks is
 /// replaced by [`Kernel::Scalar`].
 ///

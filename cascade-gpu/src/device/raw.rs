@@ -239,7 +239,7 @@ pub(crate) mod issue {
         // pieces and table until then; the engine has cut the runs at registrations.
         unsafe {
             match way {
-                Way::Dma => device.copy(stream, runs),
+                Way::Dma | Way::Tail { .. } => device.copy(stream, runs),
                 Way::Batch => device.copy_batch(stream, runs),
                 Way::Kernel { ctas } | Way::Move { ctas } | Way::Relay { ctas } => {
                     device.copy_by_kernel(stream, runs, table, ctas)

@@ -49,7 +49,7 @@ pub(super) fn measure(engine: &Arc<CopyEngine>) -> Result<Ways, Fault> {
         let one =
             || hbm.piece(0, run_bytes).map(SgList::from).zip(pinned.piece(0, run_bytes).map(SgList::from));
         if run_bytes <= LONGEST
-            && let Some(way) = fastest(engine, path, &of_one_run(engine), &one)?
+            && let Some(way) = fastest(engine, path, &of_one_run(engine, path, run_bytes), &one)?
         {
             ways.set(path, class, way, Kind::Single);
         }
@@ -79,10 +79,14 @@ fn fastest(
 }
 
 /// The ways for one run.
-fn of_one_run(engine: &CopyEngine) -> Vec<Way> {
+fn of_one_run(engine: &CopyEngine, path: Path, run_bytes: usize) -> Vec<Way> {
     let mut ways = vec![Way::Dma];
+    let ctas = engine.options.copy_ctas;
     if engine.device.info().kernels_reach_host {
-        ways.push(Way::Move { ctas: engine.options.copy_ctas });
+        ways.push(Way::Move { ctas });
+        if path == Path::In && run_bytes > super::issue::LEAST_PART_BYTES {
+            ways.push(Way::Tail { ctas });
+        }
     }
     ways
 }

@@ -133,3 +133,43 @@ pub(super) fn slice(list: &SgList, offset: usize, len: usize) -> SgList {
     }
     part
 }
+
+/// The first `len` bytes of `list`, which it has, in parts of `part` bytes; the last is what is left.
+pub(super) fn cut(list: &SgList, len: usize, part: usize) -> Vec<SgList> {
+    let mut parts = Vec::with_capacity(len.div_ceil(part.max(1)));
+    let (mut left, mut open) = (len, SgList::new());
+    for piece in list.pieces() {
+        let mut at = 0;
+        while at < piece.len() && left > 0 {
+            let take = (part - open.len()).min(piece.len() - at).min(left);
+            piece.part(at, take).into_iter().for_each(|piece| open.push(piece));
+            (at, left) = (at + take, left - take);
+            if open.len() == part || left == 0 {
+                parts.push(std::mem::take(&mut open));
+            }
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_list_is_cut_into_parts_of_one_length() {
+        let memory = Piece::shared(Arc::from(vec![0u8; 1000]));
+        let mut list = SgList::new();
+        for (at, len) in [(0, 10), (10, 0), (10, 290), (300, 700)] {
+            memory.part(at, len).into_iter().for_each(|piece| list.push(piece));
+        }
+        let parts = cut(&list, 950, 300);
+        let lens: Vec<_> = parts.iter().map(|part| (part.len(), part.pieces().len())).collect();
+        assert_eq!(lens, [(300, 2), (300, 1), (300, 1), (50, 1)]);
+        let first = memory.as_ptr() as usize;
+        let starts: Vec<_> = parts.iter().map(|part| part.pieces()[0].as_ptr() as usize - first).collect();
+        assert_eq!(starts, [0, 300, 600, 900]);
+    }
+}

@@ -19,7 +19,7 @@ use crate::device::{Event, Fault, MoveJob, Ranges, Run, Stream, issue};
 const KERNEL_RUN_BYTES: usize = 16 << 10;
 /// Where one run is digested as it arrives, an eighth of it is left for the next part, and of that again, so that few calls
 /// are made and little is left to digest at the end. Not below this.
-const LEAST_PART_BYTES: usize = 1 << 20;
+pub(super) const LEAST_PART_BYTES: usize = 1 << 20;
 /// Pages arrive by a kernel, which a digest of much at once would hold up (H200: 43 GB/s, 46 with even parts): so many parts.
 const PAGE_PARTS: usize = 16;
 /// And none shorter.
@@ -68,7 +68,7 @@ impl Issue {
         let pieces = dst.pieces().len() + src.pieces().len();
         let runs = pieces
             + len / KERNEL_RUN_BYTES
-            + 2 * (len / FIRST_LOT_BYTES)
+            + 4 * (len / FIRST_LOT_BYTES)
             + engine.registry.ranges().count()
             + 64;
         lane.fit(runs, pieces, chunks(len as u64))?;
@@ -161,6 +161,12 @@ impl Issue {
         let mut from = 0;
         while from < self.len {
             let to = from + self.next_part(from);
+            if let Way::Tail { ctas } = way
+                && to == self.len
+                && self.move_tail(dst, src, from, ctas)?
+            {
+                break;
+            }
             self.copy_part(&mut cursor, to - from, way.by_runs(pieces))?;
             self.arrived(from, to)?;
             from = to;
@@ -227,6 +233,34 @@ impl Issue {
             (chunk, lot) = (end, lot.saturating_mul(LOT_GROWTH));
         }
         self.transfer.digested = (self.digested != Digested::Nothing).then_some(self.len);
+        Ok(true)
+    }
+
+    /// Queues what is left from byte `from` on by the kernel that digests what it copies; `false`, and nothing is queued, when it is
+    /// not the last part of one run whose digests follow.
+    fn move_tail(&mut self, dst: &SgList, src: &SgList, from: usize, ctas: u32) -> Result<bool, Fault> {
+        let engine = Arc::clone(&self.transfer.engine);
+        let bounds = Bounds { ranges: &self.ranges, device: engine.device.as_ref() };
+        let is_digested = self.digested == Digested::Destination && self.pages.is_some();
+        let fits = from > 0
+            && from.is_multiple_of(CHUNK_BYTES)
+            && is_digested
+            && engine.device.info().kernels_reach_host
+            && self.len.is_multiple_of(VECTOR);
+        let walk = |list| Walk::new(list, self.len, 0, &bounds).filter(Walk::is_one);
+        let (Some(to), Some(source)) = (walk(dst).filter(|_| fits), walk(src)) else { return Ok(false) };
+        let Some(lane) = &self.transfer.lane else { return Err(Fault::OutOfMemory) };
+        let (first, total) = (from / CHUNK_BYTES, chunks(self.len as u64));
+        let job = MoveJob {
+            dst: to.side(0),
+            src: source.side(0),
+            len: self.len as u64,
+            chunk: first as u64,
+            chunks: (total - first) as u64,
+            out: lane.out.address(),
+            ctas,
+        };
+        issue::move_pages(engine.device.as_ref(), lane.copies, &job)?;
         Ok(true)
     }
 

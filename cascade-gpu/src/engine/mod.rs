@@ -48,7 +48,7 @@ pub struct Options {
     pub copy_ctas: u32,
     /// Thread blocks of the digest kernel; 0: one for each multiprocessor.
     pub digest_ctas: u32,
-    /// Bytes of each of the two staging buffers of a direction.
+    /// Bytes of the pinned buffer of each direction that memory goes through which is not registered; made when it is first used.
     pub staging_bytes: usize,
     /// Bytes of each of the buffers of device memory that pages go through on their way, at most three, made when they are first
     /// used; they come on top of what a pool may take. Below 128 KiB: none.
@@ -62,7 +62,7 @@ impl Default for Options {
         Self {
             copy_ctas: 32,
             digest_ctas: 0,
-            staging_bytes: 16 << 20,
+            staging_bytes: 32 << 20,
             relay_bytes: 24 << 20,
             calibrate: true,
         }

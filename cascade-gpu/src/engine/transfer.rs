@@ -14,6 +14,8 @@ use crate::device::{Event, Fault, Stream};
 
 /// A transfer is waited for without sleeping for so long: as long as the device takes for some MiB.
 const SPIN: Duration = Duration::from_millis(2);
+/// Turns between two looks meanwhile: every look takes a lock of the driver, which the calls of other threads need.
+const TURNS: usize = 8;
 /// Then it is looked at so often.
 const NAP: Duration = Duration::from_micros(50);
 
@@ -81,8 +83,16 @@ impl Transfer {
 
     fn settle(&self) -> Result<(), Fault> {
         let start = Instant::now();
-        while !self.is_done()? {
-            if start.elapsed() < SPIN { std::hint::spin_loop() } else { std::thread::sleep(NAP) }
+        let mut ends = self.ends.iter().copied();
+        let mut next = ends.next();
+        while let Some(end) = next {
+            if self.engine.device.is_done(end).inspect_err(|fault| self.engine.note(fault))? {
+                next = ends.next();
+            } else if start.elapsed() < SPIN {
+                (0..TURNS).for_each(|_| std::hint::spin_loop());
+            } else {
+                std::thread::sleep(NAP);
+            }
         }
         Ok(())
     }

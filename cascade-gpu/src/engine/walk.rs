@@ -39,6 +39,11 @@ impl<'a> Walk<'a> {
         (is_one || is_page).then_some(Self { pieces, len, page_bytes, next: 0, table_at })
     }
 
+    /// Whether all lies in one piece.
+    pub(super) fn is_one(&self) -> bool {
+        self.page_bytes == 0
+    }
+
     /// Adds the addresses of the pages up to byte `to` to `out`, and gives the word of the table where they belong; `None`
     /// when the kernel cannot walk one of them.
     pub(super) fn take(&mut self, to: usize, bounds: &Bounds<'_>, out: &mut Vec<u64>) -> Option<usize> {

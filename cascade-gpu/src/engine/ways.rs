@@ -20,6 +20,12 @@ pub enum Way {
         /// Thread blocks.
         ctas: u32,
     },
+    /// One run by the copy engine, but its last MiB: that is copied and digested by the kernel, while the digests of the rest are
+    /// computed, so that no digest is left to compute when the last byte has come. To the device only; else as `Dma`.
+    Tail {
+        /// Thread blocks.
+        ctas: u32,
+    },
     /// The copy engine between the host and a buffer on the device, and the kernel that copies by pages between that and the pages.
     /// Lists that do not suit it go by that kernel alone.
     Relay {
@@ -32,6 +38,7 @@ impl Way {
     /// The way for lists of `pieces` that the kernel by pages cannot walk.
     pub(super) fn by_runs(self, pieces: usize) -> Self {
         match self {
+            Self::Tail { .. } => Self::Dma,
             Self::Move { .. } | Self::Relay { .. } if pieces <= 1 => Self::Dma,
             Self::Move { ctas } | Self::Relay { ctas } => Self::Kernel { ctas },
             other => other,
@@ -46,6 +53,7 @@ impl fmt::Display for Way {
             Self::Batch => f.write_str("batch"),
             Self::Kernel { ctas } => write!(f, "kernel{ctas}"),
             Self::Move { ctas } => write!(f, "move{ctas}"),
+            Self::Tail { ctas } => write!(f, "tail{ctas}"),
             Self::Relay { ctas } => write!(f, "relay{ctas}"),
         }
     }

@@ -41,6 +41,17 @@ pub(crate) fn run(threads: usize, units: usize, work: &(dyn Fn(usize) + Sync)) {
     current(threads - 1).run(helpers, units, work);
 }
 
+/// The same for units that wait for others than this pool: how long they take says nothing of overcommitted CPUs.
+pub(crate) fn run_patient(threads: usize, units: usize, work: &(dyn Fn(usize) + Sync)) {
+    let helpers = threads.saturating_sub(1).min(units.saturating_sub(1)).min(MAX_HELPERS);
+    if helpers == 0 {
+        (0..units).for_each(work);
+        return;
+    }
+    let pool = current(threads - 1);
+    raw::run_shared(units, helpers, work, |job| pool.offer(job));
+}
+
 /// This process's pool, started now if need be with `helpers` threads.
 fn current(helpers: usize) -> &'static Pool {
     let process = std::process::id();

@@ -213,12 +213,12 @@ impl Pinned {
         true
     }
 
-    /// Copies the whole of `list`, host memory, to the beginning; `false` when it is longer, or no host memory.
-    pub(crate) fn fill(&self, list: &SgList) -> bool {
-        if list.len() > self.len || !list.is_host() {
+    /// Copies the whole of `list`, host memory, to `at` and behind; `false` beyond the end, or when it is no host memory.
+    /// Nobody else uses these bytes meanwhile.
+    pub(crate) fn fill(&self, mut at: usize, list: &SgList) -> bool {
+        if at.checked_add(list.len()).is_none_or(|end| end > self.len) || !list.is_host() {
             return false;
         }
-        let mut at = 0;
         for piece in list.pieces() {
             // SAFETY: within the memory, which only the engine's order of copies lets anyone touch; the piece by its
             // constructor's contract.
@@ -231,12 +231,12 @@ impl Pinned {
         true
     }
 
-    /// Copies the first `len` bytes to `list`, host memory as long; `false` when it is not.
-    pub(crate) fn drain(&self, len: usize, list: &SgList) -> bool {
-        if len > self.len || list.len() != len || !list.is_host() || !list.is_writable() {
+    /// Copies the bytes from `at` on to the whole of `list`, host memory; `false` beyond the end, or when it is no host memory.
+    pub(crate) fn drain(&self, mut at: usize, list: &SgList) -> bool {
+        let is_within = at.checked_add(list.len()).is_some_and(|end| end <= self.len);
+        if !is_within || !list.is_host() || !list.is_writable() {
             return false;
         }
-        let mut at = 0;
         for piece in list.pieces() {
             // SAFETY: as in `fill`.
             unsafe {
