@@ -1,11 +1,13 @@
 //! The store.
 
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use cascade_core::batch::Outcome;
 use cascade_core::id;
 use cascade_core::metrics::Distribution;
 use cascade_core::tier::{BlockMeta, Lookup, MissReason};
+use cascade_core::{Error, ErrorKind};
 use cascade_store::{Level, Located, Put, Reach, Recompute, StoreConfig, outcome_name};
 use parking_lot::RwLock;
 use pyo3::exceptions::PyValueError;
@@ -19,7 +21,7 @@ use crate::lease::Lease;
 use crate::pages::{Fill, Pages};
 use crate::raise;
 use crate::submit;
-use crate::ticket::Ticket;
+use crate::ticket::{Ticket, wait_with_signals};
 
 /// A store embedded in this process.
 #[pyclass(frozen, module = "cascade_kv")]
@@ -46,6 +48,13 @@ pub(crate) fn timeout(seconds: f64) -> PyResult<Instant> {
     let wrong = || PyValueError::new_err(format!("a timeout is a number of seconds, not {seconds}"));
     let length = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
     Instant::now().checked_add(length).ok_or_else(wrong)
+}
+
+/// A flush answers at its deadline; a file system that hangs may keep it from that.
+const FLUSH_SLACK: Duration = Duration::from_secs(5);
+
+fn flush_failed() -> Error {
+    Error::new(ErrorKind::Deadline, "flush: the deadline passed")
 }
 
 impl Store {
@@ -354,7 +363,18 @@ impl Store {
     #[pyo3(signature = (timeout_s=60.0))]
     fn flush(&self, py: Python<'_>, timeout_s: f64) -> PyResult<()> {
         let (store, deadline) = (self.open()?, timeout(timeout_s)?);
-        py.detach(|| store.flush(deadline)).map_err(raise)
+        // On a thread of its own, which goes on when a signal ends the wait for it.
+        let (done, flushed) = mpsc::sync_channel(1);
+        let flush = move || done.send(store.flush(deadline));
+        std::thread::Builder::new().name("cascade-flush".to_owned()).spawn(flush)?;
+        let patience = deadline + FLUSH_SLACK;
+        let wait =
+            |until: Instant| match flushed.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Err(mpsc::RecvTimeoutError::Timeout) => None,
+                Err(mpsc::RecvTimeoutError::Disconnected) => Some(Err(flush_failed())),
+                Ok(result) => Some(result),
+            };
+        wait_with_signals(py, patience, wait)?.unwrap_or_else(|| Err(flush_failed())).map_err(raise)
     }
 
     /// The whole store's counters, and under `tiers`, `moves` and `miss_reasons` what they are made of.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cascade_core::batch::{self, Outcome};
 use cascade_core::{Error, ErrorKind};
@@ -38,6 +38,29 @@ impl Ticket {
     }
 }
 
+/// How long a wait goes on before Python's signal handlers have their turn.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// Waits without the GIL, in slices, so that Ctrl-C ends it: `wait` is given the end of each slice, and answers `None` when that
+/// came first.
+pub(crate) fn wait_with_signals<T: Send>(
+    py: Python<'_>,
+    deadline: Instant,
+    mut wait: impl FnMut(Instant) -> Option<T> + Send,
+) -> PyResult<Option<T>> {
+    loop {
+        let now = Instant::now();
+        let until = deadline.min(now + SLICE);
+        if let Some(over) = py.detach(|| wait(until)) {
+            return Ok(Some(over));
+        }
+        if until >= deadline {
+            return Ok(None);
+        }
+        py.check_signals()?;
+    }
+}
+
 fn names(outcomes: Vec<Outcome>) -> Vec<&'static str> {
     outcomes.into_iter().map(outcome_name).collect()
 }
@@ -58,8 +81,8 @@ impl Ticket {
     #[pyo3(signature = (timeout_s=60.0))]
     fn wait(&self, py: Python<'_>, timeout_s: f64) -> PyResult<Option<Vec<&'static str>>> {
         let deadline = timeout(timeout_s)?;
-        let is_over = py.detach(|| self.inner.wait(deadline)).is_some();
-        Ok(if is_over { self.result(py) } else { None })
+        let over = wait_with_signals(py, deadline, |until| self.inner.wait(until))?;
+        Ok(if over.is_some() { self.result(py) } else { None })
     }
 
     /// For each block the length that was fetched, or `None`; `None` in all while some are missing.
@@ -146,7 +169,11 @@ impl CompletionQueue {
     #[pyo3(signature = (timeout_s=60.0))]
     fn wait(&self, py: Python<'_>, timeout_s: f64) -> PyResult<Vec<Py<Ticket>>> {
         let deadline = timeout(timeout_s)?;
-        let done = py.detach(|| self.inner.wait(deadline)).map_err(raise)?;
+        let wait = |until| match self.inner.wait(until) {
+            Ok(done) if done.is_empty() && !self.inner.is_closed().unwrap_or(true) => None,
+            other => Some(other),
+        };
+        let done = wait_with_signals(py, deadline, wait)?.unwrap_or(Ok(Vec::new())).map_err(raise)?;
         Ok(self.ended(py, done))
     }
 

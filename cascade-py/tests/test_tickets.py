@@ -4,6 +4,8 @@ import asyncio
 import gc
 import os
 import select
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -141,3 +143,26 @@ def test_a_budget_throttles(place):
         results = store.submit_put([f"{number}" for number in range(4)], [bytes(600_000)] * 4).wait()
         assert results == ["stored"] + ["throttled"] * 3
         assert store.stats()["moves"]["throttled"] == 3
+
+
+def test_a_signal_ends_a_wait(both):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with ck.CompletionQueue(4) as queue:
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            begun = time.monotonic()
+            with pytest.raises(KeyboardInterrupt):
+                queue.wait(timeout_s=120)
+            assert time.monotonic() - begun < 60
+            # As long as it takes without one, and no longer.
+            assert queue.wait(timeout_s=0.2) == []
+            ids, data = blocks(1)
+            queue.add(both.submit_put(ids, data))
+            assert [ticket.result() for ticket in queue.wait(timeout_s=60)] == [["stored"]]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    both.flush(timeout_s=60)

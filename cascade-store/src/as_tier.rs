@@ -106,7 +106,7 @@ impl Tier for Store {
 
 impl Addressable for Store {
     fn reserve(&self, id: &BlockId, len: u64, meta: PutMeta) -> Reserve {
-        self.tiers.reserve(id, len, meta)
+        self.tiers.reserve(id, len, meta, Reach::Found)
     }
 
     fn lease(&self, id: &BlockId) -> std::result::Result<Lease, MissReason> {

@@ -275,10 +275,11 @@ impl Store {
         self.tiers.lease_batch(ids)
     }
 
-    /// Final memory for a block, to be filled in place and sealed.
+    /// Final memory for a block, to be filled in place and sealed. Sealing waits until it has come as far as `put` asks, and the
+    /// setting `acknowledge`; where it could not, it is `Lost`, although it may be in the arena.
     #[must_use]
     pub fn reserve(&self, id: &BlockId, len: u64, put: Put) -> Reserve {
-        self.tiers.reserve(id, len, put.meta(id))
+        self.tiers.reserve(id, len, put.meta(id), put.reach)
     }
 
     /// What is known of each id; never blocks.

@@ -180,6 +180,8 @@ impl Tiers {
     pub(crate) fn delete(&self, ids: &[BlockId]) -> Vec<Outcome> {
         let above = self.forget_on_devices(ids);
         let below = self.delete_below(ids);
+        // A block may have come up between the two; one that comes up after this finds that it is gone below.
+        self.forget_on_devices(ids);
         let either = |(above, below)| if above { Outcome::Deleted } else { below };
         above.into_iter().zip(below).map(either).collect()
     }
@@ -253,6 +255,12 @@ impl Tiers {
     /// Forgets every block that any tier has.
     pub(crate) fn clear(&self) {
         self.clear_devices();
+        self.clear_below();
+        // As for `delete`: what came up meanwhile.
+        self.clear_devices();
+    }
+
+    fn clear_below(&self) {
         self.arena.clear();
         let Some(files) = self.files() else { return };
         // What was on its way up or down has arrived then; what is queued finds nothing in the arena any more.

@@ -1,6 +1,7 @@
 //! The GPU tier: copies between device and host memory beside the driver's own copy of pinned memory, paired repetition by
 //! repetition; pages of real models; pageable memory; other devices of the node; leases by pointer; what is left of device memory after many blocks.
 
+mod choice;
 mod lease;
 mod models;
 mod pages;
@@ -60,12 +61,18 @@ pub fn measure(options: &Options, progress: Progress<'_>) -> Result<Results> {
         results.rows.extend(pages::model(&rig, model)?);
         results.notes.push(pages::handing_over(&rig, model)?);
     }
+    let choices = choice::rows(&results.rows);
+    results.notes.push(choice::worst(&choices));
+    results.rows.extend(choices);
     step("staging");
     results.rows.extend(staged::rows(&rig)?);
     step("other devices");
     match peer::rows(&rig)? {
         Ok(rows) => results.rows.extend(rows),
-        Err(why) => results.notes.push(why),
+        Err(why) => {
+            results.rows.extend(peer::not_run(&why));
+            results.notes.push(why);
+        }
     }
     step("digests");
     results.rows.push(whole::digests(&rig)?);

@@ -24,7 +24,7 @@ pub(super) fn rows(rig: &Rig) -> Result<std::result::Result<Vec<Row>, String>> {
     let own = rig.device.info().ordinal;
     let count = driver::probe().map_or(0, |driver| u32::try_from(driver.devices.len()).unwrap_or(0));
     if count < 2 {
-        return Ok(Err("one device: copies between devices were not measured".to_owned()));
+        return Ok(Err("one device".to_owned()));
     }
     let other = cuda::open((own + 1) % count)?;
     if !other.reaches_device(own) {
@@ -35,6 +35,12 @@ pub(super) fn rows(rig: &Rig) -> Result<std::result::Result<Vec<Row>, String>> {
         .filter(|block| **block <= rig.source.piece().len())
         .map(|block| row(rig, &other, *block));
     rows.collect::<Result<_>>().map(Ok)
+}
+
+/// Rows without figures, which say why there are none.
+pub(super) fn not_run(why: &str) -> Vec<Row> {
+    let row = |block: &usize| Row::new("gpu", "peer get", &format!("not run: {why}"), *block as u64);
+    BLOCKS.iter().map(row).collect()
 }
 
 fn row(rig: &Rig, other: &Arc<dyn Device>, block: usize) -> Result<Row> {

@@ -1,4 +1,4 @@
-//! Pageable memory through staging buffers of several lengths: what their default is chosen from.
+//! Pageable memory through a staging buffer of several lengths: what the default is chosen from.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::rig::{Rig, one};
 use crate::report::Row;
 
 const BLOCK: usize = 256 << 20;
-const LENGTHS: [usize; 4] = [4 << 20, 8 << 20, 16 << 20, 32 << 20];
+const LENGTHS: [usize; 4] = [8 << 20, 16 << 20, 32 << 20, 64 << 20];
 const CEILING: &str = "cuMemcpyAsync of registered memory";
 
 /// Both ways for each length, against copies of registered memory.

@@ -24,6 +24,8 @@ use crate::put::{Block, Reach};
 use crate::raw;
 use crate::tiers::{Answer, Tiers};
 
+/// How often a block is looked at that is just being looked at for eviction.
+const EVICTION_LOOKS: usize = 64;
 /// A fetch to a device keeps the block there while less than this share of the tier, in percent, is in use.
 const ROOMY_PERCENT: u64 = 90;
 
@@ -35,6 +37,7 @@ impl Tiers {
         let Some((gpu, engine)) = self.gpu().and_then(|gpu| Some((gpu, gpu.engine_of(from)?))) else {
             return Outcome::Refused(Refusal::Memory);
         };
+        let reach = self.files().map_or(reach, |files| reach.max(files.least));
         if reach > Reach::Found && self.files().is_none() {
             return Outcome::Refused(Refusal::Unavailable);
         }
@@ -99,7 +102,8 @@ impl Tiers {
         if let (Some(files), Some(flight)) = (files, &flight) {
             files.is_current(flight);
         }
-        if !is_name && files.is_some_and(|files| files.meta_now(id).is_some()) {
+        // What cannot be read now is as good as not there.
+        if !is_name && files.is_some_and(|files| files.meta_now(id).is_some() && !files.is_shut()) {
             return Outcome::Exists;
         }
         let reservation = match self.arena.reserve(id, from.len() as u64, *meta) {
@@ -112,6 +116,8 @@ impl Tiers {
             Err(why) => return Outcome::Refused(why),
         };
         if let Some(files) = files.filter(|_| is_name) {
+            // First, so that the older block is copied again if this process is killed before the newer one is sealed.
+            self.take_note_back(id);
             let (_, is_hidden) = files.forget(id);
             add(&self.count.hidden, u64::from(is_hidden));
         }
@@ -259,6 +265,11 @@ impl Tiers {
         let put = PutMeta { class: meta.class, on_existing, tenant: meta.tenant, heat: None };
         let stored = submit(gpu, Op::Store { id: *id, from: raw::leased(lease), meta: put }, None);
         let found = on_device(gpu, id);
+        if matches!(stored, Outcome::Stored | Outcome::Exists) && !self.is_below_still(id, meta) {
+            // Deleted or replaced while it was copied; who did so may have asked the device before it was there.
+            submit(gpu, Op::Delete { id: *id }, None);
+            return Err(MissReason::Absent);
+        }
         match stored {
             Outcome::Stored | Outcome::Exists if found.is_some_and(|found| found.digest == meta.digest) => {
                 add(&self.count.hbm_promoted, 1);
@@ -276,6 +287,22 @@ impl Tiers {
                 Err(MissReason::Throttled)
             }
         }
+    }
+
+    /// Whether a block that the caller has leased is still to be found in the arena: a pinned one is not evicted, so it is unless
+    /// it was deleted or replaced.
+    fn is_below_still(&self, id: &BlockId, meta: BlockMeta) -> bool {
+        let mut out = [Lookup::Pending];
+        for _ in 0..EVICTION_LOOKS {
+            self.arena.lookup(std::slice::from_ref(id), &mut out);
+            match out[0] {
+                Lookup::Hit(found) => return found.digest == meta.digest,
+                // Somebody looks whether it can go, and will find the pin.
+                Lookup::Miss(MissReason::Evicting) | Lookup::Pending => std::thread::yield_now(),
+                Lookup::Miss(_) => return false,
+            }
+        }
+        false
     }
 
     /// Whether the device has the block, and what it has is what is to be found under this id now.

@@ -1,5 +1,6 @@
 //! The thread that copies blocks of devices to the arena, and registers the arena with them as it grows.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,7 +33,7 @@ pub(crate) enum Sinking {
 
 /// Works until the queue is closed and empty.
 pub(crate) fn work(tiers: &Tiers, gpu: &Gpu, arena: &Arena) {
-    let mut registering = Registering { arena, from: 0, is_over: false };
+    let mut registering = Registering { arena, news: News::default() };
     let mut failed = None;
     loop {
         let patience = if registering.step(gpu) { LOOK_EVERY } else { REST };
@@ -59,30 +60,53 @@ pub(crate) fn work(tiers: &Tiers, gpu: &Gpu, arena: &Arena) {
 /// The arena's memory is registered with the devices, so that copies need no staging: what exists of it, and then what is added.
 struct Registering<'a> {
     arena: &'a Arena,
+    news: News,
+}
+
+/// How much of the arena was handed to the driver.
+#[derive(Debug, Default)]
+struct News {
     from: u64,
-    is_over: bool,
+    is_refused: bool,
+}
+
+impl News {
+    /// What is new of an arena with so many bytes. It is asked for ever: the limit of an arena falls where memory is short, and
+    /// rises again.
+    fn range(&mut self, ready_bytes: u64) -> Option<Range<u64>> {
+        let range = self.from..ready_bytes;
+        self.from = self.from.max(ready_bytes);
+        (!self.is_refused && !range.is_empty()).then_some(range)
+    }
 }
 
 impl Registering<'_> {
     /// Registers what is new; whether there may soon be more.
     fn step(&mut self, gpu: &Gpu) -> bool {
-        if self.is_over {
-            return false;
-        }
+        let Some(engine) = gpu.engines().first() else { return false };
         let growth = self.arena.growth();
-        if growth.ready_bytes > self.from {
-            let Some(engine) = gpu.engines().first() else { return false };
-            let (from, to) = (self.from, growth.ready_bytes);
-            let Some(memory) = raw::data_of(self.arena, from, to) else { return false };
+        if let Some(range) = self.news.range(growth.ready_bytes) {
+            let Some(memory) = raw::data_of(self.arena, range.start, range.end) else { return false };
             // Once for all devices: the driver keeps registrations for every context, and other engines ask it.
-            let registry = engine.registry();
-            if !registry.add_in_background(&memory, Arc::new(self.arena.clone())) {
-                self.is_over = true;
-                return false;
-            }
-            self.from = to;
+            let is_taken = engine.registry().add_in_background(&memory, Arc::new(self.arena.clone()));
+            self.news.is_refused = !is_taken;
         }
-        self.is_over = growth.ready_bytes >= growth.limit_bytes;
-        !self.is_over
+        !self.news.is_refused && growth.ready_bytes < growth.limit_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arena_that_grows_again_after_its_limit_was_reached_is_registered() {
+        let mut news = News::default();
+        // Ready up to a limit that was lowered, for a while; then the limit is lifted.
+        let seen: Vec<_> =
+            [64, 64, 64, 192, 192].map(|ready| news.range(ready)).into_iter().flatten().collect();
+        assert_eq!(seen, [0..64, 64..192]);
+        news.is_refused = true;
+        assert_eq!(news.range(256), None);
     }
 }

@@ -125,6 +125,48 @@ fn deleting_and_clearing_reach_the_device() {
 }
 
 #[test]
+fn a_block_that_is_deleted_while_it_comes_up_stays_deleted() {
+    for has_files in [false, true] {
+        for clears in [false, true] {
+            let rig = Rig::new(1, "8MiB", has_files);
+            let store = rig.open();
+            let id = fixed(1);
+            assert_eq!(store.put(&id, &content(1, 1, 300_000), Put::default()), Outcome::Stored);
+            // The copy to the device is queued and does not go on: the block is on its way up.
+            rig.sims[0].pause();
+            std::thread::scope(|scope| {
+                let rising = scope.spawn(|| store.get_gpu_ptr(&id).map(drop));
+                std::thread::sleep(Duration::from_millis(50));
+                if clears {
+                    store.clear().unwrap();
+                } else {
+                    assert!(store.delete(&id));
+                }
+                rig.sims[0].resume();
+                let _ = rising.join().unwrap();
+            });
+            assert!(!store.contains(&id), "it came back (files {has_files}, clear {clears})");
+            assert_eq!(store.get_gpu_ptr(&id).err(), Some(MissReason::Absent));
+        }
+    }
+}
+
+#[test]
+fn deletions_beside_rises_hold() {
+    let rig = Rig::new(1, "8MiB", false);
+    let store = rig.open();
+    let (id, bytes) = (fixed(1), content(1, 1, 70_000));
+    for _ in 0..200 {
+        assert_eq!(store.put(&id, &bytes, Put::default()), Outcome::Stored);
+        std::thread::scope(|scope| {
+            scope.spawn(|| store.get_gpu_ptr(&id).map(drop));
+            scope.spawn(|| store.delete(&id));
+        });
+        assert!(!store.contains(&id));
+    }
+}
+
+#[test]
 fn a_device_that_is_too_small_evicts_and_loses_nothing() {
     let rig = Rig::new(1, "2MiB", false);
     let store = rig.open();

@@ -73,9 +73,9 @@ impl Rig {
     /// What the rig itself has of the devices.
     pub(crate) fn own(&self) -> u64 {
         let before = self.held();
-        // One lane of three buffers, and two buffers for each direction.
-        assert!(before <= 7, "{before}");
-        7
+        // One lane of three buffers, and a buffer for each direction.
+        assert!(before <= 5, "{before}");
+        5
     }
 
     pub(crate) fn fresh(&self, len: usize) -> SgList {

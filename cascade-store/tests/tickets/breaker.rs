@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cascade_core::batch::{Outcome, Refusal};
 use cascade_core::layer::BreakerConfig;
+use cascade_core::reservation::Reserve;
 use cascade_core::tier::{Lookup, MissReason};
 use cascade_pfs::testing::{Call, Fault, FaultFs, MemFs, Rule};
 use cascade_store::{Level, Put, Reach, Store};
@@ -56,6 +57,8 @@ fn a_failing_file_system_is_left_alone() {
     assert_eq!(put_below(&store, 20), Outcome::Refused(Refusal::Unavailable));
     assert_eq!(put(&store, 0, LEN), Outcome::Stored, "what cannot be read is stored anew");
     expect(&store, 0, LEN);
+    let anew = store.reserve(&ids[1], LEN as u64, Put::default());
+    assert!(matches!(anew, Reserve::Reserved(_)), "and so is what is reserved: {anew:?}");
     assert_eq!((fs.injected(), is_open()), (injected, true));
     let kept_out = store.stats().breaker.unwrap().kept_out;
     assert!(kept_out >= 3, "they are counted: {kept_out}");

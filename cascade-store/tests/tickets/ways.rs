@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use cascade_core::batch::{Outcome, Refusal};
 use cascade_core::id::BlockId;
-use cascade_core::reservation::Reserve;
+use cascade_core::reservation::{Reserve, Sealed};
 use cascade_core::tier::{Lookup, MissReason};
 use cascade_store::{Level, Put, Reach, Store};
 
@@ -59,6 +59,39 @@ fn a_put_is_acknowledged_as_far_as_asked_and_as_set() {
     assert!(store.in_force().contains("acknowledge = \"files\""));
     assert_eq!(put(&store, 2, LEN), Outcome::Stored);
     assert_eq!(in_files(&store), 1, "it is there when the put returns");
+}
+
+#[test]
+fn a_reservation_is_sealed_once_it_has_come_as_far_as_asked_and_as_set() {
+    let rig = Rig::new();
+    let fill = |store: &Store, id: &BlockId, put: Put| {
+        let bytes = block(7, LEN).1;
+        match store.reserve(id, LEN as u64, put) {
+            Reserve::Reserved(mut reservation) => {
+                assert!(reservation.write_at(0, &bytes));
+                matches!(reservation.seal(), Sealed::Stored(_))
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let store = rig.open("64MiB", &[("demote", "off")]);
+    assert!(fill(&store, &block(1, 1).0, Put::default().until(Reach::Durable)));
+    assert_eq!(in_files(&store), 1, "it is there when the reservation is sealed");
+    assert!(fill(&store, &BlockId::named("a name"), Put::default().until(Reach::Files)));
+    assert_eq!(in_files(&store), 2, "a name too");
+    // What the arena has already must have come as far.
+    let there = block(2, 1).0;
+    assert!(fill(&store, &there, Put::default()));
+    assert_eq!(in_files(&store), 2);
+    let again = store.reserve(&there, LEN as u64, Put::default().until(Reach::Files));
+    assert!(matches!(again, Reserve::Exists(_)), "{again:?}");
+    assert_eq!(in_files(&store), 3);
+    drop(store);
+    let store = rig.open("64MiB", &[("demote", "off"), ("acknowledge", "files")]);
+    assert!(fill(&store, &block(3, 1).0, Put::default()));
+    assert_eq!(in_files(&store), 1);
+    assert!(fill(&store, &BlockId::named("another"), Put::default()));
+    assert_eq!(in_files(&store), 2);
 }
 
 #[test]
