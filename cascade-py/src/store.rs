@@ -368,12 +368,13 @@ impl Store {
         let flush = move || done.send(store.flush(deadline));
         std::thread::Builder::new().name("cascade-flush".to_owned()).spawn(flush)?;
         let patience = deadline + FLUSH_SLACK;
-        let wait =
-            |until: Instant| match flushed.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Err(mpsc::RecvTimeoutError::Timeout) => None,
-                Err(mpsc::RecvTimeoutError::Disconnected) => Some(Err(flush_failed())),
-                Ok(result) => Some(result),
-            };
+        let wait = move |until: Instant| match flushed
+            .recv_timeout(until.saturating_duration_since(Instant::now()))
+        {
+            Err(mpsc::RecvTimeoutError::Timeout) => None,
+            Err(mpsc::RecvTimeoutError::Disconnected) => Some(Err(flush_failed())),
+            Ok(result) => Some(result),
+        };
         wait_with_signals(py, patience, wait)?.unwrap_or_else(|| Err(flush_failed())).map_err(raise)
     }
 
