@@ -2,17 +2,16 @@
 list of results to its second after each.
 
 A job is an engine: `model`, `passes` (lists of prompts, each a list of token ids or an object with `tokens` and `salt` or `lora`; between passes vLLM's own prefix cache is forgotten, unless
-`keep`), and optionally `remove` (a folder that is gone before the engine starts), `meet` (`folder`, `me`, `other`: after each pass it
+`keep`; with `forget` the connector's too), and optionally `remove` (a folder that is gone before the engine starts), `meet` (`folder`, `me`, `other`: after each pass it
 waits for the other process to have come as far), `connector` (what `kv_transfer_config` takes), `transfer` (all of it instead), `options` of the engine, `batch`
 (prompts of a pass at once), `fault` (a name of `faults.py`), `faulty_passes`, `new_tokens`, `separate` (the engine in processes
-of its own, as `vllm serve` has it), `events` (a path for a socket, where vLLM publishes KV events, which are counted by medium), `die` (SIGKILL of this process after the last pass).
+of its own, as `vllm serve` has it), `events` (a path for a socket, where vLLM publishes KV events, which are counted by medium).
 """
 
 import gc
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 import traceback
@@ -157,7 +156,7 @@ def run(job: dict) -> dict:
         if number and not job.get("keep"):
             # A request's pages are given back in a step after its saves have ended.
             answers(llm, [[3, 4, 5]], {"new_tokens": 2})
-            if not llm.reset_prefix_cache():
+            if not llm.reset_prefix_cache(reset_connector=bool(job.get("forget"))):
                 raise RuntimeError("vLLM did not forget its prefix cache")
         fault.active = number in job.get("faulty_passes", range(len(job["passes"])))
         result["passes"].append(answers(llm, prompts, job))
@@ -171,9 +170,8 @@ def run(job: dict) -> dict:
     result["metrics"] = metrics_of(llm)
     if events is not None:
         result["events"] = events.counts()
-    if not job.get("die"):
-        llm.llm_engine.engine_core.shutdown()
-        fault.undo()
+    llm.llm_engine.engine_core.shutdown()
+    fault.undo()
     return result
 
 
@@ -191,8 +189,6 @@ def main(jobs: list[dict], result_path: str) -> None:
             results.append({"refused": str(error)})
         with open(result_path, "w") as file:
             json.dump(results, file)
-        if job.get("die"):
-            os.kill(os.getpid(), signal.SIGKILL)
         gc.collect()
 
 

@@ -5,64 +5,13 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-import torch
-from vllm.lora.request import LoRARequest
-from vllm.v1.kv_cache_interface import (
-    FullAttentionSpec,
-    KVCacheConfig,
-    KVCacheGroupSpec,
-    MambaSpec,
-    MLAAttentionSpec,
-    SlidingWindowSpec,
-    UniformTypeKVCacheSpecs,
-)
+from parts import FULL, HEADS, MAMBA, MLA, WINDOW, caches, engine, identity, request
+from vllm.v1.kv_cache_interface import FullAttentionSpec, UniformTypeKVCacheSpecs
 
-from cascade_kv import Store
-from cascade_kv.vllm.identity import Identity, UnsupportedModelError, adapter_fingerprint, check_supported
+from cascade_kv.vllm.identity import Scope, UnsupportedModelError, check_supported
 from cascade_kv.vllm.metrics import CascadeStats
-from cascade_kv.vllm.scheduler import SchedulerSide
-from cascade_kv.vllm.settings import Settings
 from cascade_kv.vllm.transfer import Done, Transfer
 from cascade_kv.vllm.worker import WorkerSide
-
-HEADS = {"block_size": 128, "num_kv_heads": 2, "head_size": 64, "dtype": torch.float32}
-FULL = FullAttentionSpec(**HEADS)
-WINDOW = SlidingWindowSpec(**HEADS, sliding_window=256)
-MLA = MLAAttentionSpec(block_size=128, num_kv_heads=1, head_size=576, dtype=torch.bfloat16)
-MAMBA = MambaSpec(block_size=128, shapes=((4, 16),), dtypes=(torch.float32,))
-
-
-def engine(**parallel):
-    """The parts of vLLM's configuration that are looked at."""
-    sizes = {"tensor_parallel_size": 1, "pipeline_parallel_size": 1} | parallel
-    text = SimpleNamespace(rope_parameters=None)
-    return SimpleNamespace(
-        parallel_config=SimpleNamespace(**sizes),
-        speculative_config=None,
-        device_config=SimpleNamespace(device_type="cpu"),
-        load_config=SimpleNamespace(load_format="auto"),
-        cache_config=SimpleNamespace(prefix_caching_hash_algo="sha256", cache_dtype="auto", kv_cache_layout="LBHNC"),
-        model_config=SimpleNamespace(
-            model="m",
-            revision=None,
-            max_model_len=4096,
-            quantization=None,
-            dtype=torch.float32,
-            hf_text_config=text,
-            hf_config=SimpleNamespace(model_type="llama", to_dict=lambda: {"model_type": "llama"}),
-            get_total_num_kv_heads=lambda: 2,
-        ),
-    )
-
-
-def caches(*specs):
-    """vLLM's description of the KV cache: a group of one layer for each."""
-    groups = [KVCacheGroupSpec([f"layer.{at}"], spec) for at, spec in enumerate(specs)]
-    return KVCacheConfig(num_blocks=8, kv_cache_tensors=[], kv_cache_groups=groups)
-
-
-def identity(config, weights="w"):
-    return Identity(config, caches(FULL), weights, None)
 
 
 @pytest.mark.parametrize(
@@ -109,52 +58,29 @@ def test_a_draft_model_and_a_device_are_refused():
 def test_each_rank_has_blocks_of_its_own():
     hashes = [bytes([at]) * 32 for at in range(3)]
     two = identity(engine(tensor_parallel_size=2))
-    names = {tuple(map(str, two.ids(hashes, shard, None))) for shard in range(2)}
-    names.add(tuple(map(str, identity(engine()).ids(hashes, 0, None))))
+    names = {tuple(map(str, two.ids(hashes, shard, Scope()))) for shard in range(2)}
+    names.add(tuple(map(str, identity(engine()).ids(hashes, 0, Scope()))))
     assert len(names) == 3
     # More ranks than heads: two of them hold the same head.
     four = identity(engine(tensor_parallel_size=4))
-    assert list(map(str, four.ids(hashes, 0, None))) == list(map(str, four.ids(hashes, 1, None)))
-    assert list(map(str, four.ids(hashes, 1, None))) != list(map(str, four.ids(hashes, 2, None)))
+    assert list(map(str, four.ids(hashes, 0, Scope()))) == list(map(str, four.ids(hashes, 1, Scope())))
+    assert list(map(str, four.ids(hashes, 1, Scope()))) != list(map(str, four.ids(hashes, 2, Scope())))
 
 
 def test_other_weights_and_adapters_share_nothing():
     one = [b"h" * 32]
     found = {
-        str(identity(engine(), weights).ids(one, 0, adapter)[0]) for weights in "ab" for adapter in (None, "x", "y")
+        str(identity(engine(), weights).ids(one, 0, Scope(adapter))[0])
+        for weights in "ab"
+        for adapter in (None, "x", "y")
     }
     assert len(found) == 6
-
-
-def test_an_adapter_is_known_by_its_weights(tmp_path):
-    def at(name, content):
-        (tmp_path / name).mkdir(exist_ok=True)
-        (tmp_path / name / "adapter_model.safetensors").write_bytes(content)
-        return SimpleNamespace(lora_request=LoRARequest("a", 1, str(tmp_path / name)))
-
-    first = adapter_fingerprint(at("one", b"weights"))
-    assert first == adapter_fingerprint(at("two", b"weights"))
-    assert first != adapter_fingerprint(at("one", b"other weights"))
-    assert adapter_fingerprint(SimpleNamespace(lora_request=None)) is None
-
-
-@pytest.fixture
-def side(place):
-    """The scheduler's side of an engine of two ranks, and its store."""
-    with Store(shm_path=str(place / "contracts"), shm_capacity=64 << 20) as store:
-        yield SchedulerSide(store, identity(engine(tensor_parallel_size=2)), Settings(), events=True), store
-
-
-def request(hashes, tokens):
-    return SimpleNamespace(
-        request_id="r", num_tokens=tokens, block_hashes=hashes, lora_request=None, num_prompt_tokens=tokens
-    )
 
 
 def test_a_hit_is_what_every_rank_has(side):
     scheduler, store = side
     hashes = [bytes([at]) * 32 for at in range(4)]
-    ids = [scheduler._identity.ids(hashes, shard, None) for shard in range(2)]
+    ids = [scheduler._identity.ids(hashes, shard, Scope()) for shard in range(2)]
     for shard, count in ((0, 4), (1, 2)):
         for one in ids[shard][:count]:
             store.put(one, b"x" * 4096)
@@ -165,13 +91,24 @@ def test_a_hit_is_what_every_rank_has(side):
     assert scheduler.match(request(hashes, 4 * 128 + 1), 0) == (128, False)
 
 
-def test_the_last_token_is_always_computed(side):
+def test_of_whole_blocks_all_but_the_last_token_is_offered(side):
+    """vLLM computes one token at least; the block that it is in is loaded all the same."""
     scheduler, store = side
     hashes = [bytes([at]) * 32 for at in range(2)]
     for shard in range(2):
-        for one in scheduler._identity.ids(hashes, shard, None):
+        for one in scheduler._identity.ids(hashes, shard, Scope()):
             store.put(one, b"x" * 4096)
-    assert scheduler.match(request(hashes, 2 * 128), 0) == (128, False)
+    asked = request(hashes, 2 * 128)
+    assert scheduler.match(asked, 0) == (2 * 128 - 1, False)
+    scheduler.allocated(asked, SimpleNamespace(get_block_ids=lambda: ([7, 8],)), 2 * 128 - 1)
+    (load,) = scheduler.plan().loads
+    assert (load.rows, load.hashes, load.again) == ([7, 8], hashes, 1)
+    assert sum(scheduler.sources(asked, 2 * 128 - 1).values()) == 2 * 128 - 1
+    # Of what vLLM has itself it would compute the last block again.
+    assert scheduler.match(asked, 128) == (127, False)
+    scheduler.allocated(asked, SimpleNamespace(get_block_ids=lambda: ([7, 8],)), 127)
+    (load,) = scheduler.plan().loads
+    assert (load.rows, load.hashes, load.again) == ([8], hashes[1:], 1)
 
 
 def test_a_block_is_told_of_when_every_rank_has_stored_it(side):
@@ -204,7 +141,7 @@ def test_a_load_that_the_scheduler_refused_is_reported_row_by_row() -> None:
     worker = object.__new__(WorkerSide)
     worker._store, worker._pages = SimpleNamespace(lease_batch=lambda ids: []), None
     worker._identity = SimpleNamespace(ids=lambda hashes, shard, adapter: list(hashes), block_tokens=16)
-    worker._shard, worker._bad, worker._failed_step = 0, set(), 0
+    worker._shard, worker._bad, worker._failed_step, worker._errors = 0, set(), 0, 0
     worker._stats, worker._lock = CascadeStats(), threading.Lock()
     worker._lease([Transfer("a", [3, 5], [])], step=7)
     assert worker.take_bad() == {3, 5}

@@ -50,8 +50,9 @@ def register() -> None:
     from vllm.v1.kv_offload.tiering.factory import SecondaryTierFactory
 
     # All three raise for a name that is there, and vLLM may call this twice in a process.
-    if "CascadeConnector" not in KVConnectorFactory._registry:
-        KVConnectorFactory.register_connector("CascadeConnector", "cascade_kv.vllm.connector", "CascadeConnector")
+    for name, module in (("CascadeConnector", "connector"), ("CascadeOffloadingConnector", "offloading")):
+        if name not in KVConnectorFactory._registry:
+            KVConnectorFactory.register_connector(name, f"cascade_kv.vllm.{module}", name)
     if "cascade" not in SecondaryTierFactory._registry:
         SecondaryTierFactory.register_tier("cascade", "cascade_kv.vllm.tier", "CascadeTier")
     if "CascadeCpuTieringSpec" not in OffloadingSpecFactory._registry:

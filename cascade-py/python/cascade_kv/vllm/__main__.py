@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import fields
 
 from cascade_kv.vllm import kv_transfer_settings
 from cascade_kv.vllm.settings import Settings
@@ -12,7 +13,8 @@ def main(words: list[str]) -> int:
     if not words or len(words) % 2 or any(not name.startswith("--") for name in words[::2]):
         print(f"usage: python -m cascade_kv.vllm --SETTING VALUE ...\n{__doc__}", file=sys.stderr)
         return 2
-    extra = {name[2:].replace("-", "_"): _value(text) for name, text in zip(words[::2], words[1::2], strict=True)}
+    names = [name[2:].replace("-", "_") for name in words[::2]]
+    extra = {name: _value(name, text) for name, text in zip(names, words[1::2], strict=True)}
     try:
         Settings.from_extra(extra)
     except ValueError as error:
@@ -22,7 +24,10 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def _value(text: str) -> object:
+def _value(name: str, text: str) -> object:
+    # A secret of digits is no number.
+    if any(one.name == name and str(one.type).startswith("str") for one in fields(Settings)):
+        return text
     try:
         return json.loads(text)
     except ValueError:

@@ -43,7 +43,7 @@ def transfer(system: str, work: Path) -> dict[str, Any] | None:
     if system == "mooncake":
         return {"kv_connector": "MooncakeStoreConnector", "kv_role": "kv_both"}
     if system == "cascade-tier":
-        return _offloading({"type": "cascade", **arena})
+        return _offloading({"type": "cascade", "weights_fingerprint": "of this run", **arena})
     if system.startswith("cascade"):
         return kv_transfer_settings(**arena, load_async=system == "cascade-async")
     return None
@@ -51,6 +51,7 @@ def transfer(system: str, work: Path) -> dict[str, Any] | None:
 
 def _offloading(tier: dict[str, Any]) -> dict[str, Any]:
     extra = {"spec_name": "CascadeCpuTieringSpec", "cpu_bytes_to_use": 512 << 20, "secondary_tiers": [tier]}
+    # vLLM's own connector for both: what forgets its host memory between turns leaves the tier below as it is.
     return {"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": extra}
 
 

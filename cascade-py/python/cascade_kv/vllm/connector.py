@@ -34,9 +34,6 @@ logger = init_logger(__name__)
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
-# After so many unexpected errors nothing is looked up or saved any more: the engine computes, as without a connector.
-_PATIENCE = 16
-
 
 def _survives(default: Callable[[], Any]) -> Callable[[Method], Method]:
     """Turns an exception into a logged, counted `default()`."""
@@ -81,7 +78,6 @@ class CascadeConnector(KVConnectorBase_V1, SupportsHMA):
         identity = Identity(vllm_config, kv_cache_config, settings.weights_fingerprint, settings.tenant_secret)
         settings = settings.for_shards(identity.shards)
         self._shared = SharedStore(settings.store)
-        self._errors = 0
         self._scheduler: SchedulerSide | None = None
         self._worker: WorkerSide | None = None
         if role == KVConnectorRole.SCHEDULER:
@@ -94,14 +90,7 @@ class CascadeConnector(KVConnectorBase_V1, SupportsHMA):
         logger.exception("Cascade: unexpected error in %s; the engine goes on", where)
         side = self._scheduler or self._worker
         if side is not None:
-            side.count("errors")
-        self._errors += 1
-        if self._errors == _PATIENCE:
-            logger.error("Cascade: %d unexpected errors: nothing is looked up or saved from now on", _PATIENCE)
-
-    @property
-    def _gave_up(self) -> bool:
-        return self._errors >= _PATIENCE
+            side.erred()
 
     @property
     def requires_kv_delivery(self) -> bool:
@@ -118,7 +107,7 @@ class CascadeConnector(KVConnectorBase_V1, SupportsHMA):
     @_survives(lambda: (0, False))
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int | None, bool]:
         """As the base class."""
-        if self._scheduler is None or self._gave_up:
+        if self._scheduler is None or self._scheduler.gave_up:
             return 0, False
         start = time.perf_counter()
         try:
@@ -155,7 +144,7 @@ class CascadeConnector(KVConnectorBase_V1, SupportsHMA):
 
     @_survives(lambda: None)
     def _add_saves(self, scheduler: SchedulerSide, plan: Plan, output: Any) -> None:
-        if not self._gave_up:
+        if not scheduler.gave_up:
             scheduler.add_saves(plan, output)
 
     @_survives(lambda: None)
@@ -261,12 +250,18 @@ class CascadeConnector(KVConnectorBase_V1, SupportsHMA):
 
     @_survives(lambda: False)
     def reset_cache(self) -> bool:
-        """Forgets nothing: the store is shared, and blocks are found by their weights' fingerprint."""
+        """What was stored until now is not found by this engine any more: its weights may be others than those of the files.
+
+        Others who share the store keep what they have; what this engine stores from now on is its own.
+        """
+        if self._scheduler is not None:
+            self._scheduler.forget()
         return True
 
     @_survives(lambda: None)
     def shutdown(self) -> None:
         """As the base class."""
-        if self._worker is not None:
-            self._worker.close()
+        for side in (self._scheduler, self._worker):
+            if side is not None:
+                side.close()
         self._shared.close()

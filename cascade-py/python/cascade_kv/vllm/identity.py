@@ -12,7 +12,7 @@ import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cascade_kv import BlockId, KeySpace
 
@@ -21,6 +21,18 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _NEUTRAL = frozenset({"_name_or_path", "name_or_path", "transformers_version"})
 # Rotary embeddings that vLLM sets up by the longest sequence it is to serve.
 _LENGTH_ROPE = ("longrope", "dynamic", "su")
+
+
+class Scope(NamedTuple):
+    """What the blocks of a request are kept under beside the engine's configuration.
+
+    Attributes:
+        adapter: fingerprint of its LoRA weights, or None.
+        epoch: empty, or drawn when vLLM said that everything is to be forgotten: then nobody else has these blocks.
+    """
+
+    adapter: str | None = None
+    epoch: str = ""
 
 
 class UnsupportedModelError(ValueError):
@@ -53,7 +65,7 @@ def check_supported(config: Any, kv_cache_config: Any) -> None:
     if config.device_config.device_type != "cpu":
         raise UnsupportedModelError(
             f"KV on {config.device_config.device_type}: the connector reaches host memory only; use the tier 'cascade' under "
-            "vLLM's OffloadingConnector there (docs/vllm.md)"
+            "CascadeOffloadingConnector there (docs/vllm.md)"
         )
     groups = kv_cache_config.kv_cache_groups
     if len(groups) != 1:
@@ -72,6 +84,17 @@ def check_supported(config: Any, kv_cache_config: Any) -> None:
             )
 
 
+def describe(config: Any) -> dict[str, Any]:
+    """What decides the values of the cache beside the weights, from vLLM's `VllmConfig`."""
+    model, cache = config.model_config, config.cache_config
+    return {
+        "config": _neutral(model.hf_config.to_dict()),
+        "longest": model.max_model_len if _depends_on_length(model.hf_text_config) else None,
+        "hash": cache.prefix_caching_hash_algo,
+        "quantisation": [str(model.quantization), str(model.dtype), cache.cache_dtype],
+    }
+
+
 class Identity:
     """The key spaces of one engine: one for each shard (tensor-parallel rank) and LoRA adapter."""
 
@@ -84,17 +107,14 @@ class Identity:
         """
         model, cache = config.model_config, config.cache_config
         group = kv_cache_config.kv_cache_groups[0]
-        text = model.hf_text_config
         self.block_tokens: int = group.kv_cache_spec.block_size
         self.shards: int = config.parallel_config.tensor_parallel_size
         self._heads: int = model.get_total_num_kv_heads()
         self._secret = tenant_secret.encode() if tenant_secret else None
-        self._spaces: dict[tuple[int, str | None], KeySpace] = {}
+        self._spaces: dict[tuple[int, Scope], KeySpace] = {}
         described = {
             "weights": weights or checkpoint_fingerprint(model.model, model.revision, config.load_config.load_format),
-            "config": _neutral(model.hf_config.to_dict()),
-            "longest": model.max_model_len if _depends_on_length(text) else None,
-            "hash": cache.prefix_caching_hash_algo,
+            **describe(config),
             "layers": sorted(group.layer_names),
             "page": [group.kv_cache_spec.page_size_bytes, str(getattr(group.kv_cache_spec, "dtype", ""))],
         }
@@ -109,28 +129,23 @@ class Identity:
             "kv_heads": self._heads,
         }
 
-    def ids(self, hashes: list[bytes], shard: int, adapter: str | None) -> list[BlockId]:
+    def ids(self, hashes: list[bytes], shard: int, scope: Scope) -> list[BlockId]:
         """Ids of blocks by vLLM's hashes of them, as `shard` holds them."""
-        return self._space(shard, adapter).foreign_batch(hashes)
+        return self._space(shard, scope).foreign_batch(hashes)
 
-    def _space(self, shard: int, adapter: str | None) -> KeySpace:
-        key = (shard, adapter)
+    def _space(self, shard: int, scope: Scope) -> KeySpace:
+        key = (shard, scope)
         if key not in self._spaces:
             # With more ranks than heads several ranks hold the same head, and so the same blocks.
             first = shard * self._heads // self.shards
             end = first + max(1, self._heads // self.shards)
+            fields = dict(self._fields)
+            if scope.epoch:
+                fields["weights"] = digest([fields["weights"], scope.epoch])
             self._spaces[key] = KeySpace(
-                **self._fields, head_range=(first, end), adapter=adapter, tenant_secret=self._secret
+                **fields, head_range=(first, end), adapter=scope.adapter, tenant_secret=self._secret
             )
         return self._spaces[key]
-
-
-def adapter_fingerprint(request: Any) -> str | None:
-    """A name for the LoRA weights of a request, which vLLM's hash knows by name and path only; None without LoRA."""
-    lora = getattr(request, "lora_request", None)
-    if lora is None:
-        return None
-    return checkpoint_fingerprint(lora.lora_path, None, "auto")
 
 
 def checkpoint_fingerprint(model: str, revision: str | None, load_format: str) -> str:
@@ -148,7 +163,32 @@ def checkpoint_fingerprint(model: str, revision: str | None, load_format: str) -
         raise UnsupportedModelError(
             f"no weights of {model} found on this machine to fingerprint: set weights_fingerprint to a name for them"
         )
+    return files_fingerprint(files)
+
+
+def adapter_files(place: str) -> list[Path]:
+    """What decides the values of a LoRA adapter: its weights, and the configuration that scales them.
+
+    Raises:
+        UnsupportedModelError: no weights on this machine.
+    """
+    files = sorted(_weight_files(place, None))
+    if not files:
+        raise UnsupportedModelError(f"no weights of {place} found on this machine to fingerprint")
+    settings = files[0].parent / "adapter_config.json"
+    return [*files, settings] if settings.is_file() else files
+
+
+def files_fingerprint(files: list[Path]) -> str:
+    """64 hexadecimal digits over names and bytes of files."""
     return digest([[path.name, _file_digest(path)] for path in files])
+
+
+def stamp(path: Path) -> list[Any]:
+    """What changes when a file does."""
+    real = path.resolve()
+    stat = real.stat()
+    return [str(real), stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def _weight_files(model: str, revision: str | None) -> Iterable[Path]:
@@ -166,18 +206,16 @@ def _weight_files(model: str, revision: str | None) -> Iterable[Path]:
 
 
 def _file_digest(path: Path) -> str:
-    real = path.resolve()
-    stat = real.stat()
-    stamp = [str(real), stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+    now = stamp(path)
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cascade" / "weights"
-    note = home / digest(stamp)
+    note = home / digest(now)
     try:
         known = note.read_text()
         if len(known) == 64:
             return known
     except OSError:
         pass
-    found = _content(real, stat.st_size)
+    found = _content(path, now[1])
     try:
         home.mkdir(parents=True, exist_ok=True)
         partial = note.with_suffix(f".{os.getpid()}")

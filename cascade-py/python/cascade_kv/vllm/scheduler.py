@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from vllm.logger import init_logger
 from vllm.v1.metrics.cache_hit_source import CacheHitSource
 
+from cascade_kv.vllm.adapters import Adapters
 from cascade_kv.vllm.events import Announcements
-from cascade_kv.vllm.identity import Identity, adapter_fingerprint
+from cascade_kv.vllm.identity import Identity, Scope
 from cascade_kv.vllm.metrics import CascadeStats
 from cascade_kv.vllm.settings import Settings
 from cascade_kv.vllm.transfer import Done, Plan, Transfer
@@ -19,10 +21,12 @@ from cascade_kv.vllm.transfer import Done, Plan, Transfer
 if TYPE_CHECKING:
     from vllm.distributed.kv_events import BlockStored
 
-    from cascade_kv import Store
+    from cascade_kv import Store, Ticket
 
 logger = init_logger(__name__)
 
+# After so many unexpected errors nothing is looked up or saved any more: the engine computes, as without a connector.
+_PATIENCE = 16
 _SOURCES = {"arena": CacheHitSource.HOST, "files": CacheHitSource.DISK}
 
 
@@ -31,11 +35,14 @@ class Track:
     """What is known of one request, from its first lookup until it has finished.
 
     Attributes:
+        scope: what its blocks are kept under.
+        named: its LoRA weights, if any, are in `scope`.
         origins: for each of its blocks the tier that had it at the first lookup.
         first: block at which the load begins that was offered last.
         offered: blocks offered to be loaded from there.
         next_save: blocks before this one need no saving.
         pending_until: time until which it waits for blocks of files to come up, 0 before it waits.
+        coming: those blocks, on their way.
         in_flight: rows that are being loaded.
         failed: a load of it has failed: it is computed from there, and not looked up again.
         saves: whether anything of it was handed to be saved.
@@ -43,12 +50,14 @@ class Track:
     """
 
     request: Any
-    adapter: str | None
+    scope: Scope = Scope()
+    named: bool = False
     origins: list[str | None] = field(default_factory=list)
     first: int = 0
     offered: int = 0
     next_save: int = 0
     pending_until: float = 0.0
+    coming: list[Ticket] = field(default_factory=list)
     in_flight: frozenset[int] = frozenset()
     failed: bool = False
     saves: bool = False
@@ -67,11 +76,33 @@ class SchedulerSide:
         self._loads: list[Transfer] = []
         self._step = 0
         self._settled = 0
+        self._errors = 0
+        self._epoch = ""
+        self._adapters = Adapters()
         self._announcements = Announcements(identity.shards, identity.block_tokens) if events else None
 
     def count(self, name: str, amount: float = 1) -> None:
         """Add to a counter of `metrics.COUNTERS`."""
         self._stats.add(name, amount)
+
+    def erred(self) -> None:
+        """Count an unexpected error of this side."""
+        self.count("errors")
+        self._note_errors(1)
+
+    def _note_errors(self, times: int) -> None:
+        before, self._errors = self._errors, self._errors + times
+        if before < _PATIENCE <= self._errors:
+            logger.error("Cascade: %d unexpected errors: nothing is looked up or saved from now on", self._errors)
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether there were too many of them."""
+        return self._errors >= _PATIENCE
+
+    def forget(self) -> None:
+        """Find nothing of what was stored until now. A request that runs on saves nothing: it has computed of what was before."""
+        self._epoch = os.urandom(16).hex()
 
     def take_stats(self) -> CascadeStats:
         """The counters since the last call."""
@@ -81,11 +112,11 @@ class SchedulerSide:
     def match(self, request: Any, computed: int) -> tuple[int | None, bool]:
         """Tokens that can be loaded beyond `computed`, or None while blocks come up; and whether they load between steps."""
         tokens = self._identity.block_tokens
-        # One token at least is computed: the next logits come of it.
-        last = (request.num_tokens - 1) // tokens
-        first = computed // tokens
+        first, last = computed // tokens, request.num_tokens // tokens
         track = self._track(request)
         track.offered = 0
+        if not self._names(track):
+            return None, False
         if track.failed or track.ignored:
             return 0, False
         # Also what vLLM has itself: what is not stored of it is saved.
@@ -96,24 +127,37 @@ class SchedulerSide:
             found += 1
         if self._waits(track, [at for at in range(first, first + found) if levels[at] == "files"]):
             return None, False
+        # One token at least is computed: the next logits come of it. Its block is loaded all the same, and it is written over.
+        offer = min(found * tokens, request.num_tokens - 1 - computed)
+        if offer <= 0:
+            return 0, False
         track.first, track.offered = first, found
-        return found * tokens, self._settings.load_async and found > 0
+        return offer, self._settings.load_async
 
     def _track(self, request: Any) -> Track:
-        track = self._tracks.get(request.request_id)
-        if track is None:
-            track = self._tracks[request.request_id] = Track(request, None)
-            try:
-                track.adapter = adapter_fingerprint(request)
-            except (OSError, ValueError) as error:
-                logger.warning("Cascade: request %s is not cached: %s", request.request_id, error)
-                track.ignored = True
-        return track
+        return self._tracks.setdefault(request.request_id, Track(request, Scope(epoch=self._epoch)))
+
+    def _names(self, track: Track) -> bool:
+        """Whether it is known what the request's blocks are kept under; not while its adapter is read."""
+        if track.scope.epoch != self._epoch:
+            # vLLM computes it from its start again.
+            track.scope, track.named, track.origins, track.next_save = Scope(epoch=self._epoch), False, [], 0
+        lora = getattr(track.request, "lora_request", None)
+        if lora is None or track.named or track.ignored:
+            return True
+        try:
+            adapter = self._adapters.find(lora)
+        except (OSError, ValueError, RuntimeError) as error:
+            logger.warning("Cascade: request %s is not cached: %s", track.request.request_id, error)
+            track.ignored = True
+            return True
+        track.scope, track.named = Scope(adapter, self._epoch), adapter is not None
+        return track.named
 
     def _locate(self, track: Track, hashes: list[bytes]) -> list[str | None]:
         """For each block the lowest tier that a shard of it is in; None when a shard is nowhere. One batch for all."""
         shards = self._identity.shards
-        ids = [self._identity.ids(hashes, shard, track.adapter) for shard in range(shards)]
+        ids = [self._identity.ids(hashes, shard, track.scope) for shard in range(shards)]
         found = self._store.locate([one for shard in ids for one in shard])
         levels: list[str | None] = []
         for at in range(len(hashes)):
@@ -138,8 +182,10 @@ class SchedulerSide:
             track.pending_until = now + self._settings.pending_ms / 1e3
             hashes = [track.request.block_hashes[at] for at in below]
             for shard in range(self._identity.shards):
-                self._store.prefetch(self._identity.ids(hashes, shard, track.adapter))
-        return now < track.pending_until
+                track.coming.append(self._store.submit_prefetch(self._identity.ids(hashes, shard, track.scope)))
+        # What does not come up (the arena is full) is read where it is, at once.
+        track.coming = [one for one in track.coming if not one.poll()]
+        return bool(track.coming) and now < track.pending_until
 
     def allocated(self, request: Any, blocks: Any, external: int) -> None:
         """vLLM has room for the request: what it takes of the offer is loaded in this step."""
@@ -148,21 +194,23 @@ class SchedulerSide:
             return
         # Where the load begins was said by `match`: vLLM has given the new blocks their hashes by now, so that they look
         # as if they were computed here.
-        count = min(external // self._identity.block_tokens, track.offered)
+        tokens = self._identity.block_tokens
+        count = min(-(-external // tokens), track.offered)
         span = slice(track.first, track.first + count)
         rows = list(blocks.get_block_ids()[0][span])
         track.in_flight = frozenset(rows)
         origins = [origin or "arena" for origin in track.origins[span]]
         hashes = list(request.block_hashes[span])
-        self._loads.append(Transfer(request.request_id, rows, hashes, track.adapter, origins))
+        again = count * tokens - min(external, count * tokens)
+        self._loads.append(Transfer(request.request_id, rows, hashes, track.scope, origins, again))
 
     def sources(self, request: Any, external: int) -> dict[CacheHitSource, int]:
         """The tokens of a load by the tier that had them."""
         track, tokens = self._track(request), self._identity.block_tokens
         count: dict[CacheHitSource, int] = {}
-        for origin in track.origins[track.first : track.first + external // tokens]:
+        for begin, origin in zip(range(0, external, tokens), track.origins[track.first :], strict=False):
             source = _SOURCES[origin or "arena"]
-            count[source] = count.get(source, 0) + tokens
+            count[source] = count.get(source, 0) + min(tokens, external - begin)
         return count
 
     def refuse(self, request: Any, blocks: Any) -> None:
@@ -184,7 +232,7 @@ class SchedulerSide:
         seen += zip(cached.req_ids, cached.num_computed_tokens, strict=True)
         for name, computed in seen:
             track = self._tracks.get(name)
-            if track is not None and not track.ignored:
+            if track is not None and not track.ignored and track.scope.epoch == self._epoch:
                 drafted = len(output.scheduled_spec_decode_tokens.get(name, ()))
                 upto = computed + output.num_scheduled_tokens[name] - drafted
                 plan.saves += self._saves(track, computed, upto, resolve)
@@ -203,11 +251,15 @@ class SchedulerSide:
             return []
         rows = resolve(request.request_id)[0]
         wanted = [at for at in wanted if at < len(rows)]
-        track.saves = track.saves or bool(wanted)
-        hashes = [request.block_hashes[at] for at in wanted]
+        if not wanted:
+            return []
         if self._announcements is not None:
             self._announcements.describe(request, wanted)
-        return [Transfer(request.request_id, [rows[at] for at in wanted], hashes, track.adapter)] if wanted else []
+        hashes = [request.block_hashes[at] for at in wanted]
+        found = Transfer(request.request_id, [rows[at] for at in wanted], hashes, track.scope)
+        # Last: vLLM keeps its pages until the workers have said that these are saved.
+        track.saves = True
+        return [found]
 
     def reported(self, output: Any) -> None:
         """The workers' report of a step."""
@@ -218,6 +270,7 @@ class SchedulerSide:
         done = output.kv_connector_worker_meta
         if isinstance(done, Done):
             self._settled = max(self._settled, done.failed_step)
+            self._note_errors(done.errors)
             if self._announcements is not None:
                 self._announcements.stored(done.stored)
 
@@ -229,3 +282,7 @@ class SchedulerSide:
     def events(self) -> Iterable[BlockStored]:
         """Blocks that can be found from now on."""
         return self._announcements.take() if self._announcements is not None else ()
+
+    def close(self) -> None:
+        """End what runs aside."""
+        self._adapters.close()

@@ -1,6 +1,8 @@
 """A secondary tier of vLLM's own offloading: chunks that leave its host memory stay in Cascade.
 
 "secondary_tiers": [{"type": "cascade", "shm_path": "/dev/shm/kv", "shm_capacity_bytes": 8589934592}]
+
+The connector above is `CascadeOffloadingConnector`: vLLM's own, which says what the key of a chunk leaves out.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from vllm.v1.kv_offload.base import (
 from vllm.v1.kv_offload.tiering.base import JobResult, SecondaryTierManager, TransferJob
 
 from cascade_kv import BlockId, KeySpace
-from cascade_kv.vllm.identity import checkpoint_fingerprint, digest
+from cascade_kv.vllm.identity import UnsupportedModelError, checkpoint_fingerprint, digest
+from cascade_kv.vllm.offloading import ENGINE
 from cascade_kv.vllm.settings import Settings, SharedStore
 
 logger = init_logger(__name__)
@@ -58,7 +61,8 @@ class CascadeTier(SecondaryTierManager):
             extra: settings of the store, and `weights_fingerprint`, `tenant_secret`, `prefix`.
 
         Raises:
-            ValueError, OSError, MemoryError: a wrong setting; the store cannot be opened; no weights to fingerprint.
+            ValueError, OSError, MemoryError: a wrong setting; the store cannot be opened; no weights to fingerprint; the
+                connector above is vLLM's own, and `weights_fingerprint` is not set.
         """
         super().__init__(offloading_spec, primary_kv_view, tier_type, backpressure_detector)
         wrong = [name for name in _NOT_HERE if name in extra]
@@ -69,6 +73,8 @@ class CascadeTier(SecondaryTierManager):
         settings = Settings.from_extra(extra)
         self.locality = Locality(locality) if locality else None
         self._prefix = settings.prefix
+        self._config, self._settings = offloading_spec.config, settings
+        self._epoch = self._present_epoch()
         self._space = _key_space(offloading_spec.config, self.block_size_bytes, settings)
         self._flat = primary_kv_view.cast("B")
         self._shared = SharedStore(settings.store)
@@ -96,7 +102,13 @@ class CascadeTier(SecondaryTierManager):
             return LookupResult.MISS
         return LookupResult.HIT if found else LookupResult.MISS
 
+    def _present_epoch(self) -> str:
+        return str(self._config.extra_config.get(ENGINE, {}).get("epoch", ""))
+
     def _id(self, key: OffloadKey) -> BlockId:
+        if self._epoch != (now := self._present_epoch()):
+            self._space = _key_space(self._config, self.block_size_bytes, self._settings)
+            self._epoch = now
         return self._space.foreign(bytes(key))
 
     def _row(self, chunk: int) -> memoryview:
@@ -112,32 +124,40 @@ class CascadeTier(SecondaryTierManager):
         self._submit(job_metadata, self._load)
 
     def _submit(self, job: TransferJob, work: Any) -> None:
-        keys, rows = list(job.keys), [self._row(int(chunk)) for chunk in job.chunk_ids]
         with self._lock:
             self._in_flight += 1
+        try:
+            rows = [self._row(int(chunk)) for chunk in job.chunk_ids]
+            self._threads.submit(self._run, job, work, rows)
+        except Exception:
+            # vLLM waits for the end of every job.
+            logger.exception("Cascade: job %d could not begin", job.job_id)
+            self._end(job, [], 0.0)
 
-        def run() -> None:
-            start = time.monotonic()
-            try:
-                good = work(keys, rows)
-            except Exception:
-                logger.exception("Cascade: job %d failed", job.job_id)
-                good = []
-            if job.is_promotion:
-                self._missed.update(set(keys) - set(good))
-            done = JobResult(
-                job_id=job.job_id,
-                success=len(good) == len(keys),
-                successful_keys=tuple(good) if len(good) < len(keys) else None,
-                transfer_time=time.monotonic() - start,
-                transfer_bytes=len(good) * self.block_size_bytes,
-            )
-            with self._lock:
-                self._finished.append(done)
-                self._in_flight -= 1
-                self._lock.notify_all()
+    def _run(self, job: TransferJob, work: Any, rows: list[memoryview]) -> None:
+        start = time.monotonic()
+        try:
+            good = work(list(job.keys), rows)
+        except Exception:
+            logger.exception("Cascade: job %d failed", job.job_id)
+            good = []
+        self._end(job, good, time.monotonic() - start)
 
-        self._threads.submit(run)
+    def _end(self, job: TransferJob, good: list[OffloadKey], seconds: float) -> None:
+        count = len(list(job.keys))
+        if job.is_promotion:
+            self._missed.update(set(job.keys) - set(good))
+        done = JobResult(
+            job_id=job.job_id,
+            success=len(good) == count,
+            successful_keys=tuple(good) if len(good) < count else None,
+            transfer_time=seconds,
+            transfer_bytes=len(good) * self.block_size_bytes,
+        )
+        with self._lock:
+            self._finished.append(done)
+            self._in_flight -= 1
+            self._lock.notify_all()
 
     def _store(self, keys: list[OffloadKey], rows: list[memoryview]) -> list[OffloadKey]:
         results = self._shared.store.put_batch([self._id(key) for key in keys], rows, prefix=self._prefix)
@@ -191,6 +211,12 @@ class CascadeTier(SecondaryTierManager):
 def _key_space(config: Any, row_bytes: int, settings: Settings) -> KeySpace:
     """What vLLM's key of a chunk leaves out, from its offloading configuration."""
     parallel, cache = config.parallel, config.cache
+    engine = config.extra_config.get(ENGINE)
+    if engine is None and not settings.weights_fingerprint:
+        raise UnsupportedModelError(
+            "vLLM tells its tiers neither the model's configuration nor its quantisation: set kv_connector to "
+            "CascadeOffloadingConnector, which does, or weights_fingerprint to a name for all that decides the values of the cache"
+        )
     shape = {
         "groups": [[group.tokens_per_block, list(group.layer_names)] for group in config.groups],
         "chunk": [cache.tokens_per_hash, cache.blocks_per_chunk, row_bytes],
@@ -199,7 +225,8 @@ def _key_space(config: Any, row_bytes: int, settings: Settings) -> KeySpace:
         if parallel.is_parallelism_agnostic
         else [parallel.tp_size, parallel.pp_size, parallel.pcp_size, parallel.dcp_size],
         "replicated": config.replicated_layout,
-        "weights": settings.weights_fingerprint or checkpoint_fingerprint(config.model.name, None, "auto"),
+        "weights": settings.weights_fingerprint or checkpoint_fingerprint(*engine["weights"]),
+        "engine": engine and [engine["config"], engine["epoch"]],
     }
     layers = sum(len(group.layer_names) for group in config.groups)
     return KeySpace(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadata, KVConnectorWorkerMetadata
 
+from cascade_kv.vllm.identity import Scope
+
 
 @dataclass
 class Transfer:
@@ -16,15 +18,17 @@ class Transfer:
         request: vLLM's id of the request.
         rows: vLLM's block ids, which are rows of its paged tensors.
         hashes: vLLM's hashes of those blocks.
-        adapter: fingerprint of the LoRA weights, or None.
+        scope: what the blocks are kept under.
         origins: to load: the tier that had each block when the request was first seen.
+        again: to load: how many tokens of the last block are computed all the same.
     """
 
     request: str
     rows: list[int]
     hashes: list[bytes]
-    adapter: str | None = None
+    scope: Scope = Scope()
     origins: list[str] = field(default_factory=list)
+    again: int = 0
 
 
 @dataclass
@@ -49,13 +53,16 @@ class Done(KVConnectorWorkerMetadata):
     Attributes:
         failed_step: the last step in which a load failed, 0 for none.
         stored: for each hash how many workers have newly stored it (kept only where KV events are on).
+        errors: unexpected errors since the last report.
     """
 
     failed_step: int = 0
     stored: Counter[bytes] = field(default_factory=Counter)
+    errors: int = 0
 
     def aggregate(self, other: KVConnectorWorkerMetadata) -> KVConnectorWorkerMetadata:
         """Both workers' reports in one."""
         if not isinstance(other, Done):
             return self
-        return Done(max(self.failed_step, other.failed_step), self.stored + other.stored)
+        failed_step = max(self.failed_step, other.failed_step)
+        return Done(failed_step, self.stored + other.stored, self.errors + other.errors)

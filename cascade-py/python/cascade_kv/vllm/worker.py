@@ -39,6 +39,7 @@ class WorkerSide:
         self._parts: dict[str, int] = {}
         self._bad: set[int] = set()
         self._failed_step = 0
+        self._errors = 0
         self._stored: Counter[bytes] | None = Counter() if events else None
         self._loader = ThreadPoolExecutor(1, "cascade-load") if settings.load_async else None
         saves_aside = settings.save_async and not settings.by_layer
@@ -61,6 +62,12 @@ class WorkerSide:
         with self._lock:
             self._stats.add(name, amount)
 
+    def erred(self) -> None:
+        """Count an unexpected error, and tell the scheduler's side of it."""
+        with self._lock:
+            self._errors += 1
+            self._stats.add("errors", 1)
+
     def take_stats(self) -> CascadeStats:
         """The counters since the last call."""
         with self._lock:
@@ -68,7 +75,7 @@ class WorkerSide:
         return stats
 
     def _ids(self, transfer: Transfer) -> list[BlockId]:
-        return self._identity.ids(transfer.hashes, self._shard, transfer.adapter)
+        return self._identity.ids(transfer.hashes, self._shard, transfer.scope)
 
     # --- loading --------------------------------------------------------------------------------------------------
 
@@ -91,7 +98,7 @@ class WorkerSide:
         except RuntimeError:
             # No thread can be started. The scheduler waits for an answer, and must get one.
             logger.exception("Cascade: a load could not begin; its %d blocks are recomputed", len(transfer.rows))
-            self.count("errors")
+            self.erred()
             failed: Future[set[int]] = Future()
             failed.set_result(set(transfer.rows))
             return failed
@@ -104,7 +111,7 @@ class WorkerSide:
             loaded = self._copy_in(ids, rows)
         except Exception:
             logger.exception("Cascade: a load failed; its %d blocks are recomputed", len(rows))
-            self.count("errors")
+            self.erred()
             loaded = [False] * len(rows)
         self._count_loaded(transfers, loaded)
         return {row for row, ok in zip(rows, loaded, strict=True) if not ok}
@@ -121,8 +128,9 @@ class WorkerSide:
             at += len(of)
             # What follows a block that failed is computed again, loaded or not.
             useful = of.index(False) if False in of else len(of)
-            for origin in transfer.origins[:useful]:
-                self.count(f"tokens_saved_{origin}", self._identity.block_tokens)
+            for place, origin in enumerate(transfer.origins[:useful], start=1):
+                again = transfer.again if place == len(transfer.rows) else 0
+                self.count(f"tokens_saved_{origin}", self._identity.block_tokens - again)
             self.count("blocks_loaded", sum(of))
             self.count("bytes_loaded", sum(of) * (self._pages.block_bytes if self._pages else 0))
             if False in of:
@@ -143,7 +151,7 @@ class WorkerSide:
                 leases = [None] * len(rows)
         except Exception:
             logger.exception("Cascade: a load failed; its %d blocks are recomputed", len(rows))
-            self.count("errors")
+            self.erred()
             leases = [None] * len(rows)
         size = self._pages.block_bytes if self._pages else 0
         leases = [lease if lease is not None and len(lease) == size else None for lease in leases]
@@ -162,7 +170,7 @@ class WorkerSide:
             copied = self._pages.scatter(self._leases, self._lease_rows, part)
         except Exception:
             logger.exception("Cascade: a layer was not loaded; its %d blocks are recomputed", len(self._lease_rows))
-            self.count("errors")
+            self.erred()
             copied = [False] * len(self._lease_rows)
         self._note_bad({row for row, ok in zip(self._lease_rows, copied, strict=True) if not ok}, plan.step)
         self.count("load_seconds", time.perf_counter() - start)
@@ -205,7 +213,7 @@ class WorkerSide:
                     self._saving.setdefault(transfer.request, [])
         elif self._saver is not None:
             for transfer in plan.saves:
-                self._saving.setdefault(transfer.request, []).append(self._saver.submit(self._save, transfer))
+                self._save_aside(self._saver, transfer)
         elif self._fill is not None:
             fill, hashes = self._fill
             self._fill = None
@@ -215,6 +223,15 @@ class WorkerSide:
                 self._save(transfer)
         self.count("save_seconds", time.perf_counter() - start)
 
+    def _save_aside(self, saver: ThreadPoolExecutor, transfer: Transfer) -> None:
+        # The scheduler waits for the end of this request's saves, also when there is none.
+        under_way = self._saving.setdefault(transfer.request, [])
+        try:
+            under_way.append(saver.submit(self._save, transfer))
+        except RuntimeError:
+            logger.exception("Cascade: %d blocks were not saved", len(transfer.rows))
+            self.erred()
+
     def _save(self, transfer: Transfer) -> None:
         try:
             if self._pages is not None:
@@ -223,7 +240,7 @@ class WorkerSide:
                 self._count_stored(results, transfer.hashes)
         except Exception:
             logger.exception("Cascade: %d blocks were not saved", len(transfer.rows))
-            self.count("errors")
+            self.erred()
 
     def _count_stored(self, results: Sequence[str], hashes: list[bytes]) -> None:
         stored = [one for one, result in zip(hashes, results, strict=True) if result == "stored"]
@@ -268,10 +285,11 @@ class WorkerSide:
     def report(self) -> Done | None:
         """For the scheduler's side; None when there is nothing to say."""
         with self._lock:
-            done = Done(self._failed_step, self._stored or Counter())
+            done = Done(self._failed_step, self._stored or Counter(), self._errors)
+            self._errors = 0
             if self._stored:
                 self._stored = Counter()
-        return done if done.failed_step or done.stored else None
+        return done if done.failed_step or done.stored or done.errors else None
 
     def close(self) -> None:
         """End the threads; what was handed to them is saved."""
