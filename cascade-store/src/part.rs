@@ -55,6 +55,10 @@ impl Tiers {
 fn part_below(files: &Files, id: &BlockId, offset: u64, out: &mut [u8]) -> Answer<BlockMeta> {
     let deadline = Instant::now() + WITHIN;
     for _ in 0..ATTEMPTS {
+        // Another process may have replaced or deleted it.
+        if !files.is_current_for(std::slice::from_ref(id)) {
+            return Err(MissReason::Unavailable);
+        }
         let there = match files.find(id) {
             Lookup::Hit(there) => there,
             Lookup::Miss(why) => return Err(why),
