@@ -2,7 +2,7 @@
 list of results to its second after each.
 
 A job is an engine: `model`, `passes` (lists of prompts, each a list of token ids or an object with `tokens` and `salt` or `lora`; between passes vLLM's own prefix cache is forgotten, unless
-`keep`; with `forget` the connector's too), and optionally `remove` (a folder that is gone before the engine starts), `meet` (`folder`, `me`, `other`: after each pass it
+`keep`; with `alone` it is before every batch of them; with `forget` the connector's too), and optionally `remove` (a folder that is gone before the engine starts), `meet` (`folder`, `me`, `other`: after each pass it
 waits for the other process to have come as far), `connector` (what `kv_transfer_config` takes), `transfer` (all of it instead), `options` of the engine, `batch`
 (prompts of a pass at once), `fault` (a name of `faults.py`), `faulty_passes`, `new_tokens`, `separate` (the engine in processes
 of its own, as `vllm serve` has it), `events` (a path for a socket, where vLLM publishes KV events, which are counted by medium).
@@ -93,6 +93,8 @@ def answers(llm, prompts: list, job: dict) -> list[dict]:
     )
     found, width = [], job.get("batch") or 1
     for first in range(0, len(prompts), width):
+        if job.get("alone"):
+            forget(llm, job)
         batch, adapters = [], []
         for prompt in prompts[first : first + width]:
             one = {"prompt_token_ids": prompt["tokens"] if isinstance(prompt, dict) else prompt}
@@ -117,6 +119,17 @@ def answers(llm, prompts: list, job: dict) -> list[dict]:
                 }
             )
     return found
+
+
+def forget(llm, job: dict) -> None:
+    """Have vLLM forget its prefix cache."""
+    for _ in range(50):
+        # A request's pages are given back in a step after its saves have ended.
+        answers(llm, [[3, 4, 5]], {"new_tokens": 2})
+        if llm.reset_prefix_cache(reset_connector=bool(job.get("forget"))):
+            return
+        time.sleep(0.05)
+    raise RuntimeError("vLLM did not forget its prefix cache")
 
 
 def metrics_of(llm) -> dict[str, float]:
@@ -154,10 +167,7 @@ def run(job: dict) -> dict:
     result: dict = {"start_seconds": time.perf_counter() - start, "passes": []}
     for number, prompts in enumerate(job["passes"]):
         if number and not job.get("keep"):
-            # A request's pages are given back in a step after its saves have ended.
-            answers(llm, [[3, 4, 5]], {"new_tokens": 2})
-            if not llm.reset_prefix_cache(reset_connector=bool(job.get("forget"))):
-                raise RuntimeError("vLLM did not forget its prefix cache")
+            forget(llm, job)
         fault.active = number in job.get("faulty_passes", range(len(job["passes"])))
         result["passes"].append(answers(llm, prompts, job))
         # What is saved aside is saved when the next pass looks for it.

@@ -1,6 +1,5 @@
 """vLLM with Cascade against vLLM without: answers are equal, blocks are really moved, and faults are seen."""
 
-import contextlib
 import json
 import os
 import signal
@@ -9,22 +8,20 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
 from conftest import (
     BLOCK,
-    NARROW,
     counted,
     environment,
     finish,
-    gathered,
+    in_memory,
     moved,
     note,
+    remove_left,
     reusable,
     same,
     same_as_cached,
-    spread,
     start,
     tier,
 )
@@ -45,7 +42,7 @@ def asked():
 def runs(models, place, disk, asked):
     """Every engine that needs no process of its own, one after the other in one."""
     plain = {"model": models["plain"]}
-    narrow = plain | {"options": NARROW}
+    alone = plain | {"alone": True}
     arena = {"shm_path": str(place / "main"), "shm_capacity_bytes": max(256, 8 * COUNT) << 20}
     tiered = {"shm_path": str(place / "tier"), "shm_capacity_bytes": max(256, 8 * COUNT) << 20}
     filed = {
@@ -76,9 +73,9 @@ def runs(models, place, disk, asked):
         # Every prompt twice: the second time vLLM finds in its own cache what Cascade is to find for another engine.
         "without": plain | {"passes": [asked, asked, whole, whole], "keep": True},
         "cold": plain | {"passes": [asked, whole], "connector": arena},
-        "warm": narrow | {"passes": [spread(asked), whole], "connector": arena},
-        "async": narrow | {"passes": [spread(asked), whole], "connector": arena | {"load_async": True}},
-        "by layer": narrow | {"passes": [spread(asked), whole], "connector": arena | {"by_layer": True}},
+        "warm": alone | {"passes": [asked, whole], "connector": arena},
+        "async": alone | {"passes": [asked, whole], "connector": arena | {"load_async": True}},
+        "by layer": alone | {"passes": [asked, whole], "connector": arena | {"by_layer": True}},
         "batches": plain | {"passes": [asked], "connector": arena, "batch": 4},
         "zeroed": plain | {"passes": [few], "connector": arena, "fault": "zeroed"},
         "claimed": plain | {"passes": [few], "connector": arena, "fault": "claimed"},
@@ -107,7 +104,7 @@ def runs(models, place, disk, asked):
             "events": str(disk / "events"),
         },
         "tier cold": plain | {"passes": [asked], "transfer": tier(**tiered)},
-        "tier warm": narrow | {"passes": [spread(asked)], "transfer": tier(**tiered)},
+        "tier warm": alone | {"passes": [asked], "transfer": tier(**tiered)},
         "files cold": plain | {"passes": [few], "connector": filed},
         "files": plain | {"passes": [few, few], "connector": filed, "remove": filed["shm_path"]},
         "window without": window | {"passes": [one, one], "keep": True},
@@ -154,10 +151,10 @@ def test_what_is_computed_is_as_without_cascade(runs):
 @pytest.mark.parametrize("name", ["warm", "async", "by layer"])
 def test_what_is_loaded_answers_as_what_was_computed(runs, asked, name):
     run = runs[name]
-    answers = gathered(run["passes"][0])
+    answers = run["passes"][0]
     worst = same_as_cached(answers, runs["without"]["passes"][1], asked)
     assert [one["cached"] for one in answers] == [reusable(prompt) for prompt in asked]
-    counts = moved(run, [*asked, _whole(asked)], counted(runs["cold"], "blocks_stored"))
+    counts = moved(run, [*asked, _whole(asked)])
     note(f"llama_{name}", {"prompts": len(asked), "largest_difference_of_logprobs": worst} | counts)
 
 
@@ -269,7 +266,9 @@ def test_two_ranks_find_what_both_have(models, place, disk, asked):
     ranks = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
     arena = {"shm_path": str(place / "ranks"), "shm_capacity_bytes": 256 << 20}
     job = {"model": models["plain"], "passes": [asked[:4]] * 2, "connector": arena, "separate": True, "options": ranks}
+    before = in_memory()
     (run,) = finish(*start([job], disk, "ranks"))
+    remove_left(before)
     computed, loaded = run["passes"]
     same(loaded, computed, within=1e-3)
     assert all(one["cached"] == (len(prompt) - 1) // BLOCK * BLOCK for one, prompt in zip(loaded, asked, strict=False))
@@ -282,7 +281,7 @@ def test_the_tier_of_vllms_offloading(runs):
     cold, warm = (runs[f"tier {name}"] for name in ("cold", "warm"))
     computed, cached = runs["without"]["passes"][:2]
     # vLLM takes all of a prompt from its tiers, and computes only the last token again: other sums than a whole block's.
-    worst = max(same(cold["passes"][0], computed, within=1e-4), same(gathered(warm["passes"][0]), cached, within=1e-4))
+    worst = max(same(cold["passes"][0], computed, within=1e-4), same(warm["passes"][0], cached, within=1e-4))
     hits = warm["metrics"]["vllm:prompt_tokens_cached_by_source:disk"]
     note("llama_tier", {"prompts": COUNT, "largest_difference_of_logprobs": worst, "tokens_of_the_tier": hits})
     assert warm["metrics"]["vllm:external_prefix_cache_hits"] >= hits > 0
@@ -392,30 +391,13 @@ class Server:
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
     def kill(self):
-        """SIGKILL for all of its processes; what vLLM leaves in shared memory then, which nobody would ever remove, is removed."""
-        left = [path for pid in self._members() for path in _mapped(pid)]
+        """SIGKILL for all of its processes."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        for path in left:
-            path.unlink(missing_ok=True)
-
-    def _members(self):
-        """Processes of its group."""
-        for folder in Path("/proc").iterdir():
-            with contextlib.suppress(OSError, ValueError):
-                if folder.name.isdigit() and os.getpgid(int(folder.name)) == self.process.pid:
-                    yield int(folder.name)
-
-
-def _mapped(pid):
-    """Python's shared memory and semaphores that a process has."""
-    with contextlib.suppress(OSError):
-        words = {line.split()[-1] for line in Path(f"/proc/{pid}/maps").read_text().splitlines()}
-        return [Path(word) for word in words if word.startswith(("/dev/shm/psm_", "/dev/shm/sem."))]
-    return []
 
 
 def test_a_server_that_was_killed_starts_again_with_a_hit(models, place, disk, asked):
+    before = in_memory()
     connector = ["--shm-path", str(place / "served"), "--shm-capacity-bytes", str(256 << 20)]
     prompt = asked[0]
     answers = []
@@ -433,6 +415,7 @@ def test_a_server_that_was_killed_starts_again_with_a_hit(models, place, disk, a
             assert (server.metric("vllm:external_prefix_cache_hits") > 0) == bool(life)
         finally:
             server.kill()
+            remove_left(before)
     (text, logprobs, cached), (again, logprobs_again, hit) = answers
     assert text == again
     assert all(abs(a - b) <= 1e-3 for a, b in zip(logprobs, logprobs_again, strict=True))

@@ -4,7 +4,7 @@ import os
 
 import pytest
 import tokenizers
-from conftest import NARROW, counted, finish, gathered, moved, note, reusable, same, same_as_cached, spread, start, tier
+from conftest import counted, finish, moved, note, reusable, same, same_as_cached, start, tier
 from prompts import prompts
 
 # Prompts, unless they are counted; fewer than of the small model, whose steps take a tenth of the time.
@@ -23,24 +23,24 @@ def runs(smollm2, place, disk, asked):
     """Every engine, one after the other in one process."""
     folder = place / "smollm2"
     folder.mkdir()
-    settings = {"shm_path": str(folder / "arena"), "shm_capacity_bytes": (512 + 24 * COUNT) << 20}
+    settings = {"shm_path": str(folder / "arena"), "shm_capacity_bytes": (512 + 4 * COUNT) << 20}
     # A block is 6 MiB here.
     offloaded = tier(cpu_bytes=256 << 20, **settings | {"shm_path": str(folder / "tier")})
     base = {"model": smollm2, "options": {"max_model_len": 2048, "max_num_batched_tokens": 2048}, "rest": 1.0}
-    narrow = base | {"options": base["options"] | NARROW}
+    alone = base | {"alone": True}
     few = asked[:4]
     # Of their own, so that what is loaded between steps was saved beside them too.
     aside = settings | {"weights_fingerprint": "aside", "load_async": True, "save_async": True}
     jobs = {
         "without": base | {"passes": [asked, asked], "keep": True},
         "cold": base | {"passes": [asked], "connector": settings | {"save_async": False}},
-        "warm": narrow | {"passes": [spread(asked)], "connector": settings | {"save_async": False}},
+        "warm": alone | {"passes": [asked], "connector": settings | {"save_async": False}},
         "async cold": base | {"passes": [asked], "connector": aside},
-        "async": narrow | {"passes": [spread(asked)], "connector": aside},
+        "async": alone | {"passes": [asked], "connector": aside},
         "zeroed": base | {"passes": [few], "connector": settings, "fault": "zeroed"},
         "claimed": base | {"passes": [few], "connector": settings, "fault": "claimed"},
         "tier cold": base | {"passes": [asked], "transfer": offloaded},
-        "tier warm": narrow | {"passes": [spread(asked)], "transfer": offloaded},
+        "tier warm": alone | {"passes": [asked], "transfer": offloaded},
     }
     process, result = start(list(jobs.values()), disk, "smollm2", {"VLLM_CPU_KVCACHE_SPACE": "2"})
     found = dict(zip(jobs, finish(process, result, seconds=3600), strict=True))
@@ -54,10 +54,10 @@ def test_answers_are_those_without_cascade(runs, asked, cold, warm):
     worst = same(runs[cold]["passes"][0], computed)
     stored = counted(runs[cold], "blocks_stored")
     assert stored > 0
-    answers = gathered(runs[warm]["passes"][0])
+    answers = runs[warm]["passes"][0]
     worst = max(worst, same_as_cached(answers, cached, asked))
     assert [one["cached"] for one in answers] == [reusable(prompt) for prompt in asked]
-    counts = moved(runs[warm], asked, stored)
+    counts = moved(runs[warm], asked)
     shape = {"prompts": len(asked), "prompt_tokens": sum(map(len, asked))}
     note(f"smollm2_{warm}", shape | {"largest_difference_of_logprobs": worst, "blocks_stored": stored} | counts)
 
@@ -67,7 +67,7 @@ def test_answers_of_the_tier(runs, asked):
     worst = max(
         # As for the small model: all but the last token comes of the tiers.
         same(runs["tier cold"]["passes"][0], computed, within=1e-3),
-        same(gathered(runs["tier warm"]["passes"][0]), cached, within=1e-3),
+        same(runs["tier warm"]["passes"][0], cached, within=1e-3),
     )
     hits = runs["tier warm"]["metrics"]["vllm:prompt_tokens_cached_by_source:disk"]
     note("smollm2_tier", {"prompts": len(asked), "largest_difference_of_logprobs": worst, "tokens_of_the_tier": hits})
