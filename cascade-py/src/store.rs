@@ -8,7 +8,7 @@ use cascade_core::id;
 use cascade_core::metrics::Distribution;
 use cascade_core::tier::{BlockMeta, Lookup, MissReason};
 use cascade_core::{Error, ErrorKind};
-use cascade_store::{Level, Located, Put, Reach, Recompute, StoreConfig, outcome_name};
+use cascade_store::{Level, Located, Pin, Pinned, Put, Reach, Recompute, StoreConfig, outcome_name};
 use parking_lot::RwLock;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -335,6 +335,27 @@ impl Store {
         Ok(outcomes.map(|outcomes| outcomes.into_iter().map(outcome_name).collect()))
     }
 
+    /// Keeps blocks in the arena.
+    #[pyo3(signature = (ids, soft=false, seconds=None))]
+    fn pin(
+        &self,
+        py: Python<'_>,
+        ids: &Bound<'_, PyAny>,
+        soft: bool,
+        seconds: Option<f64>,
+    ) -> PyResult<Vec<&'static str>> {
+        let (store, ids) = (self.open()?, to_ids(ids)?);
+        let lasts = seconds.map(duration).transpose()?;
+        let pinned = py.detach(|| store.pin(&ids, Pin { is_soft: soft, lasts }));
+        Ok(pinned.into_iter().map(Pinned::name).collect())
+    }
+
+    /// Lets go of pins.
+    fn unpin(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Vec<bool>> {
+        let (store, ids) = (self.open()?, to_ids(ids)?);
+        Ok(py.detach(|| store.unpin(&ids)))
+    }
+
     /// Copies blocks to files and takes them out of the arena.
     fn demote(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<Vec<&'static str>> {
         let (store, ids) = (self.open()?, to_ids(ids)?);
@@ -398,6 +419,7 @@ impl Store {
         }
         stats.set_item("tiers", tiers)?;
         stats.set_item("put_latency_us", latency(py, &found.put_latency)?)?;
+        stats.set_item("pins", dict(py, &found.pins.fields())?)?;
         stats.set_item("moves", dict(py, &found.moves.fields())?)?;
         let reasons: Vec<_> = found.misses.iter().map(|(why, count)| (why.name(), *count)).collect();
         stats.set_item("miss_reasons", dict(py, &reasons)?)?;
@@ -433,10 +455,7 @@ impl Store {
 
     /// Notes how long a prefill took.
     fn observe_prefill(&self, tokens: u64, seconds: f64) -> PyResult<()> {
-        let took = Duration::try_from_secs_f64(seconds).map_err(|_| {
-            PyValueError::new_err(format!("a duration is a number of seconds, not {seconds}"))
-        })?;
-        self.open()?.observe_prefill(tokens, took);
+        self.open()?.observe_prefill(tokens, duration(seconds)?);
         Ok(())
     }
 
@@ -460,6 +479,11 @@ impl Store {
     fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, pyo3::types::PyTuple>) {
         self.close(py);
     }
+}
+
+fn duration(seconds: f64) -> PyResult<Duration> {
+    let wrong = |_| PyValueError::new_err(format!("a duration is a number of seconds, not {seconds}"));
+    Duration::try_from_secs_f64(seconds).map_err(wrong)
 }
 
 fn dict<'py>(py: Python<'py>, fields: &[(&str, u64)]) -> PyResult<Bound<'py, PyDict>> {

@@ -6,6 +6,7 @@ mod expose;
 mod heat;
 pub mod note;
 mod ops;
+mod pinned;
 mod scrub;
 
 use std::cell::RefCell;

@@ -42,6 +42,7 @@ impl Tiers {
             served,
             get_time,
             put_latency,
+            pins: self.pins.stats(),
             misses: self.count.misses(),
         }
     }

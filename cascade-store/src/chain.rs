@@ -36,6 +36,9 @@ pub struct Located {
     pub answer: Lookup,
     /// Where the block is; `None` unless the answer is a hit.
     pub level: Option<Level>,
+    /// Whether a tier above has it in hand, so that it will be there shortly: it is being written, or on its way up. Who gets it now waits
+    /// for that rather than read it again.
+    pub is_rising: bool,
 }
 
 /// One tier of a chain.
@@ -78,7 +81,7 @@ impl Chain {
 
     /// What is known of each id, and where.
     pub(crate) fn locate(&self, ids: &[BlockId]) -> Vec<Located> {
-        let unknown = Located { answer: Lookup::Miss(MissReason::Absent), level: None };
+        let unknown = Located { answer: Lookup::Miss(MissReason::Absent), level: None, is_rising: false };
         let mut found = vec![unknown; ids.len()];
         let mut left: Vec<usize> = (0..ids.len()).collect();
         for rung in &self.rungs {
@@ -86,8 +89,9 @@ impl Chain {
             let mut answers = vec![Lookup::Pending; asked.len()];
             rung.tier.lookup(&asked, &mut answers);
             for (at, answer) in left.iter().zip(answers) {
-                let level = answer.is_hit().then_some(rung.level);
-                found[*at] = Located { answer: better(found[*at].answer, answer), level };
+                let (above, level) = (found[*at], answer.is_hit().then_some(rung.level));
+                let is_rising = above.is_rising || answer == Lookup::Pending;
+                found[*at] = Located { answer: better(above.answer, answer), level, is_rising };
             }
             left.retain(|at| found[*at].level.is_none());
             if left.is_empty() {

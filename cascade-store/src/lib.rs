@@ -32,6 +32,7 @@ mod moves;
 mod observed;
 mod part;
 mod phases;
+mod pins;
 mod planner;
 mod prefix;
 mod put;
@@ -55,6 +56,7 @@ pub use config::{
 };
 pub use moves::count::MoveStats;
 pub use phases::GetTime;
+pub use pins::{Pin, PinStats, Pinned};
 pub use planner::{Plan, Recompute};
 pub use prefix::Prefix;
 pub use put::{Put, Reach};

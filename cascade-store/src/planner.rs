@@ -214,7 +214,7 @@ mod tests {
 
     fn at(level: Level, len: u64) -> Located {
         let meta = BlockMeta { len, digest: 0, class: Class::Ordinary, tenant: 0 };
-        Located { answer: Lookup::Hit(meta), level: Some(level) }
+        Located { answer: Lookup::Hit(meta), level: Some(level), is_rising: false }
     }
 
     fn measured() -> Measured {
@@ -251,7 +251,7 @@ mod tests {
     fn nothing_is_loaded_that_is_cheaper_to_recompute() {
         let measured = measured();
         let (above, below) = (at(Level::Arena, 1 << 20), at(Level::Files, 1 << 20));
-        let missing = Located { answer: Lookup::Miss(MissReason::Absent), level: None };
+        let missing = Located { answer: Lookup::Miss(MissReason::Absent), level: None, is_rising: false };
         let chain = [above, above, below, below, missing, above];
         let plan = |rate: f64| {
             let cost = move |tokens: u64| tokens as f64 / rate;

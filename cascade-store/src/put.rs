@@ -92,6 +92,11 @@ impl Tiers {
         if let Some(warning) = self.tally.put(stored, now, now.saturating_sub(started)) {
             eprintln!("{warning}");
         }
+        let new = ids
+            .iter()
+            .zip(&outcomes)
+            .filter(|(id, outcome)| id.kind().replaceable() && **outcome == Outcome::Stored);
+        self.pins.unpin_if_any(new.map(|(id, _)| id));
         let there = outcomes.iter().filter(|outcome| **outcome == Outcome::Exists).count();
         add(&self.count.exists, there as u64);
         let is_elsewhere = |outcome: &&Outcome| **outcome == Outcome::Refused(Refusal::Pending);
@@ -119,16 +124,17 @@ impl Tiers {
             if reach > Reach::Found {
                 return vec![Outcome::Refused(Refusal::Unavailable); blocks.len()];
             }
-            let ops: Vec<Op> = blocks.iter().map(store_op).collect();
             if !self.is_cut_off() {
-                return raw::run(&self.arena, ops);
+                let blocks: Vec<&Block> = blocks.iter().collect();
+                return self.put_above(&blocks);
             }
+            let ops = blocks.iter().map(store_op);
             let put = |(op, (.., meta)): (Op, &Block)| match meta.on_existing {
                 // The files would still have the older block.
                 OnExisting::Replace => Outcome::Refused(Refusal::Unavailable),
                 OnExisting::Keep => raw::single(raw::run(&self.arena, vec![op])),
             };
-            return ops.into_iter().zip(&blocks).map(put).collect();
+            return ops.zip(&blocks).map(put).collect();
         };
         let ids: Vec<BlockId> = blocks.iter().map(|(id, ..)| *id).collect();
         let mut below = vec![Lookup::Pending; ids.len()];
@@ -153,7 +159,7 @@ impl Tiers {
                 OnExisting::Keep => plain.push(at),
             }
         }
-        let stored = raw::run(&self.arena, plain.iter().map(|at| store_op(&blocks[*at])).collect());
+        let stored = self.put_above(&plain.iter().map(|at| &blocks[*at]).collect::<Vec<_>>());
         let (mut lacking, mut refused) = (Vec::new(), Vec::new());
         for (at, outcome) in plain.into_iter().zip(stored) {
             outcomes[at] = Some(outcome);
@@ -170,6 +176,30 @@ impl Tiers {
             .map(|outcome| outcome.unwrap_or(Outcome::Refused(Refusal::Unavailable)))
             .collect();
         self.go_on(files, &ids, outcomes, reach)
+    }
+
+    /// Stores blocks in the arena. Soft pins of this store give way before one is refused for want of room.
+    fn put_above(&self, blocks: &[&Block]) -> Vec<Outcome> {
+        let mut outcomes = raw::run(&self.arena, blocks.iter().map(|block| store_op(block)).collect());
+        loop {
+            let places: Vec<usize> = (0..blocks.len()).filter(|at| is_crowded(outcomes[*at])).collect();
+            let bytes = places.iter().map(|at| blocks[*at].1.len() as u64).sum();
+            if places.is_empty() || !self.pins.give_way(bytes) {
+                return outcomes;
+            }
+            let again = raw::run(&self.arena, places.iter().map(|at| store_op(blocks[*at])).collect());
+            places.into_iter().zip(again).for_each(|(at, outcome)| outcomes[at] = outcome);
+        }
+    }
+
+    /// Room in the arena; soft pins of this store give way before it is refused.
+    pub(crate) fn reserve_above(&self, id: &BlockId, len: u64, meta: PutMeta) -> Reserve {
+        loop {
+            match self.arena.reserve(id, len, meta) {
+                Reserve::Refused(why) if is_crowded(Outcome::Refused(why)) && self.pins.give_way(len) => {}
+                reserve => return reserve,
+            }
+        }
     }
 
     /// What follows a put: the way down, waited for as far as is asked.
@@ -263,10 +293,10 @@ impl Tiers {
             return Outcome::Exists;
         }
         if newest.is_none() && below != Lookup::Pending {
-            let outcome = raw::single(raw::run(&self.arena, vec![store_op(block)]));
+            let outcome = raw::single(self.put_above(&[block]));
             return if is_lack(outcome) { self.spill(files, block, outcome) } else { outcome };
         }
-        let mut reservation = match self.arena.reserve(id, from.len() as u64, *meta) {
+        let mut reservation = match self.reserve_above(id, from.len() as u64, *meta) {
             Reserve::Reserved(reservation) => reservation,
             Reserve::Exists(_) => return Outcome::Exists,
             Reserve::Refused(why) if is_lack(Outcome::Refused(why)) => {
@@ -361,6 +391,11 @@ impl Tiers {
 fn is_lack(outcome: Outcome) -> bool {
     use Refusal::{Full, Throttled, TooLarge, Unavailable};
     matches!(outcome, Outcome::Refused(Full | TooLarge | Throttled | Unavailable))
+}
+
+/// Whether the arena refused a block that it would have room for if less of it were pinned.
+fn is_crowded(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Refused(Refusal::Full | Refusal::Throttled))
 }
 
 /// Makes durable what the files have.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cascade_core::batch::{Outcome, Refusal};
 use cascade_core::id::BlockId;
 use cascade_core::reservation::{InFlight, Reservation, ReservationHome, Reserve, Sealed};
-use cascade_core::tier::{Addressable, OnExisting, PutMeta};
+use cascade_core::tier::{OnExisting, PutMeta};
 use parking_lot::Mutex;
 
 use crate::config::Demote;
@@ -138,7 +138,7 @@ impl Tiers {
             if self.is_cut_off() && meta.on_existing == OnExisting::Replace {
                 return Reserve::Refused(Refusal::Unavailable);
             }
-            return self.arena.reserve(id, len, meta);
+            return self.reserve_above(id, len, meta);
         };
         let replaces = meta.on_existing == OnExisting::Replace;
         // What cannot be read now is as good as not there.
@@ -146,9 +146,9 @@ impl Tiers {
             return Reserve::Exists(there);
         }
         if !replaces && reach == Reach::Found {
-            return self.arena.reserve(id, len, meta);
+            return self.reserve_above(id, len, meta);
         }
-        match self.arena.reserve(id, len, meta) {
+        match self.reserve_above(id, len, meta) {
             Reserve::Reserved(reservation) => {
                 let Some(memory) = reservation.memory() else { return Reserve::Reserved(reservation) };
                 let inner = Mutex::new(Inner::Reserved(reservation));

@@ -28,6 +28,10 @@ pub(crate) trait Top: Addressable {
     fn lease_to_copy(&self, id: &BlockId) -> std::result::Result<Lease, MissReason>;
     fn note_below(&self, id: &BlockId, digest: u64, below: Below) -> Noted;
     fn below_stats(&self) -> BelowStats;
+    /// Bytes that leases of any process pin.
+    fn pinned_bytes(&self) -> u64 {
+        0
+    }
     fn clear(&self);
 }
 
@@ -62,6 +66,10 @@ impl Top for Arena {
 
     fn below_stats(&self) -> BelowStats {
         Self::below_stats(self)
+    }
+
+    fn pinned_bytes(&self) -> u64 {
+        Self::pinned_bytes(self)
     }
 
     fn clear(&self) {

@@ -8,6 +8,7 @@ use cascade_pfs::PfsStats;
 use crate::chain::Level;
 use crate::moves::count::MoveStats;
 use crate::phases::GetTime;
+use crate::pins::PinStats;
 use crate::tally::Origin as ServedFrom;
 
 /// Counters and gauges of one store.
@@ -28,6 +29,8 @@ pub struct StoreStats {
     pub get_time: GetTime,
     /// Times of whole calls that put.
     pub put_latency: Distribution,
+    /// Pins that this store holds, and what became of others.
+    pub pins: PinStats,
     /// Fetches and leases that no tier could serve, by reason.
     pub misses: Vec<(MissReason, u64)>,
 }

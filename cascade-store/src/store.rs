@@ -26,6 +26,7 @@ use crate::moves::demoter::{Demoter, Request};
 use crate::moves::node;
 use crate::moves::rise::Wanted;
 use crate::moves::riser;
+use crate::pins::{Pin, Pinned};
 use crate::planner::{Plan, Recompute};
 use crate::put::{Put, Reach};
 use crate::raw;
@@ -273,6 +274,20 @@ impl Store {
     #[must_use]
     pub fn lease_batch(&self, ids: &[BlockId]) -> Vec<std::result::Result<Lease, MissReason>> {
         self.tiers.lease_batch(ids)
+    }
+
+    /// Keeps blocks in the arena, brought up where they are not there, until they are unpinned, deleted or replaced by this store, their
+    /// time is over, or the store is closed; a process that dies pins nothing any more. A soft pin gives way before this store refuses a block
+    /// for want of room, and a block that replaces a pinned one is not pinned. Leases of all processes together with pins stay
+    /// within half of the arena: beyond, the answer is `Full`.
+    #[must_use]
+    pub fn pin(&self, ids: &[BlockId], pin: Pin) -> Vec<Pinned> {
+        self.tiers.pin(ids, pin)
+    }
+
+    /// Lets go of pins of this store; whether there was one, for each.
+    pub fn unpin(&self, ids: &[BlockId]) -> Vec<bool> {
+        self.tiers.pins.unpin(ids)
     }
 
     /// Final memory for a block, to be filled in place and sealed. Sealing waits until it has come as far as `put` asks, and the

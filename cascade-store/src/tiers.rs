@@ -20,6 +20,7 @@ use crate::moves::count::{Count, add};
 use crate::moves::flights::Kind;
 use crate::moves::rise::How;
 use crate::observed::try_for;
+use crate::pins::Pins;
 use crate::raw;
 use crate::seam::TopTier;
 use crate::tally::{Part, Tally};
@@ -39,6 +40,7 @@ pub(crate) struct Tiers {
     pub(crate) chain: Chain,
     pub(crate) count: Count,
     pub(crate) tally: Tally,
+    pub(crate) pins: Pins,
     pub(crate) clock: Arc<dyn Clock>,
     /// Hears of every request, for the arena's eviction.
     pub(crate) learner: Learner,
@@ -60,7 +62,8 @@ impl Tiers {
         let (chain, count) = (Chain::new(rungs), Count::default());
         let learner = Learner::default();
         let (tally, roomy) = (Tally::default(), Mutex::new(None));
-        Self { arena, chain, count, tally, clock, learner, files, gpu: None, roomy }
+        let pins = Pins::default();
+        Self { arena, chain, count, tally, pins, clock, learner, files, gpu: None, roomy }
     }
 
     /// The same, with somebody who learns from requests.
@@ -179,6 +182,7 @@ impl Tiers {
     /// Forgets blocks in every tier: whether each was there, or why that could not be found out.
     pub(crate) fn delete(&self, ids: &[BlockId]) -> Vec<Outcome> {
         let above = self.forget_on_devices(ids);
+        self.pins.unpin_if_any(ids.iter());
         let below = self.delete_below(ids);
         // A block may have come up between the two; one that comes up after this finds that it is gone below.
         self.forget_on_devices(ids);
@@ -255,6 +259,7 @@ impl Tiers {
     /// Forgets every block that any tier has.
     pub(crate) fn clear(&self) {
         self.clear_devices();
+        self.pins.unpin_all();
         self.clear_below();
         // As for `delete`: what came up meanwhile.
         self.clear_devices();

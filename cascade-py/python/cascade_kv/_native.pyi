@@ -342,6 +342,14 @@ class Store:
 
         With a timeout it waits: then it gives for each ``"stored"`` (brought up), ``"exists"`` (it was up) or the reason
         for a miss. None when the time passed first; the work goes on."""
+    def pin(self, ids: Iterable[BlockId | str], soft: bool = False, seconds: float | None = None) -> list[str]:
+        """Keeps blocks in the arena, brought up where they are not there, for so long, or until `unpin`, `delete` or `close`.
+
+        For each ``"pinned"``, ``"renewed"`` (this store had pinned it: the pin is now as asked for), ``"full"`` or the reason
+        for a miss. Soft pins give way before this store refuses a block for want of room. All pins and leases of all processes
+        stay within half of the arena: beyond that the answer is ``"full"``. They end with the process."""
+    def unpin(self, ids: Iterable[BlockId | str]) -> list[bool]:
+        """Lets go of pins of this store; whether there was one, for each."""
     def demote(self, ids: Iterable[BlockId | str]) -> list[str]:
         """Copies blocks to files and takes them out of the arena, now: ``"stored"`` where only the files have it then."""
     def contains(self, id: BlockId | str) -> bool:
@@ -360,7 +368,8 @@ class Store:
 
         The whole store's at the top. Under ``"tiers"`` those of each (``"served"``, ``"served_bytes"``: fetches and leases that
         it served; ``"saved_tokens"``: see `set_block_tokens`; ``"latency_us"``: calls, p50 and p99, at the lowest tier needed),
-        under ``"moves"`` what went between them, under ``"miss_reasons"`` why nobody had a block."""
+        under ``"moves"`` what went between them, under ``"miss_reasons"`` why nobody had a block,
+        under ``"pins"`` what this store pins."""
     def set_block_tokens(self, tokens: int) -> None:
         """Says how many tokens a block holds: each block served from here on counts as so many saved."""
     def plan(

@@ -171,7 +171,7 @@ impl Tiers {
         }
         let put =
             PutMeta { class: meta.class, on_existing: OnExisting::Keep, tenant: meta.tenant, heat: None };
-        let reservation = match self.arena.reserve(id, meta.len, put) {
+        let reservation = match self.reserve_above(id, meta.len, put) {
             Reserve::Reserved(reservation) => reservation,
             Reserve::Exists(_) => return Begun::Done(self.arena.lease(id).map(Up::from)),
             Reserve::Refused(Refusal::Pending) => return Begun::Elsewhere,

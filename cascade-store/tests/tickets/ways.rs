@@ -5,7 +5,7 @@ use std::time::Instant;
 use cascade_core::batch::{Outcome, Refusal};
 use cascade_core::id::BlockId;
 use cascade_core::reservation::{Reserve, Sealed};
-use cascade_core::tier::{Lookup, MissReason};
+use cascade_core::tier::{Addressable, Lookup, MissReason, PutMeta};
 use cascade_store::{Level, Put, Reach, Store};
 
 use crate::raw::Child;
@@ -182,4 +182,30 @@ fn blocks_that_the_arena_has_no_room_for_go_to_files_together() {
         let mut out = vec![0; bytes.len()];
         assert!(store.get(id, &mut out).is_ok() && out == *bytes);
     }
+}
+
+#[test]
+fn a_block_of_files_that_somebody_has_in_hand_above_is_a_hit_and_said_to_rise() {
+    let rig = Rig::new();
+    let store = rig.open("32MiB", &[]);
+    assert_eq!(put(&store, 1, LEN), Outcome::Stored);
+    let (id, bytes) = block(1, LEN);
+    let seen = |store: &Store| store.locate(&[id])[0];
+    assert_eq!((seen(&store).level, seen(&store).is_rising), (Some(Level::Arena), false));
+    assert_eq!(store.demote(&[id]), [Outcome::Stored]);
+    assert_eq!((seen(&store).level, seen(&store).is_rising), (Some(Level::Files), false));
+    // As a rise does, and anybody else's process.
+    let Reserve::Reserved(mut above) = store.arena().reserve(&id, LEN as u64, PutMeta::default()) else {
+        panic!("there is room")
+    };
+    assert_eq!((seen(&store).level, seen(&store).is_rising), (Some(Level::Files), true));
+    let reads = store.stats().files.unwrap().reads;
+    std::thread::scope(|scope| {
+        let lease = scope.spawn(|| store.lease(&id).map(|lease| lease.len()));
+        assert!(above.write_at(0, &bytes));
+        let _ = above.seal();
+        assert_eq!(lease.join().unwrap(), Ok(LEN));
+    });
+    assert_eq!(store.stats().files.unwrap().reads, reads, "who asks waits for what is under way");
+    assert_eq!((seen(&store).level, seen(&store).is_rising), (Some(Level::Arena), false));
 }
