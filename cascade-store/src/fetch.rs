@@ -14,6 +14,7 @@ use crate::files::Files;
 use crate::moves::count::add;
 use crate::moves::rise::{How, Up};
 use crate::raw;
+use crate::spans::span;
 use crate::tally::Part;
 use crate::tiers::{Answer, Tiers};
 
@@ -103,6 +104,7 @@ impl Tiers {
         if wanted.iter().any(|(_, into)| !into.is_host()) {
             return wanted.iter().flat_map(|one| self.fetch_one(one, until)).collect();
         }
+        let span = span!(DEBUG, "get", blocks = wanted.len(), hits = tracing::field::Empty).entered();
         let absent = Cell::new(Err(MissReason::Absent));
         let fetch = Fetch { wanted, answers: vec![absent; wanted.len()] };
         let all: Vec<usize> = (0..wanted.len()).collect();
@@ -121,6 +123,7 @@ impl Tiers {
         let below = Part { blocks: all.blocks - above.blocks, bytes: all.bytes - above.bytes };
         self.tally.served(above, below, Some(took));
         self.fetch_from_devices(wanted, &mut answers);
+        span.record("hits", answers.iter().filter(|answer| answer.is_ok()).count());
         answers.iter().filter_map(|answer| answer.err()).for_each(|why| self.count.missed(why));
         self.learner.fetch(wanted.iter().map(|(id, _)| id));
         answers

@@ -43,6 +43,7 @@ mod reserve;
 mod seam;
 #[cfg(test)]
 mod sim;
+mod spans;
 mod stats;
 mod store;
 mod submits;

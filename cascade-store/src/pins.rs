@@ -16,6 +16,7 @@ use cascade_core::tier::{Lookup, MissReason, Tier};
 use parking_lot::{Condvar, Mutex};
 
 use crate::observed::try_for;
+use crate::spans::span;
 use crate::tiers::Tiers;
 
 /// The share of the arena, as a divisor, that may be pinned: the rest is enough for what must move through it.
@@ -273,6 +274,7 @@ impl Tiers {
         let Some(table) = self.pins.table() else {
             return vec![Pinned::Miss(MissReason::Unavailable); ids.len()];
         };
+        let _span = span!(DEBUG, "pin", blocks = ids.len()).entered();
         let until = pin.lasts.and_then(|time| Instant::now().checked_add(time));
         self.forget_stale_pins();
         let (mut answers, mut left) = (vec![Pinned::Full; ids.len()], Vec::new());

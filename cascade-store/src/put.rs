@@ -16,6 +16,7 @@ use crate::moves::count::add;
 use crate::moves::demoter::Request;
 use crate::moves::flights::Kind;
 use crate::raw;
+use crate::spans::span;
 use crate::tiers::Tiers;
 
 /// How long a put that only the files have room for waits until they take it.
@@ -80,6 +81,7 @@ fn store_op((id, from, meta): &Block) -> Op {
 impl Tiers {
     /// Stores blocks; an outcome for each.
     pub(crate) fn put(&self, blocks: Vec<Block>, reach: Reach) -> Vec<Outcome> {
+        let span = span!(DEBUG, "put", blocks = blocks.len(), stored = tracing::field::Empty).entered();
         let reach = self.files().map_or(reach, |files| reach.max(files.least));
         let started = self.clock.now();
         let mut blocks = blocks;
@@ -91,12 +93,14 @@ impl Tiers {
         let (now, stored) = (self.clock.now(), outcomes.len() as u64);
         if let Some(warning) = self.tally.put(stored, now, now.saturating_sub(started)) {
             eprintln!("{warning}");
+            tracing::warn!(target: "cascade", "{warning}");
         }
         let new = ids
             .iter()
             .zip(&outcomes)
             .filter(|(id, outcome)| id.kind().replaceable() && **outcome == Outcome::Stored);
         self.pins.unpin_if_any(new.map(|(id, _)| id));
+        span.record("stored", outcomes.iter().filter(|outcome| **outcome == Outcome::Stored).count());
         let there = outcomes.iter().filter(|outcome| **outcome == Outcome::Exists).count();
         add(&self.count.exists, there as u64);
         let is_elsewhere = |outcome: &&Outcome| **outcome == Outcome::Refused(Refusal::Pending);

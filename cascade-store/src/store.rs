@@ -31,6 +31,7 @@ use crate::planner::{Plan, Recompute};
 use crate::put::{Put, Reach};
 use crate::raw;
 use crate::seam::{BottomTier, TopTier};
+use crate::spans::{self, span};
 use crate::stats::StoreStats;
 use crate::submits::Submits;
 use crate::tiers::Tiers;
@@ -152,6 +153,8 @@ impl Store {
         guard: BreakerConfig,
         open_gpu: impl FnOnce(&GpuConfig) -> Result<Option<Arc<Gpu>>>,
     ) -> Result<Self> {
+        spans::begin();
+        let _span = span!(INFO, "open").entered();
         // Files first: what is wrong with them is said before an arena is made.
         let (pfs, files) = match config.files() {
             None => (None, None),
@@ -306,7 +309,9 @@ impl Store {
     /// What is known of each id, and the highest tier that has it; never blocks.
     #[must_use]
     pub fn locate(&self, ids: &[BlockId]) -> Vec<Located> {
+        let span = span!(TRACE, "locate", blocks = ids.len(), hits = tracing::field::Empty).entered();
         let mut found = self.tiers.chain.locate(ids);
+        span.record("hits", found.iter().filter(|found| found.answer.is_hit()).count());
         self.tiers.raise_names(ids, &mut found);
         self.tiers.learner.look_up(ids);
         found
@@ -369,6 +374,7 @@ impl Store {
     /// # Errors
     /// `Unsupported`, and nothing is forgotten, in a forked child of a store with files.
     pub fn clear(&self) -> Result<()> {
+        let _span = span!(INFO, "clear").entered();
         self.is_whole("clear")?;
         self.tiers.clear();
         Ok(())
@@ -389,6 +395,7 @@ impl Store {
     /// `Deadline` when it passed first, `NoSpace` or `System` when the files did not take everything; `Unsupported` in a forked child
     /// of a store with files.
     pub fn flush(&self, deadline: Instant) -> Result<()> {
+        let _span = span!(INFO, "flush").entered();
         self.is_whole("flush")?;
         self.tiers.flush_devices(deadline)?;
         let Some(files) = self.tiers.files() else { return self.tiers.arena.flush(deadline) };

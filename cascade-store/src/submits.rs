@@ -13,6 +13,7 @@ use crate::fetch::Until;
 use crate::moves::count::add;
 use crate::moves::queue::Queue;
 use crate::put::Reach;
+use crate::spans::span;
 use crate::tiers::Tiers;
 
 /// Threads that work through batches: one may wait for a file system while the other copies.
@@ -86,6 +87,7 @@ fn is_alike(a: &Op, b: &Op) -> bool {
 impl Job {
     fn run(self, tiers: &Tiers) {
         let Self { ops, completer, deadline, reach, pass, since } = self;
+        let _span = span!(DEBUG, "batch", operations = ops.len()).entered();
         if ops.iter().any(|(_, op)| matches!(op, Op::Fetch { .. })) {
             tiers.tally.phases.queued(tiers.clock.now().saturating_sub(since));
         }

@@ -23,6 +23,7 @@ use crate::observed::try_for;
 use crate::pins::Pins;
 use crate::raw;
 use crate::seam::TopTier;
+use crate::spans::span;
 use crate::tally::{Part, Tally};
 
 /// A fetch promotes while less than this share of the arena, in percent, is in use.
@@ -122,7 +123,10 @@ impl Tiers {
 
     /// [`Tiers::lease`] for many.
     pub(crate) fn lease_batch(&self, ids: &[BlockId]) -> Vec<Answer<Lease>> {
-        self.lower(ids, self.arena.lease_batch(ids))
+        let span = span!(DEBUG, "lease", blocks = ids.len(), hits = tracing::field::Empty).entered();
+        let leases = self.lower(ids, self.arena.lease_batch(ids));
+        span.record("hits", leases.iter().filter(|lease| lease.is_ok()).count());
+        leases
     }
 
     /// Completes what the arena could lease by what the files have.
@@ -181,6 +185,7 @@ impl Tiers {
 
     /// Forgets blocks in every tier: whether each was there, or why that could not be found out.
     pub(crate) fn delete(&self, ids: &[BlockId]) -> Vec<Outcome> {
+        let _span = span!(DEBUG, "delete", blocks = ids.len()).entered();
         let above = self.forget_on_devices(ids);
         self.pins.unpin_if_any(ids.iter());
         let below = self.delete_below(ids);
@@ -217,6 +222,7 @@ impl Tiers {
 
     /// Copies blocks to files and takes them out of the arena: for each `Stored` when only the files have it now.
     pub(crate) fn demote(&self, ids: &[BlockId]) -> Vec<Outcome> {
+        let _span = span!(DEBUG, "demote", blocks = ids.len()).entered();
         let Some(files) = self.files() else {
             return vec![Outcome::Refused(Refusal::Unavailable); ids.len()];
         };

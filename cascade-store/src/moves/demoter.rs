@@ -16,6 +16,7 @@ use super::sink::Wave;
 use crate::config::Demote;
 use crate::files::Files;
 use crate::raw;
+use crate::spans::span;
 use crate::tiers::Tiers;
 
 /// Bytes on their way to the files, at most; they are pinned. Less where that is more than an eighth of the arena.
@@ -191,6 +192,7 @@ impl Demoter {
     pub(crate) fn finish_one(&mut self) -> bool {
         let Some(wave) = self.waves.pop_front() else { return false };
         self.bytes -= wave.bytes;
+        let _span = span!(DEBUG, "sink", bytes = wave.bytes).entered();
         if let Some(why) = self.tiers.finish_sink(&self.files, wave).refused {
             self.refused = Some(why);
             self.rests_until = Some(self.now() + REST);

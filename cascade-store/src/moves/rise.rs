@@ -18,6 +18,7 @@ use super::count::add;
 use super::flights::{Flight, Kind};
 use crate::files::Files;
 use crate::raw;
+use crate::spans::span;
 use crate::tiers::Tiers;
 
 /// Bytes that one call reads at once, beyond one block. Less where that is more than an eighth of the arena.
@@ -115,6 +116,9 @@ impl Tiers {
         how: &mut How<'_>,
         mut done: impl FnMut(usize, Risen),
     ) {
+        let size = wanted.iter().map(|(_, meta)| meta.len).sum::<u64>();
+        let _span =
+            (!wanted.is_empty()).then(|| span!(DEBUG, "rise", blocks = wanted.len(), bytes = size).entered());
         let ahead = AHEAD.min(self.arena.data_bytes() / 8);
         let (mut reading, mut bytes) = (VecDeque::<Box<Rising>>::new(), 0_u64);
         let mut elsewhere = Vec::new();
