@@ -134,21 +134,28 @@ fn adopt(core: &Core, names: &[Name], writer: WriterId) {
 
 /// Gives back the room that a dead writer had set aside behind what it wrote: it would count against this writer's capacity.
 fn cut(core: &Core, id: SegmentId) {
-    let written = {
-        let catalog = core.catalog.read();
-        let segment = catalog.segments.get(&id).filter(|segment| !segment.closed);
-        segment.map(|segment| (segment.known_to.max(PAGE_BYTES as u64), segment.file_bytes))
-    };
-    let Some((end, _)) = written.filter(|(end, bytes)| end < bytes) else { return };
-    core.counters.metadata.add(2);
-    // A writer that is not dead after all makes its file longer again.
-    match core.fs.trim(&core.path(Name::Segment(id)), end) {
-        Ok(true) => {
-            if let Some(segment) = core.catalog.write().segments.get_mut(&id) {
-                segment.file_bytes = end;
+    let mut last = None;
+    while let Some(end) = room_behind(core, id).filter(|end| Some(*end) != last) {
+        core.counters.metadata.add(2);
+        match core.fs.trim(&core.path(Name::Segment(id)), end) {
+            Ok(true) => {
+                if let Some(segment) = core.catalog.write().segments.get_mut(&id) {
+                    segment.file_bytes = end;
+                }
             }
+            // A write that the kernel had already when its process was killed may have come to its end only now: it is found here,
+            // and not by who opens next, after this writer has said that there is no such block.
+            Ok(false) if recover::scan(core, id).is_ok() => {}
+            _ => core.counters.io_errors.add(1),
         }
-        Ok(false) => {}
-        Err(_) => core.counters.io_errors.add(1),
+        last = Some(end);
     }
+}
+
+/// Where the records of a segment that is not closed end, if there is something behind them.
+fn room_behind(core: &Core, id: SegmentId) -> Option<u64> {
+    let catalog = core.catalog.read();
+    let segment = catalog.segments.get(&id).filter(|segment| !segment.closed)?;
+    let end = segment.known_to.max(PAGE_BYTES as u64);
+    (end < segment.file_bytes).then_some(end)
 }

@@ -357,9 +357,9 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
 }
 
-/// Whether an error says that the file is not there any more.
+/// Whether an error says that the file is not there any more, or is none: a link, a pipe or a directory has its name.
 pub(crate) fn is_lost(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE))
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE | libc::ELOOP))
 }
 
 /// Whether a call was not taken as it was: some file systems open a file for direct I/O and then refuse it.

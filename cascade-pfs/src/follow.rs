@@ -24,12 +24,14 @@ const EVENTS: usize = 1024;
 
 /// The names in the tier's directory that are its own; none when it cannot be listed.
 pub(crate) fn names(core: &Core) -> Vec<Name> {
+    listed(core).unwrap_or_default()
+}
+
+/// The same, for who must know that there may be more.
+pub(crate) fn listed(core: &Core) -> Result<Vec<Name>> {
     core.counters.metadata.add(1);
-    let listed = core.fs.list(&core.config.dir).unwrap_or_else(|_| {
-        core.counters.io_errors.add(1);
-        Vec::new()
-    });
-    listed.iter().filter_map(|name| Name::parse(name)).collect()
+    let listed = core.fs.list(&core.config.dir).inspect_err(|_| core.counters.io_errors.add(1))?;
+    Ok(listed.iter().filter_map(|name| Name::parse(name)).collect())
 }
 
 /// Place in one log.
@@ -117,7 +119,11 @@ impl Follow {
         // Before the list: what changes in between shows the next time.
         core.counters.metadata.add(1);
         self.stamp = core.fs.stamp(&core.config.dir).ok();
-        self.names = names(core);
+        match listed(core) {
+            Ok(names) => self.names = names,
+            // Those that are known are read on; there may be others.
+            Err(_) => self.failed = true,
+        }
         self.read_known(core);
         // A log that is gone has nothing more to say.
         if !self.names.is_empty() {

@@ -14,7 +14,7 @@ use crate::config::{IoEngine, PfsConfig};
 use crate::core::{Core, is_lost};
 use crate::engine::Engine;
 use crate::filesystem::FileSystem;
-use crate::follow::Follow;
+use crate::follow::{self, Follow};
 use crate::fs::{Access, Fs};
 use crate::io;
 use crate::layout::{Identity, OtherVersion, PAGE_BYTES, WriterId};
@@ -108,10 +108,10 @@ pub(crate) fn observer(dir: &Path, fs: &Arc<dyn Fs>) -> Result<Core> {
 /// The system's, when the directory cannot be read.
 pub fn inspect(dir: &Path, fs: &Arc<dyn Fs>) -> Result<Inspection> {
     let on = fs.probe(dir)?;
-    fs.list(dir)?;
     let core = observer(dir, fs)?;
     let mut follow = Follow::new(&core);
-    let names = follow.look(&core);
+    let names = follow::listed(&core)?;
+    follow.look(&core);
     let mut writers: BTreeMap<WriterId, WriterView> = BTreeMap::new();
     for name in &names {
         let writer = name.writer();
@@ -246,7 +246,7 @@ pub fn leftovers(dir: &Path, fs: &Arc<dyn Fs>, adopt_after: Duration, remove: bo
             continue;
         }
         let life = if follow.has_ended(writer) { Life::Ended } else { life(&core, writer)? };
-        if !life.is_over(adopt_after) || !crate::follow::forgets(&core, writer).is_empty() {
+        if !life.is_over(adopt_after) || !follow::forgets(&core, writer).is_empty() {
             continue;
         }
         for name in names.iter().filter(|name| name.writer() == writer) {

@@ -226,9 +226,8 @@ impl Index {
 /// The system's, when the directory cannot be read, or the log of a repair cannot be written.
 pub fn scrub(dir: &Path, fs: &Arc<dyn Fs>, options: &Options, progress: &Progress) -> Result<Report> {
     let started = Instant::now();
-    fs.list(dir)?;
     let core = inspect::observer(dir, fs)?;
-    let names = follow::names(&core);
+    let names = follow::listed(&core)?;
     let mut report = Report::default();
     let mut index = Index::default();
     for name in &names {
@@ -250,7 +249,7 @@ pub fn scrub(dir: &Path, fs: &Arc<dyn Fs>, options: &Options, progress: &Progres
     let segments: Vec<SegmentId> =
         recover::segments(&names).filter(|id| !index.dropped.contains(id)).collect();
     let soundless = check_segments(&core, &segments, &index, &living, options, progress, &mut report);
-    missing(&core, &segments, &index, &mut report);
+    missing(&core, &segments, &index, &mut report)?;
     report.findings.sort_by(|a, b| (&a.file, a.at).cmp(&(&b.file, b.at)));
     for finding in &mut report.findings {
         let forgotten =
@@ -279,11 +278,16 @@ fn living(core: &Core, names: &[Name], index: &Index, options: &Options) -> Hash
     writers.into_iter().filter(lives).collect()
 }
 
+/// Whether the file went while others work; what is there and no file is told of.
+fn went(error: &std::io::Error) -> bool {
+    is_lost(error) && error.raw_os_error() != Some(libc::ELOOP)
+}
+
 fn keep(report: &mut Report, core: &Core, name: Name, found: Result<Vec<Finding>>) {
     match found {
         Ok(mut found) => report.findings.append(&mut found),
         // It went while others work.
-        Err(error) if is_lost(&error) && core.fs.open(&core.path(name), Access::Read, false).is_err() => {}
+        Err(error) if went(&error) && core.fs.open(&core.path(name), Access::Read, false).is_err() => {}
         Err(error) => report.findings.push(Finding::new(name, 0, 0, What::unreadable(&error))),
     }
 }
@@ -333,7 +337,7 @@ fn check_identity(core: &Core, name: Name, report: &mut Report) {
             let whole = crate::layout::PAGE_BYTES as u64;
             report.findings.push(Finding::new(name, 0, whole, What::OtherVersion));
         }
-        Err(error) if is_lost(&error) => {}
+        Err(error) if went(&error) => {}
         _ => report.findings.push(Finding::new(name, 0, crate::layout::PAGE_BYTES as u64, What::Identity)),
     }
 }
@@ -388,14 +392,14 @@ fn check_segments(
 }
 
 /// Segments that logs speak of and that are not there. Others may have removed them since: their logs are asked again.
-fn missing(core: &Core, present: &[SegmentId], index: &Index, report: &mut Report) {
+fn missing(core: &Core, present: &[SegmentId], index: &Index, report: &mut Report) -> Result<()> {
     let present: HashSet<SegmentId> = present.iter().copied().collect();
     let gone = |id: &SegmentId| !present.contains(id) && !index.dropped.contains(id);
     let suspects: Vec<SegmentId> = index.puts.keys().copied().filter(gone).collect();
     if suspects.is_empty() {
-        return;
+        return Ok(());
     }
-    let (names, mut now) = (follow::names(core), Index::default());
+    let (names, mut now) = (follow::listed(core)?, Index::default());
     let there: HashSet<SegmentId> = recover::segments(&names).collect();
     for name in &names {
         if let Name::Log(writer) = name {
@@ -410,4 +414,5 @@ fn missing(core: &Core, present: &[SegmentId], index: &Index, report: &mut Repor
             report.findings.push(Finding::of(Name::Segment(id), record, What::Missing).lost(record));
         }
     }
+    Ok(())
 }

@@ -135,7 +135,11 @@ impl Writer {
         let bytes = record_bytes(put.from.len() as u64).unwrap_or(0);
         if !self.fits(draft, bytes) {
             self.launch(std::mem::take(draft));
-            if let Err(error) = self.open_for(bytes) {
+            let mut opened = self.open_for(bytes);
+            if opened.as_ref().is_err_and(is_full) && self.give_back() {
+                opened = self.open_for(bytes);
+            }
+            if let Err(error) = opened {
                 let why = refusal(&self.core, &error);
                 return self.give_up(put, Outcome::Refused(why));
             }
@@ -187,9 +191,10 @@ impl Writer {
         use cascade_core::tier::MissReason;
         // Also where nothing is known of it: another writer may have logged it just now.
         let sequence = self.core.catalog.write().next_sequence();
-        self.log.note(LogEvent::Forget { id: *id, sequence });
-        // What was not written is not to be tried again; what was, is no longer the last that waits.
-        let mut logged = self.log.write().inspect_err(|_| self.log.unnote());
+        let mut logged = self.log_forget(id, sequence);
+        if logged.as_ref().is_err_and(is_full) && self.give_back() {
+            logged = self.log_forget(id, sequence);
+        }
         if logged.is_ok() && self.core.config.durability == Durability::Block {
             logged = self.sync_log();
         }
@@ -202,6 +207,12 @@ impl Writer {
         } else {
             Outcome::Miss(MissReason::Absent)
         }
+    }
+
+    fn log_forget(&mut self, id: &BlockId, sequence: u64) -> io::Result<()> {
+        self.log.note(LogEvent::Forget { id: *id, sequence });
+        // What was not written is not to be tried again; what was, is no longer the last that waits.
+        self.log.write().inspect_err(|_| self.log.unnote())
     }
 
     /// Logs that a block is gone; where that cannot be written now, it is with the next events.

@@ -31,6 +31,39 @@ const FAULTS: [Fault; 9] = [
     Fault::Flip(70_001),
 ];
 
+/// What opening, putting, reading, deleting, reclaiming and ending call, in order; tools rename (`sites.rs`).
+const SITES: [(Call, &str); 29] = [
+    (Call::Open, "log"),
+    (Call::Open, "seg"),
+    (Call::Open, "writer"),
+    (Call::Create, "claim"),
+    (Call::Create, "log"),
+    (Call::Create, "seg"),
+    (Call::Create, "writer"),
+    (Call::List, ""),
+    (Call::Remove, "claim"),
+    (Call::Remove, "log"),
+    (Call::Remove, "seg"),
+    (Call::Remove, "writer"),
+    (Call::MakeDir, ""),
+    (Call::SyncDir, ""),
+    (Call::Read, "log"),
+    (Call::Read, "seg"),
+    (Call::Read, "writer"),
+    (Call::Write, "claim"),
+    (Call::Write, "log"),
+    (Call::Write, "seg"),
+    (Call::Write, "writer"),
+    (Call::Sync, "log"),
+    (Call::Sync, "seg"),
+    (Call::Len, "log"),
+    (Call::Len, "seg"),
+    (Call::Truncate, "seg"),
+    (Call::SetAside, "seg"),
+    (Call::Lock, "writer"),
+    (Call::Stat, ""),
+];
+
 fn small(durability: Durability) -> PfsConfig {
     PfsConfig {
         durability,
@@ -115,6 +148,8 @@ fn every_call_fails_in_every_way_and_no_byte_is_wrong() {
     let config = small(Durability::Block);
     let dry = FaultFs::new(Arc::new(with_remains(&config)));
     use_all(&dry, &config);
+    let sites: Vec<(Call, String)> = dry.counts().into_keys().collect();
+    assert_eq!(sites, SITES.map(|(call, kind)| (call, kind.to_owned())), "kinds of calls and of files");
     let (mut runs, mut injected) = (0, 0);
     for ((call, kind), times) in dry.counts() {
         for rule in rules(call, &kind, times) {

@@ -50,6 +50,8 @@ struct Notes {
     acknowledged: BTreeMap<u64, u64>,
     under_way: Option<(u64, u64)>,
     version: u64,
+    /// What is acknowledged or not, key and version, for whom a check fails.
+    history: Vec<(bool, u64, u64)>,
 }
 
 impl Notes {
@@ -60,6 +62,7 @@ impl Notes {
             let [kind, key, version] =
                 [0, 8, 16].map(|at| u64::from_le_bytes(record[at..at + 8].try_into().unwrap()));
             notes.version = notes.version.max(version);
+            notes.history.push((kind == 1, key, version));
             if kind == 0 {
                 notes.under_way = Some((key, version));
             } else {
@@ -87,7 +90,8 @@ impl Notes {
                 under_way.is_some_and(|version| found == Some(version).filter(|version| *version > 0));
             assert!(
                 found == acknowledged || pending,
-                "key {key}: found {found:?}, acknowledged {acknowledged:?}"
+                "key {key}: found {found:?}, acknowledged {acknowledged:?}; {:?}",
+                self.history.iter().filter(|(_, at, _)| *at == key).rev().take(8).collect::<Vec<_>>()
             );
             hits += u64::from(found.is_some());
         }

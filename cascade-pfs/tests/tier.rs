@@ -186,7 +186,7 @@ fn a_full_file_system_refuses_and_works_again_when_there_is_space() {
     let (fs, config) = (MemFs::new(), config(64 * MIB));
     let tier = open(&fs, &config);
     assert_eq!(put(&tier, 0, 1, 50_000), Outcome::Stored);
-    for _ in 0..2 {
+    for round in 0..2 {
         fs.set_limit(Some(fs.used_bytes() + 10_000));
         for key in 1..5 {
             assert_eq!(put(&tier, key, 1, 50_000), Outcome::Refused(Refusal::Full));
@@ -196,13 +196,36 @@ fn a_full_file_system_refuses_and_works_again_when_there_is_space() {
         fs.set_limit(None);
         assert_eq!(put(&tier, 1, 1, 50_000), Outcome::Stored);
         expect(&tier, 1, 1, 50_000);
+        // Its segment stays for the other block.
+        assert_eq!(put(&tier, 10 + round, 1, 1000), Outcome::Stored);
         assert_eq!(delete(&tier, 1), Outcome::Deleted);
     }
     assert!(tier.file_stats().no_space >= 8);
     drop(tier);
     let tier = open(&fs, &config);
     expect(&tier, 0, 1, 50_000);
-    assert_eq!((tier.stats().blocks, tier.stats().corrupt), (1, 0));
+    assert_eq!((tier.stats().blocks, tier.stats().corrupt), (3, 0));
+}
+
+/// Its own segments fill it, below the capacity: what is deleted makes room without help from elsewhere.
+#[test]
+fn a_full_file_system_takes_blocks_again_once_others_are_deleted() {
+    let (fs, config) = (MemFs::new(), PfsConfig { segment_bytes: Some(256 << 10), ..config(64 * MIB) });
+    let tier = open(&fs, &config);
+    fs.set_limit(Some(fs.used_bytes() + 2 * MIB));
+    let stores = |key: &u64| put(&tier, *key, 1, 50_000) == Outcome::Stored;
+    let stored: Vec<u64> = (0..100).filter(stores).collect();
+    assert!((20..60).contains(&stored.len()), "{stored:?}");
+    assert_eq!((200..220).filter(stores).count(), 0);
+    stored.iter().for_each(|key| assert_eq!(delete(&tier, *key), Outcome::Deleted));
+    let again: Vec<u64> = (300..320).filter(stores).collect();
+    assert!(again.len() >= 18, "{again:?}");
+    again.iter().for_each(|key| expect(&tier, *key, 1, 50_000));
+    assert_eq!((tier.stats().blocks, tier.stats().evictions), (again.len() as u64, 0));
+    drop(tier);
+    let tier = open(&fs, &config);
+    again.iter().for_each(|key| expect(&tier, *key, 1, 50_000));
+    assert_eq!(tier.stats().blocks, again.len() as u64, "nothing came back");
 }
 
 #[test]

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use cascade_core::memory::Piece;
-use nix::fcntl::{AT_FDCWD, AtFlags, FallocateFlags, FcntlArg, fallocate, fcntl};
+use nix::fcntl::{
+    AT_FDCWD, AtFlags, FallocateFlags, FcntlArg, PosixFadviseAdvice, fallocate, fcntl, posix_fadvise,
+};
 use nix::unistd::{Whence, linkat, lseek};
 
 use super::watch::DirWatch;
@@ -32,9 +34,14 @@ fn open(path: &Path, access: Access, flags: i32) -> Result<std::fs::File> {
     let mut options = OpenOptions::new();
     options.read(true).mode(0o600).custom_flags(flags | libc::O_NOFOLLOW | libc::O_CLOEXEC);
     if access == Access::Create {
-        options.write(true).create_new(true);
+        return options.write(true).create_new(true).open(path);
     }
-    options.open(path)
+    // A pipe of that name is opened without waiting for who writes into it.
+    let file =
+        options.custom_flags(flags | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK).open(path)?;
+    // As for a symbolic link: it is not the file that was made here.
+    let is_ours = file.metadata()?.is_file();
+    if is_ours { Ok(file) } else { Err(Error::from_raw_os_error(libc::ELOOP)) }
 }
 
 impl Fs for RealFs {
@@ -116,7 +123,14 @@ impl Fs for RealFs {
     fn trim(&self, path: &Path, len: u64) -> Result<bool> {
         let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC;
         let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
+        // Nobody sets room aside elsewhere, and here locks and boots tell for certain that its writer is dead: one that only seems
+        // so may write between the two steps below.
+        if !has_aside(filesystem::ask_file(file.as_fd())?) {
+            return Ok(false);
+        }
         let place = i64::try_from(len).map_err(|_| Error::from_raw_os_error(libc::EFBIG))?;
+        // Room that was read through the page cache, as by who looks for the last record, counts as data while it is there.
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
         match lseek(&file, place, Whence::SeekData) {
             // No data from there to the end of the file.
             Err(nix::errno::Errno::ENXIO) if file.metadata()?.len() > len => file.set_len(len).map(|()| true),
@@ -128,6 +142,12 @@ impl Fs for RealFs {
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         std::fs::rename(from, to)
     }
+}
+
+/// Whether room can be set aside, and is taken only as it is written to: memory would be filled with zeros, and servers may do the
+/// same with their disks.
+fn has_aside(kind: Kind) -> bool {
+    matches!(kind, Kind::Ext | Kind::Xfs)
 }
 
 fn lock(kind: i32) -> libc::flock {
@@ -164,8 +184,7 @@ impl File for RealFile {
     }
 
     fn set_aside(&self, len: u64) -> Result<()> {
-        // Memory would be filled with zeros, and servers may do the same with their disks.
-        if !matches!(filesystem::ask_file(self.file.as_fd())?, Kind::Ext | Kind::Xfs) {
+        if !has_aside(filesystem::ask_file(self.file.as_fd())?) {
             return Err(ErrorKind::Unsupported.into());
         }
         let len = i64::try_from(len).map_err(|_| Error::from_raw_os_error(libc::EFBIG))?;
@@ -211,6 +230,31 @@ mod tests {
     use crate::buffer::Buffer;
 
     #[test]
+    fn what_is_no_file_is_not_opened_and_nobody_waits_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let [pipe, dir, link, null] = ["pipe", "dir", "link", "null"].map(|name| folder.path().join(name));
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::fs::create_dir(&dir).unwrap();
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        for (path, direct) in [(&pipe, false), (&pipe, true), (&dir, false), (&link, false)] {
+            let error = RealFs.open(path, Access::Read, direct).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ELOOP), "{}", path.display());
+        }
+        assert_eq!(RealFs.open(&null, Access::Read, false).unwrap_err().raw_os_error(), Some(libc::ENOENT));
+    }
+
+    #[test]
+    fn where_nobody_sets_room_aside_nothing_is_cut() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = folder.path().join("a");
+        let file = RealFs.open(&path, Access::Create, false).unwrap();
+        file.truncate(1 << 20).unwrap();
+        assert!(file.set_aside(1 << 20).is_err());
+        assert!(!RealFs.trim(&path, 4096).unwrap(), "its writer may only seem to be dead");
+        assert_eq!(file.len_bytes().unwrap(), 1 << 20);
+    }
+
+    #[test]
     fn files_are_written_locked_and_read() {
         let folder = tempfile::tempdir().unwrap();
         let (dir, fs) = (folder.path().join("tier"), RealFs);
@@ -237,6 +281,9 @@ mod tests {
             assert_eq!(file.len_bytes().unwrap(), 1 << 20);
             assert!(!fs.trim(&path, 4096).unwrap(), "something stands behind it");
             assert_eq!(file.len_bytes().unwrap(), 1 << 20);
+            // Who looks for the last record reads what is behind it.
+            let looked = HostBuffer::zeroed(12_288);
+            assert_eq!(again.read_at(&[looked.piece()], 4096).unwrap(), 12_288);
             assert!(fs.trim(&path, 8192).unwrap(), "nothing was ever written there");
             assert_eq!(file.len_bytes().unwrap(), 8192);
             assert!(!fs.trim(&path, 8192).unwrap());

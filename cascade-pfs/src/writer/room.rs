@@ -80,6 +80,22 @@ impl Writer {
         victims.min_by_key(|victim| (victim.lost_prefix > 0, victim.poor, victim.lost_prefix, victim.first))
     }
 
+    /// The file system is full, whatever the capacity says: segments of which nothing is left go. Whether one went.
+    pub(super) fn give_back(&mut self) -> bool {
+        let dead: Vec<SegmentId> = {
+            let catalog = self.core.catalog.read();
+            // Of an adopted segment that could not be read to the end not everything is known.
+            let is_known = |id: &SegmentId, closed: bool| closed || self.core.is_me(id.writer);
+            let owned = catalog.segments.iter().filter(|(_, segment)| segment.owned && !segment.writing);
+            let known = owned.filter(|(id, segment)| is_known(id, segment.closed)).map(|(id, _)| *id);
+            known.filter(|id| catalog.residents(*id).is_empty()).collect()
+        };
+        for id in &dead {
+            self.reclaim(Victim { id: *id, keep: Vec::new(), lost_prefix: 0, poor: false, first: 0 });
+        }
+        !dead.is_empty()
+    }
+
     fn reclaim(&mut self, victim: Victim) {
         let mut draft = Draft::default();
         for resident in &victim.keep {

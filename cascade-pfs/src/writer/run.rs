@@ -318,6 +318,10 @@ impl Writer {
             self.retire();
         }
         self.refuse(runs.into_iter().flat_map(|run| run.waiting), why);
+        if why == Refusal::Full {
+            // For those that come next.
+            self.give_back();
+        }
     }
 
     fn refuse(&self, waiting: impl IntoIterator<Item = Waiting>, why: Refusal) {
