@@ -105,7 +105,10 @@ def segment(path):
     """The blocks of a closed segment, from its records; its footer says the same."""
     writer, number = path.name.split(".")[0], int(path.name.split(".")[1], 16)
     data = path.read_bytes()
-    first, last = (page(data[:PAGE], "segment", b"CASCSEGM", writer), page(data[-PAGE:], "trailer", b"CASCFOOT", writer))
+    first, last = (
+        page(data[:PAGE], "segment", b"CASCSEGM", writer),
+        page(data[-PAGE:], "trailer", b"CASCFOOT", writer),
+    )
     assert (first(40), first(64), first(72), last(40)) == (number, PAGE, CHUNK, number)
     index_at, count, at, found = last(48), last(56), PAGE, []
     assert last(64) == crc(data[index_at:-PAGE])
@@ -132,7 +135,9 @@ def log(path):
         assert field("event", event, 120) == crc(event[:120])
         named = [offset for offset, (_, text) in TABLES["event"].items() if kind in text.split(":")[0]]
         unused = set(TABLES["event"]) - {0, 8, 24, 120} - set(named) - ({32} if kind == "drop" else set())
-        assert not any(event[at + i] for at in unused for i in range(TABLES["event"][at][0])) and rest_is_zero(event, "event")
+        assert not any(event[at + i] for at in unused for i in range(TABLES["event"][at][0])) and rest_is_zero(
+            event, "event"
+        )
         events.append((kind, event))
     return events
 
