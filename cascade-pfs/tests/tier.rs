@@ -314,6 +314,33 @@ fn a_lost_file_is_a_counted_miss() {
 }
 
 #[test]
+fn what_only_has_the_name_of_a_file_of_the_tier_hides_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = PfsConfig { segment_bytes: Some(256 << 10), ..PfsConfig::new(folder.path(), 64 * MIB) };
+    let tier = PfsTier::open(config.clone()).unwrap();
+    (0..20).for_each(|key| assert_eq!(put(&tier, key, 1, 50_000), Outcome::Stored));
+    drop(tier);
+    for (writer, end) in ["writer", "log", "0000000000000000.seg"].into_iter().enumerate() {
+        let name = |kind: u8| folder.path().join(format!("{:032x}.{end}", usize::from(kind) * 256 + writer));
+        nix::unistd::mkfifo(&name(1), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::fs::create_dir(name(2)).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", name(3)).unwrap();
+    }
+    // And in the place of a segment.
+    let segment = folder.path().join(names(&RealFs, folder.path(), ".seg").pop().unwrap());
+    std::fs::rename(&segment, folder.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(folder.path().join("elsewhere"), &segment).unwrap();
+    let tier = PfsTier::open(config).unwrap();
+    assert!(tier.catch_up(), "nothing is left that could tell of more");
+    let found: Vec<Result<Vec<u8>, Outcome>> = (0..20).map(|key| get(&tier, key, 50_000)).collect();
+    let absent = Err(Outcome::Miss(MissReason::Absent));
+    let hits = found.iter().filter(|got| got.is_ok()).count();
+    assert!((10..20).contains(&hits) && found.iter().all(|got| got.is_ok() || *got == absent), "{hits}");
+    assert_eq!(put(&tier, 100, 1, 50_000), Outcome::Stored);
+    assert_eq!(delete(&tier, 0), Outcome::Deleted);
+}
+
+#[test]
 fn bytes_in_flight_are_bounded() {
     let (memory, mut config) = (MemFs::new(), config(64 * MIB));
     config.in_flight_bytes = MIB;
