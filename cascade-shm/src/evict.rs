@@ -1,6 +1,7 @@
 //! Making room: windows of the data area are sampled, and the one whose blocks are worth least is emptied. Victims lie side
 //! by side, so what is freed is in one piece.
 
+mod run;
 mod score;
 pub mod shared;
 pub mod stock;

@@ -335,6 +335,16 @@ impl<'a> Index<'a> {
     }
 }
 
+/// Which slots of a bucket have a tag in its word of `tags`.
+pub fn used(tags: u64) -> impl Iterator<Item = usize> {
+    let mut left = tags & HIGH_BITS;
+    std::iter::from_fn(move || {
+        let bit = (left != 0).then(|| left.trailing_zeros())?;
+        left &= left - 1;
+        Some(bit as usize / 8)
+    })
+}
+
 /// High bit set in each byte of the result whose byte in `word` is `tag` (which is never 0).
 #[inline]
 fn matching_bytes(word: u64, tag: u8) -> u64 {
@@ -353,6 +363,16 @@ mod tests {
             (0..buckets * 8).map(|_| Slot::default()).collect(),
             (0..buckets).map(|_| AtomicU64::new(0)).collect(),
         )
+    }
+
+    #[test]
+    fn the_slots_of_a_bucket_that_are_used_are_those_with_a_tag() {
+        for slots in 0..=0xff_u64 {
+            let bytes =
+                std::array::from_fn(|slot| if slots >> slot & 1 == 1 { 0x80 | slot as u8 } else { 0 });
+            let found = used(u64::from_le_bytes(bytes)).fold(0, |all, slot| all | 1 << slot);
+            assert_eq!(found, slots);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use cascade_core::sync::{AtomicU32, Ordering};
 use cascade_core::policy::Shares;
 use cascade_core::tier::Class;
 
-use super::score::Judge;
+use super::{run, score::Judge};
 use crate::region::{Kind, Regions, Spot};
 use crate::session::Stripe;
 use crate::slot::{Slot, State, Word};
@@ -19,6 +19,8 @@ const MOST_LOOKED_AT: usize = 32;
 const CHANGE: f64 = 4.0;
 /// Regions drawn for each one that is looked into, at most: a kind with a tenth of the arena is found.
 const DRAWS: usize = 10;
+/// One window of so many is drawn at random wherever the others are from: what the index does not tell of is free room.
+const LEAST_RANDOM: usize = 8;
 
 /// A run of units that would hold the block.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +34,8 @@ pub struct Window {
     place: Place,
     /// How much of it is prefix blocks, 0 to 1.
     prefix: f32,
+    /// Whether it is one block, and no more than that.
+    is_alike: bool,
 }
 
 /// A place to look for a window, and what was seen there.
@@ -39,6 +43,8 @@ pub struct Window {
 pub struct Pick {
     region: u32,
     unit: u32,
+    /// The slot of the one block that it was, as far as it was one.
+    slot: Option<u32>,
     cost: f64,
 }
 
@@ -98,84 +104,133 @@ pub(super) fn sample(stripe: &Stripe, len: u64, slot: u32, again: &[Pick], sampl
             in_region: regions.units(kind),
             ready,
         };
-        let mut picks = Vec::with_capacity(again.len() + samples);
-        let again = again.iter().map(|pick| (pick.region as usize, pick.unit as usize));
-        picks.extend(again.filter(|(region, unit)| *region < ready && *unit < look.in_region));
-        let again = picks.len();
-        look.draw(samples, &mut picks);
-        look.windows(&picks, again, &regions.barred(slot))
+        look.windows(again, samples, &regions.barred(slot))
     })
 }
 
 /// A number below `bound` from 32 random bits.
-fn below(bound: usize, bits: u64) -> usize {
+pub(super) fn below(bound: usize, bits: u64) -> usize {
     ((bits & 0xffff_ffff) * bound as u64 >> 32) as usize
 }
 
+/// A place that is looked at, and whether it was drawn at random.
+type Drawn = (usize, usize, bool);
+
 impl Look<'_> {
-    /// Adds random units, at most a quarter of them in regions of the other kind, and brings what is said of them into the cache.
+    /// All windows of this look. Blocks that are as long as what is looked for are found side by side in the index, which costs a fraction
+    /// of a look at a random place; as many of the windows as they are of all blocks there, so that others count for what they are.
+    fn windows(&self, again: &[Pick], samples: usize, barred: &Range<usize>) -> Vec<Window> {
+        let mut windows = Vec::with_capacity(again.len() + samples);
+        let (mut slots, mut places) =
+            (Vec::with_capacity(again.len() + samples), Vec::with_capacity(samples));
+        self.again(again, &mut slots, &mut places);
+        let seen_before = slots.len();
+        self.draw(samples / LEAST_RANDOM, &mut places);
+        if !self.is_wide() {
+            run::draw(self.stripe, samples, &mut slots);
+        }
+        let mut alike = 0;
+        for (at, number) in slots.iter().enumerate() {
+            let window =
+                self.map().slots().get(*number as usize).and_then(|slot| self.of_slot(slot, *number));
+            let is_random = at >= seen_before;
+            if let Some(window) = window.filter(|window| !is_random || window.is_alike) {
+                alike += usize::from(is_random);
+                self.add(window, is_random, barred, &mut windows);
+            }
+        }
+        self.draw((samples - samples / LEAST_RANDOM).saturating_sub(alike), &mut places);
+        self.at_places(&places, barred, &mut windows);
+        windows
+    }
+
+    fn map(&self) -> &crate::raw::Map {
+        self.stripe.core().map()
+    }
+
+    /// Whether what is looked for takes whole regions, or may cross from one to the next.
+    fn is_wide(&self) -> bool {
+        self.need >= self.in_region || self.kind == Kind::Large && self.need > self.in_region / 4
+    }
+
+    /// What was seen before: slots where it was one block, else places.
+    fn again(&self, picks: &[Pick], slots: &mut Vec<u32>, places: &mut Vec<Drawn>) {
+        for pick in picks {
+            let (region, unit) = (pick.region as usize, pick.unit as usize);
+            match pick.slot.filter(|_| !self.is_wide()) {
+                Some(number) => {
+                    self.map().slots().get(number as usize).into_iter().for_each(crate::raw::prefetch);
+                    slots.push(number);
+                }
+                None if region < self.ready && unit < self.in_region => {
+                    self.place_at(region, unit, false, places)
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Adds a place, and brings what is said of it into the cache.
+    fn place_at(&self, region: usize, unit: usize, is_random: bool, places: &mut Vec<Drawn>) {
+        if let Some(resident) = self.map().residents(region).get(unit) {
+            crate::raw::prefetch(resident);
+        }
+        places.push((region, unit, is_random));
+    }
+
+    /// Adds random units, at most a quarter of them in regions of the other kind.
     /// Where most of the arena is of the other kind, looks at random would mostly find regions that can only go as a whole, and one
     /// small block would push out tens of megabytes of young ones.
-    fn draw(&self, samples: usize, picks: &mut Vec<(usize, usize)>) {
-        let map = self.stripe.core().map();
-        let prefetch = |(region, unit): (usize, usize)| {
-            if let Some(resident) = map.residents(region).get(unit) {
-                crate::raw::prefetch(resident);
-            }
-        };
-        picks.iter().copied().for_each(prefetch);
-        let (mut others, most) = (0, picks.len() + samples);
+    fn draw(&self, samples: usize, places: &mut Vec<Drawn>) {
+        let (mut others, most) = (0, places.len() + samples);
         for _ in 0..samples * DRAWS {
             let random = self.stripe.random();
             let region = below(self.ready, random >> 32);
             if self.regions.kind(region) != self.kind {
                 others += 1;
-                if others > samples / 4 {
+                if others > samples.div_ceil(4) {
                     continue;
                 }
             }
-            let pick = (region, below(self.in_region, random));
-            prefetch(pick);
-            picks.push(pick);
-            if picks.len() >= most {
+            self.place_at(region, below(self.in_region, random), true, places);
+            if places.len() >= most {
                 return;
             }
         }
     }
 
-    /// The windows at `picks`, of which the first `again` are not random.
-    fn windows(&self, picks: &[(usize, usize)], again: usize, barred: &Range<usize>) -> Vec<Window> {
-        let map = self.stripe.core().map();
-        let resident = |region: usize, unit: usize| {
-            let resident = map.residents(region).get(unit)?.load(Ordering::Relaxed);
-            map.slots().get(resident.checked_sub(1)? as usize)
-        };
+    /// The number of the slot whose block has `unit` of `region`.
+    fn resident(&self, region: usize, unit: usize) -> Option<(u32, &Slot)> {
+        let number = self.map().residents(region).get(unit)?.load(Ordering::Relaxed).checked_sub(1)?;
+        Some((number, self.map().slots().get(number as usize)?))
+    }
+
+    /// The windows at `places`.
+    fn at_places(&self, places: &[Drawn], barred: &Range<usize>, windows: &mut Vec<Window>) {
         // What is here, and what the last unit of a window from here on has.
-        for (region, unit) in picks {
+        for (region, unit, _) in places {
             for unit in [*unit, unit + self.need - 1] {
-                if let Some(slot) = resident(*region, unit) {
-                    crate::raw::prefetch(slot);
-                }
+                self.resident(*region, unit).into_iter().for_each(|(_, slot)| crate::raw::prefetch(slot));
             }
         }
-        let mut windows = Vec::with_capacity(picks.len());
         let mut others = Vec::new();
-        for (at, (region, unit)) in picks.iter().enumerate() {
-            let block = if self.regions.kind(*region) == self.kind { resident(*region, *unit) } else { None };
-            if let Some(window) = block.and_then(|slot| self.of_one_block(slot, *region, *unit)) {
-                self.add(window, at >= again, barred, &mut windows);
-            } else if let Some(place) = place(self.stripe, self.regions, self.len, self.ready, *region, *unit)
-            {
+        for (region, unit, is_random) in places.iter().copied() {
+            let block =
+                if self.regions.kind(region) == self.kind { self.resident(region, unit) } else { None };
+            let is_of = |window: &Window| window.pick.region() == region && window.pick.unit as usize <= unit;
+            let window = block.and_then(|(number, slot)| self.of_slot(slot, number)).filter(is_of);
+            if let Some(window) = window {
+                self.add(window, is_random, barred, windows);
+            } else if let Some(place) = place(self.stripe, self.regions, self.len, self.ready, region, unit) {
                 prefetch_victims(self.stripe, self.regions, place);
-                others.push((at, place));
+                others.push((place, is_random));
             }
         }
-        for (at, place) in others {
+        for (place, is_random) in others {
             if let Some(window) = assess(self.stripe, self.regions, place, &self.judge) {
-                self.add(window, at >= again, barred, &mut windows);
+                self.add(window, is_random, barred, windows);
             }
         }
-        windows
     }
 
     fn add(&self, window: Window, is_random: bool, barred: &Range<usize>, windows: &mut Vec<Window>) {
@@ -191,28 +246,25 @@ impl Look<'_> {
         windows.push(window);
     }
 
-    /// The window of the block in `slot` that has `unit`, where it is at least as long as what is looked for: most blocks of an arena
+    /// The window at the beginning of the block in `slot`, where it is at least as long as what is looked for: most blocks of an arena
     /// are of one length. What the slot says is a hint; what goes is what the residents say then.
-    fn of_one_block(&self, slot: &Slot, region: usize, unit: usize) -> Option<Window> {
+    fn of_slot(&self, slot: &Slot, number: u32) -> Option<Window> {
         let word = slot.word();
-        let extent = slot.extent().filter(|_| word.state() == State::Sealed)?;
+        let extent = slot.extent().filter(|_| word.state() == State::Sealed && !self.is_wide())?;
         let unit_bytes = self.kind.unit_bytes();
         let first = (extent.offset / unit_bytes) as usize;
-        let begin = first.checked_sub(region * self.in_region)?;
-        let fits = begin <= unit && begin + self.need <= self.in_region;
+        let (region, begin) = (first / self.in_region, first % self.in_region);
+        let is_there = region < self.ready && begin + self.need <= self.in_region;
+        let units = extent.len.div_ceil(unit_bytes);
         // A part of a large block goes at the price of all of it, as for a window that begins there.
-        if !fits || Kind::of(extent.len) != self.kind || extent.len.div_ceil(unit_bytes) < self.need as u64 {
-            return None;
-        }
-        let is_wide = self.need >= self.in_region;
-        if is_wide || self.kind == Kind::Large && self.need > self.in_region / 4 {
+        if !is_there || self.regions.kind(region) != self.kind || units < self.need as u64 {
             return None;
         }
         let cost = self.judge.worth(slot, word);
-        let pick = Pick { region: region as u32, unit: begin as u32, cost };
+        let pick = Pick { region: region as u32, unit: begin as u32, slot: Some(number), cost };
         let prefix = if word.class() == Class::Prefix { 1.0 } else { 0.0 };
         let place = Place { kind: self.kind, first, need: self.need };
-        Some(Window { cost, is_wide, pick, place, prefix })
+        Some(Window { cost, is_wide: false, pick, place, prefix, is_alike: units == self.need as u64 })
     }
 }
 
@@ -319,8 +371,9 @@ fn assess(stripe: &Stripe, regions: &Regions<'_>, place: Place, judge: &Judge<'_
         (cost, prefix) = (cost + part.share * worth, prefix + part.share * of_prefix);
     }
     let in_region = regions.units(place.kind);
-    let pick = Pick { region: touched.start as u32, unit: (place.first % in_region) as u32, cost };
-    Some(Window { cost, is_wide, pick, place, prefix: prefix.min(1.0) as f32 })
+    let pick =
+        Pick { region: touched.start as u32, unit: (place.first % in_region) as u32, slot: None, cost };
+    Some(Window { cost, is_wide, pick, place, prefix: prefix.min(1.0) as f32, is_alike: false })
 }
 
 /// Mean worth of what the units of `part` hold, so that windows of either kind compare, and which share of it is prefix blocks. Of many
