@@ -227,6 +227,29 @@ fn attach_by(path: &Path, open: fn(&Path) -> Result<File>) -> Result<Option<(Fil
 
 /// Pages that do not exist would be made at their first use, and without memory for them that use ends the process.
 fn check_backed(path: &Path, file: &File, geometry: &Geometry) -> Result<()> {
+    let offsets = geometry.offsets();
+    let Backing { found, needed } = check_whole(path, file, geometry)?;
+    // More pages than are counted (growth is at work, or died over it) could hide some that are missing in the tables.
+    if found > needed && found < offsets.total {
+        let tables = offsets.data as i64;
+        nix::fcntl::fallocate(file, nix::fcntl::FallocateFlags::empty(), 0, tables)
+            .map_err(|error| system("no memory for the tables of the arena".into())(error.into()))?;
+    }
+    Ok(())
+}
+
+/// Bytes of an arena that exist, and those that must.
+#[derive(Clone, Copy, Debug)]
+pub struct Backing {
+    found: u64,
+    needed: u64,
+}
+
+/// Looks whether an arena is as long as it says, counts no more regions than it has, and has the pages of those that it counts.
+///
+/// # Errors
+/// `Format` when it is not so, `System` when the file cannot be looked at.
+pub fn check_whole(path: &Path, file: &File, geometry: &Geometry) -> Result<Backing> {
     let refuse = |why: String| refusal(path, why);
     let offsets = geometry.offsets();
     let regions = geometry.regions() as u64;
@@ -253,13 +276,7 @@ fn check_backed(path: &Path, file: &File, geometry: &Geometry) -> Result<()> {
             "is damaged: {found} bytes of it exist, and its tables and {ready} regions need {needed}"
         )));
     }
-    // More pages than are counted (growth is at work, or died over it) could hide some that are missing in the tables.
-    if found > needed && found < offsets.total {
-        let tables = offsets.data as i64;
-        nix::fcntl::fallocate(file, nix::fcntl::FallocateFlags::empty(), 0, tables)
-            .map_err(|error| system("no memory for the tables of the arena".into())(error.into()))?;
-    }
-    Ok(())
+    Ok(Backing { found, needed })
 }
 
 /// Makes an arena without a name and without its superblock, to be published by [`publish`]: a crash before that leaves nothing

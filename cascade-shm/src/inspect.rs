@@ -161,13 +161,9 @@ impl Inspection {
     /// `Permission` for a file that is not this user's alone, `Format` for one that is no arena or a damaged one.
     pub fn open(path: &Path) -> Result<Option<Self>> {
         let Some((file, superblock)) = file::look(path)? else { return Ok(None) };
-        let this = Self { file, path: path.to_owned(), superblock };
-        let (len, need) = (this.metadata()?.len(), this.superblock.geometry.offsets().total);
-        if len != need {
-            let what = format!("{} has {len} bytes, its superblock needs {need}", path.display());
-            return Err(Error::new(ErrorKind::Format, what));
-        }
-        Ok(Some(this))
+        // What no store would use is not shown as if one could.
+        file::check_whole(path, &file, &superblock.geometry)?;
+        Ok(Some(Self { file, path: path.to_owned(), superblock }))
     }
 
     /// The arena's file.

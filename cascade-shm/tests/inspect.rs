@@ -196,5 +196,17 @@ fn what_is_no_arena_is_told_apart() {
     let sum = cascade_core::digest::crc64(&newer[..4088]);
     newer[4088..4096].copy_from_slice(&sum.to_le_bytes());
     assert_eq!(write(&newer), (format, Some(Fault::OtherFormat)));
+    // What stores refuse, though its superblock is whole.
     assert_eq!(write(&sound).0, None);
+    let geometry = Inspection::open(&path).unwrap().unwrap().superblock().geometry;
+    let mut miscounted = sound.clone();
+    miscounted[geometry.offsets().control as usize + 7] = 1;
+    assert_eq!(write(&miscounted), (format, Some(Fault::Damaged)));
+    assert_eq!(write(&sound).0, None);
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    let punch =
+        nix::fcntl::FallocateFlags::FALLOC_FL_PUNCH_HOLE | nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    nix::fcntl::fallocate(&file, punch, geometry.offsets().slots as i64, 4096).unwrap();
+    assert_eq!(Inspection::open(&path).unwrap_err().kind(), ErrorKind::Format);
+    assert_eq!(fault(&path).unwrap(), Some(Fault::Damaged));
 }

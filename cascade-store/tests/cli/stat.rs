@@ -80,9 +80,20 @@ fn what_is_not_usable_is_shown_with_the_reason_and_the_rest_too() {
     std::fs::write(place.path("n2"), b"not an arena").unwrap();
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(place.path("n2"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    // One in another's place, and one that counts more regions than it has: stores refuse both.
+    for name in ["n3", "n4"] {
+        drop(place.store(if name == "n3" { "other" } else { name }));
+    }
+    std::fs::rename(place.path("other"), place.path("n3")).unwrap();
+    let miscounted = std::fs::File::options().write(true).open(place.path("n4")).unwrap();
+    let control = cascade_shm::inspect::Inspection::open(&place.path("n4")).unwrap().unwrap();
+    let control = control.superblock().geometry.offsets().control;
+    std::os::unix::fs::FileExt::write_all_at(&miscounted, &[1], control + 7).unwrap();
     let (code, document) = place.json(&["stat"]);
     let arenas = document["arenas"].as_array().unwrap();
-    assert_eq!((code, arenas.len()), (0, 2));
+    assert_eq!((code, arenas.len()), (0, 4));
+    assert_eq!((&arenas[2]["is_usable"], &arenas[2]["problem"]), (&json!(false), &json!("misnamed")));
+    assert_eq!((&arenas[3]["is_usable"], &arenas[3]["problem"]), (&json!(false), &json!("damaged")));
     assert_eq!(arenas[0]["is_usable"], json!(true));
     assert_eq!((&arenas[1]["is_usable"], &arenas[1]["problem"]), (&json!(false), &json!("foreign")));
     assert!(arenas[1]["error"].as_str().unwrap().contains("arena.n2"));

@@ -210,10 +210,24 @@ impl Arena {
         };
         match seen {
             Ok(None) => None,
-            Ok(usable) => Some(arena(usable, None, None)),
+            Ok(usable) => {
+                let misnamed = usable.as_ref().and_then(|usable| misnamed(path, &usable.node));
+                Some(match misnamed {
+                    None => arena(usable, None, None),
+                    error => arena(None, Some("misnamed"), error),
+                })
+            }
             Err(error) => Some(arena(None, Some(problem(path, &error)), Some(error.to_string()))),
         }
     }
+}
+
+/// Why no store uses the arena of `node` at `path`, where that is not its place.
+fn misnamed(path: &Path, node: &str) -> Option<String> {
+    let name = format!("arena.{node}");
+    (path.file_name()?.to_str() != Some(&name)).then(|| {
+        format!("the arena {} was made by node {node:?}, and is no arena of another: name it {name}, or remove it", path.display())
+    })
 }
 
 /// A word for what is wrong with the file that was refused with `error`.
