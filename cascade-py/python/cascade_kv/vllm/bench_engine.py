@@ -77,7 +77,11 @@ class Engine:
     def _forget(self) -> None:
         # Of vLLM's own offloading the host memory too, or nothing would come of the tier below it.
         both = self._options["system"] in _SETTLED
-        for _ in range(50):
+        for _ in range(20):
+            # Some connectors give up the pages of the last request in the step after it, saved or not.
+            for _ in range(3):
+                self._llm.llm_engine.step()
+                time.sleep(0.05)
             if self._llm.reset_prefix_cache(reset_connector=both):
                 return
             # Pages that are being saved are not given up yet.
