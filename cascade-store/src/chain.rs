@@ -13,6 +13,8 @@ pub enum Level {
     Device,
     /// The node's shared memory.
     Arena,
+    /// The shared memory of other nodes.
+    Remote,
     /// Segment files.
     Files,
 }
@@ -24,6 +26,7 @@ impl Level {
         match self {
             Self::Device => "hbm",
             Self::Arena => "arena",
+            Self::Remote => "remote",
             Self::Files => "files",
         }
     }
@@ -75,16 +78,27 @@ impl Chain {
         self.rungs.insert(0, rung);
     }
 
+    /// Puts a tier right below the arena.
+    pub(crate) fn put_below_arena(&mut self, rung: Rung) {
+        let at = self.rungs.iter().position(|rung| rung.level > Level::Arena).unwrap_or(self.rungs.len());
+        self.rungs.insert(at, rung);
+    }
+
     pub(crate) fn rungs(&self) -> &[Rung] {
         &self.rungs
     }
 
     /// What is known of each id, and where.
     pub(crate) fn locate(&self, ids: &[BlockId]) -> Vec<Located> {
+        self.locate_in(ids, |_| true)
+    }
+
+    /// The same, of some levels.
+    pub(crate) fn locate_in(&self, ids: &[BlockId], is_asked: impl Fn(Level) -> bool) -> Vec<Located> {
         let unknown = Located { answer: Lookup::Miss(MissReason::Absent), level: None, is_rising: false };
         let mut found = vec![unknown; ids.len()];
         let mut left: Vec<usize> = (0..ids.len()).collect();
-        for rung in &self.rungs {
+        for rung in self.rungs.iter().filter(|rung| is_asked(rung.level)) {
             let asked: Vec<BlockId> = left.iter().map(|at| ids[*at]).collect();
             let mut answers = vec![Lookup::Pending; asked.len()];
             rung.tier.lookup(&asked, &mut answers);

@@ -32,6 +32,9 @@ const FILE_VARIABLE: &str = "CASCADE_CONFIG";
 /// What goes first when the arena is full.
 const EVICTIONS: [(&str, Eviction); 2] = [("learned", Eviction::Learned), ("lru", Eviction::Lru)];
 
+/// Whether other nodes are asked, by the node's agent.
+const REMOTES: [(&str, bool); 2] = [("off", false), ("agent", true)];
+
 /// Where a setting came from; a later one in this list wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
@@ -57,7 +60,7 @@ impl Origin {
 }
 
 /// Every setting: its name in files and code, and its environment variable.
-const SETTINGS: [(&str, &str); 23] = [
+const SETTINGS: [(&str, &str); 24] = [
     ("shm_path", "CASCADE_SHM_PATH"),
     ("shm_capacity", "CASCADE_SHM_CAPACITY"),
     ("shm_slots", "CASCADE_SHM_SLOTS"),
@@ -81,6 +84,7 @@ const SETTINGS: [(&str, &str); 23] = [
     ("gpu_capacity", "CASCADE_GPU_CAPACITY"),
     ("gpu_devices", "CASCADE_GPU_DEVICES"),
     ("gpu_share", "CASCADE_GPU_SHARE"),
+    ("remote", "CASCADE_REMOTE"),
 ];
 
 /// A configuration that was checked. Make one with [`StoreConfig::builder`].
@@ -90,6 +94,7 @@ pub struct StoreConfig {
     files: Option<FilesConfig>,
     in_flight_bytes: u64,
     gpu: Option<GpuConfig>,
+    asks_agent: bool,
     origins: BTreeMap<&'static str, Origin>,
 }
 
@@ -140,6 +145,12 @@ impl StoreConfig {
         self.gpu.as_ref()
     }
 
+    /// Whether blocks of other nodes are asked for, of this node's agent.
+    #[must_use]
+    pub fn asks_agent(&self) -> bool {
+        self.asks_agent
+    }
+
     /// Every setting with its value and origin, as TOML. What the configuration leaves open is shown as the tiers have it:
     /// `files` is what the tier of files was opened with.
     #[must_use]
@@ -166,6 +177,7 @@ impl StoreConfig {
             Some(config) => shown.extend(config.shown()),
             None => shown.push(("gpu_capacity", quoted("off".to_owned()))),
         }
+        shown.push(("remote", quoted(values::word(&REMOTES, &self.asks_agent).to_owned())));
         let line = |(name, value): (&str, String)| {
             let origin = self.origins.get(name).map_or("default", |origin| origin.name());
             format!("{name} = {value}  # {origin}\n")
@@ -306,5 +318,6 @@ fn check(values: &BTreeMap<&'static str, (String, Origin)>) -> Result<StoreConfi
         return Err(values.wrong("in_flight", "0", "at least one byte is needed"));
     }
     let (files, gpu) = (FilesConfig::read(&values)?, GpuConfig::read(&values)?);
-    Ok(StoreConfig { arena, files, gpu, in_flight_bytes, origins })
+    let asks_agent = values.one_of("remote", &REMOTES, "off")?;
+    Ok(StoreConfig { arena, files, gpu, asks_agent, in_flight_bytes, origins })
 }

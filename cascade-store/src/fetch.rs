@@ -14,8 +14,9 @@ use crate::files::Files;
 use crate::moves::count::add;
 use crate::moves::rise::{How, Up};
 use crate::raw;
+use crate::remote::Came;
 use crate::spans::span;
-use crate::tally::Part;
+use crate::tally::{Part, Parts};
 use crate::tiers::{Answer, Tiers};
 
 /// Blocks that are copied from the arena between two looks at what the files have read,
@@ -47,6 +48,8 @@ impl Until<'_> {
 struct Fetch<'a> {
     wanted: &'a [(BlockId, SgList)],
     answers: Vec<Cell<Answer<BlockMeta>>>,
+    /// What other nodes had of it: it is in the arena.
+    came: Came,
 }
 
 impl Fetch<'_> {
@@ -61,10 +64,6 @@ impl Fetch<'_> {
 
     fn set(&self, places: &[usize], outcomes: Vec<Outcome>) {
         places.iter().zip(outcomes).for_each(|(at, outcome)| self.answers[*at].set(answer(outcome)));
-    }
-
-    fn hits(&self) -> u64 {
-        self.answers.iter().filter(|answer| answer.get().is_ok()).count() as u64
     }
 
     /// Whether a lower tier may still have the block.
@@ -106,27 +105,47 @@ impl Tiers {
         }
         let span = span!(DEBUG, "get", blocks = wanted.len(), hits = tracing::field::Empty).entered();
         let absent = Cell::new(Err(MissReason::Absent));
-        let fetch = Fetch { wanted, answers: vec![absent; wanted.len()] };
+        let started = self.clock.now();
+        let came = self.bring_wanted(wanted, until);
+        let fetch = Fetch { wanted, answers: vec![absent; wanted.len()], came };
         let all: Vec<usize> = (0..wanted.len()).collect();
-        let (started, mut above) = (self.clock.now(), None);
+        let mut above = None;
         if let Some(files) = self.files() {
             above = Some(self.fetch_all(files, &fetch, all, until));
         } else {
             self.copy_up(&fetch, &all);
-            add(&self.count.arena_hits, fetch.hits());
         }
         let took = self.clock.now().saturating_sub(started);
         let mut answers: Vec<_> = fetch.answers.iter().map(Cell::get).collect();
-        let mut all = Part::default();
-        answers.iter().flatten().for_each(|meta| all.add(meta.len));
+        let (mut all, mut remote) = (Part::default(), Part::default());
+        for (at, meta) in answers.iter().enumerate().filter_map(|(at, answer)| Some((at, answer.ok()?))) {
+            all.add(meta.len);
+            if fetch.came.has(at) {
+                remote.add(meta.len);
+            }
+        }
         let above = above.unwrap_or(all);
-        let below = Part { blocks: all.blocks - above.blocks, bytes: all.bytes - above.bytes };
-        self.tally.served(above, below, Some(took));
+        let remote = Part { blocks: remote.blocks.min(above.blocks), bytes: remote.bytes.min(above.bytes) };
+        let (arena, files) = (above.without(remote), all.without(above));
+        add(&self.count.arena_hits, arena.blocks);
+        add(&self.count.remote_hits, remote.blocks);
+        add(&self.count.file_hits, files.blocks);
+        self.tally.served(Parts { arena, remote, files }, Some(took));
+        answers.iter_mut().enumerate().for_each(|(at, answer)| fetch.came.explain(at, answer));
         self.fetch_from_devices(wanted, &mut answers);
         span.record("hits", answers.iter().filter(|answer| answer.is_ok()).count());
         answers.iter().filter_map(|answer| answer.err()).for_each(|why| self.count.missed(why));
         self.learner.fetch(wanted.iter().map(|(id, _)| id));
         answers
+    }
+
+    /// Brings from other nodes what is wanted and not here.
+    fn bring_wanted(&self, wanted: &[(BlockId, SgList)], until: Until<'_>) -> Came {
+        if self.elsewhere().is_none() {
+            return Came::default();
+        }
+        let ids: Vec<BlockId> = wanted.iter().map(|(id, _)| *id).collect();
+        self.tally.phases.transfer(&*self.clock, || self.bring(&ids, until.deadline))
     }
 
     /// One of several, some of which go to device memory.
@@ -167,12 +186,10 @@ impl Tiers {
             self.fetch_below(files, fetch, &below, &mut how);
         }
         while copy() {}
-        add(&self.count.arena_hits, from_arena.blocks);
         let gone: Vec<usize> = above.iter().copied().filter(|at| fetch.lacks(at)).collect();
         if !gone.is_empty() {
             self.fetch_below(files, fetch, &gone, &mut How { deadline, ..How::default() });
         }
-        add(&self.count.file_hits, fetch.hits() - from_arena.blocks);
         from_arena
     }
 

@@ -37,7 +37,6 @@ mod planner;
 mod prefix;
 mod put;
 mod raw;
-#[cfg(feature = "mpi")]
 pub mod remote;
 mod reserve;
 mod seam;

@@ -7,9 +7,11 @@ use cascade_core::id::BlockId;
 use cascade_core::memory::SgList;
 use cascade_core::tier::{Addressable, BlockMeta, Lookup, MissReason};
 
+use crate::chain::Level;
 use crate::files::Files;
 use crate::moves::count::add;
 use crate::raw;
+use crate::remote::Came;
 use crate::tally;
 use crate::tiers::{Answer, Tiers};
 
@@ -20,28 +22,46 @@ const ATTEMPTS: usize = 3;
 
 impl Tiers {
     /// Copies `out.len()` bytes of a block, from `offset` on: from the arena where it is there, else the chunks of the file that
-    /// cover them. Nothing moves up for it.
+    /// cover them. Nothing moves up for it, but a whole block of another node.
     pub(crate) fn fetch_part(&self, id: &BlockId, offset: u64, out: &mut [u8]) -> Answer<BlockMeta> {
         let started = self.clock.now();
-        let (answer, is_above) = match self.part_above(id, offset, out) {
-            Err(why) if why != MissReason::Destination => match self.files() {
-                Some(files) => (part_below(files, id, offset, out), false),
-                None => (Err(why), true),
-            },
-            answer => (answer, true),
-        };
+        let (answer, level) = self.part_from(id, offset, out);
         match answer {
             Ok(_) => {
-                let (part, none) =
-                    (tally::Part { blocks: 1, bytes: out.len() as u64 }, tally::Part::default());
-                let (above, below) = if is_above { (part, none) } else { (none, part) };
-                add(if is_above { &self.count.arena_hits } else { &self.count.file_hits }, 1);
-                self.tally.served(above, below, Some(self.clock.now().saturating_sub(started)));
+                let (part, mut parts) =
+                    (tally::Part { blocks: 1, bytes: out.len() as u64 }, tally::Parts::default());
+                let (part_of, count) = match level {
+                    Level::Files => (&mut parts.files, &self.count.file_hits),
+                    Level::Remote => (&mut parts.remote, &self.count.remote_hits),
+                    _ => (&mut parts.arena, &self.count.arena_hits),
+                };
+                *part_of = part;
+                add(count, 1);
+                self.tally.served(parts, Some(self.clock.now().saturating_sub(started)));
             }
             Err(why) => self.count.missed(why),
         }
         self.learner.fetch(std::iter::once(id));
         answer
+    }
+
+    /// From the first that has it, and who that is.
+    fn part_from(&self, id: &BlockId, offset: u64, out: &mut [u8]) -> (Answer<BlockMeta>, Level) {
+        let (mut answer, mut level) = (self.part_above(id, offset, out), Level::Arena);
+        let mut came = Came::default();
+        if answer == Err(MissReason::Absent) {
+            came = self.bring(std::slice::from_ref(id), None);
+            if came.has(0) {
+                (answer, level) = (self.part_above(id, offset, out), Level::Remote);
+            }
+        }
+        if answer.is_err_and(|why| why != MissReason::Destination)
+            && let Some(files) = self.files()
+        {
+            (answer, level) = (part_below(files, id, offset, out), Level::Files);
+        }
+        came.explain(0, &mut answer);
+        (answer, level)
     }
 
     fn part_above(&self, id: &BlockId, offset: u64, out: &mut [u8]) -> Answer<BlockMeta> {

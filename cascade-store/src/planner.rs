@@ -14,8 +14,10 @@ use crate::tiers::Tiers;
 const DECAY: f64 = 0.98;
 /// Classes of block lengths: up to 64 KiB, then each eight times the one before.
 const CLASSES: usize = 6;
-/// Until something was measured: seconds for a call, and for a byte, of arena and files.
-const ASSUMED: [(f64, f64); 2] = [(20e-6, 1.0 / 4e9), (2e-3, 1.0 / 0.5e9)];
+/// Levels that are measured.
+const LEVELS: usize = 3;
+/// Until something was measured: seconds for a call, and for a byte, of arena, other nodes and files.
+const ASSUMED: [(f64, f64); LEVELS] = [(20e-6, 1.0 / 4e9), (200e-6, 1.0 / 2e9), (2e-3, 1.0 / 0.5e9)];
 
 /// How long a call waits to be measured, or to read what was.
 const PATIENCE: Duration = Duration::from_micros(200);
@@ -62,13 +64,17 @@ impl Line {
 /// What was measured.
 #[derive(Debug, Default)]
 pub(crate) struct Measured {
-    loads: Mutex<[[Line; CLASSES]; 2]>,
+    loads: Mutex<[[Line; CLASSES]; LEVELS]>,
     prefill: Mutex<Line>,
 }
 
 /// Devices are not measured apart: what they have costs as if the arena had it.
-fn place(level: Level) -> usize {
-    usize::from(level == Level::Files)
+pub(crate) fn place(level: Level) -> usize {
+    match level {
+        Level::Device | Level::Arena => 0,
+        Level::Remote => 1,
+        Level::Files => 2,
+    }
 }
 
 fn class(block_bytes: u64) -> usize {
@@ -150,13 +156,13 @@ fn decide(
         (Some(level), Lookup::Hit(meta)) => Some((level, meta.len)),
         _ => None,
     });
-    let (mut blocks, mut bytes) = ([0_u64; 2], [0_u64; 2]);
+    let (mut blocks, mut bytes) = ([0_u64; LEVELS], [0_u64; LEVELS]);
     let (mut best, mut best_gain) = (Plan::default(), 0.0);
     let mut last = Plan::default();
     for (at, (level, len)) in hits.enumerate() {
         blocks[place(level)] += 1;
         bytes[place(level)] += len;
-        let levels = [Level::Arena, Level::Files];
+        let levels = [Level::Arena, Level::Remote, Level::Files];
         let used = levels.into_iter().filter(|level| blocks[place(*level)] > 0);
         // The levels are read from at once, but share the caller's memory: their times are added, so that no plan is too hopeful.
         let load = used

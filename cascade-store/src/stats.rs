@@ -54,6 +54,7 @@ impl StoreStats {
         match level {
             Level::Device => self.moves.hbm_hits,
             Level::Arena => self.moves.arena_hits,
+            Level::Remote => self.moves.remote_hits,
             Level::Files => self.moves.file_hits,
         }
     }
@@ -114,7 +115,10 @@ impl StoreStats {
             puts: self.arena().puts + self.moves.spilled,
             exists: self.moves.exists,
             refused: sum(|tier| tier.refused),
-            hits: self.moves.hbm_hits + self.moves.arena_hits + self.moves.file_hits,
+            hits: [Level::Device, Level::Arena, Level::Remote, Level::Files]
+                .map(|of| self.hits(of))
+                .iter()
+                .sum(),
             misses: self.misses.iter().map(|(_, count)| count).sum(),
             evictions: self.lost(),
             corrupt: sum(|tier| tier.corrupt),

@@ -30,6 +30,7 @@ use crate::pins::{Pin, Pinned};
 use crate::planner::{Plan, Recompute};
 use crate::put::{Put, Reach};
 use crate::raw;
+use crate::remote::{self, Elsewhere, Remote};
 use crate::seam::{BottomTier, TopTier};
 use crate::spans::{self, span};
 use crate::stats::StoreStats;
@@ -44,6 +45,9 @@ const BREAKER: BreakerConfig = BreakerConfig {
     timeout: Duration::from_secs(60),
     rest: Duration::from_secs(2),
 };
+
+/// How other nodes come to be asked.
+type OpenRemote<'a> = Box<dyn FnOnce(&Arena) -> Result<Arc<dyn Remote>> + 'a>;
 
 /// A store embedded in this process. Clones share it. A forked child has the arena, and no files.
 #[derive(Clone, Debug)]
@@ -63,18 +67,24 @@ struct Background {
     files: Option<Arc<Files>>,
     threads: Vec<JoinHandle<()>>,
     gpu: Option<(Arc<Gpu>, JoinHandle<()>)>,
+    elsewhere: Option<Arc<Elsewhere>>,
     pid: u32,
 }
 
 impl Background {
     fn start(tiers: &Arc<Tiers>, arena: &Arena) -> Result<Self> {
         let (files, pid) = (tiers.files().cloned(), std::process::id());
-        let mut background = Self { files: files.clone(), threads: Vec::new(), gpu: None, pid };
+        let elsewhere = tiers.elsewhere().cloned();
+        let mut background =
+            Self { files: files.clone(), threads: Vec::new(), gpu: None, elsewhere: elsewhere.clone(), pid };
         if let Some(files) = files {
             let demoter = Demoter::new(Arc::clone(tiers), Arc::clone(&files));
             background.threads.push(spawn("cascade-demote", move || demoter.work())?);
             let tiers = Arc::clone(tiers);
             background.threads.push(spawn("cascade-prefetch", move || riser::work(&tiers, &files))?);
+        } else if let Some(elsewhere) = elsewhere {
+            let tiers = Arc::clone(tiers);
+            background.threads.push(spawn("cascade-prefetch", move || remote::work(&tiers, &elsewhere))?);
         }
         if let Some(gpu) = tiers.gpu().cloned() {
             let (tiers, arena, of) = (Arc::clone(tiers), arena.clone(), Arc::clone(&gpu));
@@ -104,9 +114,13 @@ impl Drop for Background {
             gpu.sink.close();
             let _ = thread.join();
         }
-        let Some(files) = &self.files else { return };
-        files.sink.close();
-        files.rise.close();
+        if let Some(elsewhere) = &self.elsewhere {
+            elsewhere.rise.close();
+        }
+        if let Some(files) = &self.files {
+            files.sink.close();
+            files.rise.close();
+        }
         for thread in self.threads.drain(..) {
             // It never panics; and if it did, there is nothing to tell anyone here.
             let _ = thread.join();
@@ -136,7 +150,20 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_guarded(config: &StoreConfig, fs: Arc<dyn Fs>, guard: BreakerConfig) -> Result<Self> {
-        Self::open_with(config, fs, guard, |config| Ok(gpu::open(config)))
+        Self::open_with(config, fs, guard, |config| Ok(gpu::open(config)), None)
+    }
+
+    /// Opens the store of a program that finds other nodes' blocks by itself: `remote` is asked for what the arena lacks, whatever the
+    /// setting of that name says. It is made from the arena once that is there.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and what `remote` fails with.
+    pub fn open_beside(
+        config: &StoreConfig,
+        remote: impl FnOnce(&Arena) -> Result<Arc<dyn Remote>>,
+    ) -> Result<Self> {
+        let open_gpu = |config: &GpuConfig| Ok(gpu::open(config));
+        Self::open_with(config, Arc::new(RealFs), BREAKER, open_gpu, Some(Box::new(remote)))
     }
 
     /// Opens the store with its blocks of tier 1 on these devices, whatever `gpu_devices` says, for tests.
@@ -144,7 +171,13 @@ impl Store {
     /// # Errors
     /// As [`Store::open`], and `System` when a device cannot be used.
     pub fn open_with_devices(config: &StoreConfig, devices: &[Arc<dyn Device>]) -> Result<Self> {
-        Self::open_with(config, Arc::new(RealFs), BREAKER, |config| gpu::open_on(config, devices).map(Some))
+        Self::open_with(
+            config,
+            Arc::new(RealFs),
+            BREAKER,
+            |config| gpu::open_on(config, devices).map(Some),
+            None,
+        )
     }
 
     fn open_with(
@@ -152,6 +185,7 @@ impl Store {
         fs: Arc<dyn Fs>,
         guard: BreakerConfig,
         open_gpu: impl FnOnce(&GpuConfig) -> Result<Option<Arc<Gpu>>>,
+        open_remote: Option<OpenRemote<'_>>,
     ) -> Result<Self> {
         spans::begin();
         let _span = span!(INFO, "open").entered();
@@ -176,7 +210,16 @@ impl Store {
         };
         let clock = Arc::new(SystemClock::default());
         let gpu = config.gpu().map(open_gpu).transpose()?.flatten();
-        let tiers = Arc::new(Tiers::new(top, files, clock).below(gpu).learning(Learner::new(&arena)));
+        let remote = match open_remote {
+            Some(open) => Some(open(&arena)?),
+            None if config.asks_agent() => {
+                Some(Arc::new(remote::Client::new(arena.path())) as Arc<dyn Remote>)
+            }
+            None => None,
+        };
+        let elsewhere = remote.map(|remote| Arc::new(Elsewhere::new(remote)));
+        let tiers = Tiers::new(top, files, clock).below(gpu).beside(elsewhere);
+        let tiers = Arc::new(tiers.learning(Learner::new(&arena)));
         let background = Background::start(&tiers, &arena)?;
         let submits = Arc::new(Submits::new(Arc::clone(&tiers), config.in_flight_bytes()));
         Ok(Self { tiers, arena, pfs, config: config.clone(), submits, _background: Arc::new(background) })
@@ -300,13 +343,13 @@ impl Store {
         self.tiers.reserve(id, len, put.meta(id), put.reach)
     }
 
-    /// What is known of each id; never blocks.
+    /// What is known of each id; never blocks, but to ask other nodes where the store has them: at most 200 ms.
     #[must_use]
     pub fn lookup(&self, ids: &[BlockId]) -> Vec<Lookup> {
         self.locate(ids).into_iter().map(|found| found.answer).collect()
     }
 
-    /// What is known of each id, and the highest tier that has it; never blocks.
+    /// What is known of each id, and the highest tier that has it; waits as [`Store::lookup`] does.
     #[must_use]
     pub fn locate(&self, ids: &[BlockId]) -> Vec<Located> {
         let span = span!(TRACE, "locate", blocks = ids.len(), hits = tracing::field::Empty).entered();
@@ -329,7 +372,7 @@ impl Store {
         self.locate(ids).iter().take_while(|found| found.answer.is_hit()).count()
     }
 
-    /// Brings blocks that only the files have up into the arena, in the background. The ticket says of each block: `Stored` it
+    /// Brings blocks that only other nodes or the files have into the arena, in the background. The ticket says of each block: `Stored` it
     /// is up now, `Exists` it was, or the reason for a miss. Nobody needs to wait for it.
     #[must_use]
     pub fn prefetch(&self, ids: &[BlockId]) -> Ticket {
@@ -343,6 +386,8 @@ impl Store {
         if let Some(files) = self.tiers.files() {
             // What is refused answers `Unavailable` when its completer is dropped.
             drop(files.rise.push([Wanted { ids: ids.to_vec(), deadline, completer }]));
+        } else if let Some(elsewhere) = self.tiers.elsewhere() {
+            drop(elsewhere.rise.push([Wanted { ids: ids.to_vec(), deadline, completer }]));
         } else {
             for (at, found) in self.locate(ids).into_iter().enumerate() {
                 let outcome = match found.answer {

@@ -23,7 +23,7 @@ struct Served {
 /// Counters of one store.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    served: [Served; 2],
+    served: [Served; 3],
     put_latency: Histogram,
     puts: AtomicU64,
     hits: AtomicU64,
@@ -56,7 +56,21 @@ pub(crate) struct Part {
     pub(crate) bytes: u64,
 }
 
+/// What a call had from each tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Parts {
+    pub(crate) arena: Part,
+    /// Of other nodes, by way of the arena.
+    pub(crate) remote: Part,
+    pub(crate) files: Part,
+}
+
 impl Part {
+    /// What is left of this without `other`, which is a part of it.
+    pub(crate) fn without(self, other: Self) -> Self {
+        Self { blocks: self.blocks - other.blocks, bytes: self.bytes - other.bytes }
+    }
+
     pub(crate) fn add(&mut self, bytes: u64) {
         self.blocks += 1;
         self.bytes += bytes;
@@ -72,10 +86,14 @@ impl Tally {
         self.block_tokens.store(tokens, Ordering::Relaxed);
     }
 
-    /// A call was served from arena and files; `took` where it was timed.
-    pub(crate) fn served(&self, arena: Part, files: Part, took: Option<Duration>) {
-        let parts = [(Level::Arena, arena), (Level::Files, files)];
+    /// A call was served by these tiers; `took` where it was timed.
+    pub(crate) fn served(&self, parts: Parts, took: Option<Duration>) {
+        let Parts { arena, remote, files } = parts;
+        let all = arena.blocks + remote.blocks + files.blocks;
+        let mut above = 0;
+        let parts = [(Level::Arena, arena), (Level::Remote, remote), (Level::Files, files)];
         for ((level, part), served) in parts.into_iter().zip(&self.served) {
+            above += part.blocks;
             if part.blocks == 0 {
                 continue;
             }
@@ -83,11 +101,11 @@ impl Tally {
             add(&served.bytes, part.bytes);
             add(&served.tokens, part.blocks * self.block_tokens.load(Ordering::Relaxed));
             let Some(took) = took else { continue };
-            let is_lowest = level == Level::Files || files.blocks == 0;
+            let is_lowest = above == all;
             if is_lowest {
                 served.latency.record(took);
             }
-            let is_alone = part.blocks == arena.blocks + files.blocks;
+            let is_alone = part.blocks == all;
             if is_alone {
                 self.measured.loaded(level, part.blocks, part.bytes, took);
             }
@@ -116,7 +134,7 @@ impl Tally {
     }
 
     pub(crate) fn origin(&self, level: Level) -> Origin {
-        let served = &self.served[usize::from(level == Level::Files)];
+        let served = &self.served[crate::planner::place(level)];
         Origin {
             served_bytes: served.bytes.load(Ordering::Relaxed),
             saved_tokens: served.tokens.load(Ordering::Relaxed),
@@ -138,10 +156,15 @@ mod tests {
         let tally = Tally::default();
         tally.set_block_tokens(16);
         let part = |blocks, bytes| Part { blocks, bytes };
-        tally.served(part(2, 200), Part::default(), Some(Duration::from_micros(1)));
-        tally.served(part(1, 100), part(3, 300), Some(Duration::from_millis(1)));
-        tally.served(part(1, 50), Part::default(), None);
-        let [arena, files] = [Level::Arena, Level::Files].map(|level| tally.origin(level));
+        let parts = |arena, remote, files| Parts { arena, remote, files };
+        let none = Part::default();
+        tally.served(parts(part(2, 200), none, none), Some(Duration::from_micros(1)));
+        tally.served(parts(part(1, 100), none, part(3, 300)), Some(Duration::from_millis(1)));
+        tally.served(parts(part(1, 50), none, none), None);
+        tally.served(parts(none, part(2, 500), none), Some(Duration::from_micros(9)));
+        let [arena, remote, files] =
+            [Level::Arena, Level::Remote, Level::Files].map(|level| tally.origin(level));
+        assert_eq!((remote.served_bytes, remote.saved_tokens, remote.latency.count()), (500, 32, 1));
         assert_eq!((arena.served_bytes, arena.saved_tokens, arena.latency.count()), (350, 64, 1));
         assert_eq!((files.served_bytes, files.saved_tokens, files.latency.count()), (300, 48, 1));
     }
@@ -159,7 +182,7 @@ mod tests {
         assert_eq!(put(2000), None);
         let other = Tally::default();
         other.put(5000, Duration::from_secs(1), Duration::ZERO);
-        other.served(Part { blocks: 1, bytes: 1 }, Part::default(), None);
+        other.served(Parts { arena: Part { blocks: 1, bytes: 1 }, ..Parts::default() }, None);
         assert_eq!(other.put(1, Duration::from_secs(5000), Duration::ZERO), None);
     }
 }

@@ -11,7 +11,7 @@ use cascade_core::planted::{self, Bug};
 use cascade_core::tier::{Addressable, Lookup, MissReason, Tier};
 use parking_lot::Mutex;
 
-use crate::chain::{Chain, Level, Rung};
+use crate::chain::{Chain, Level, Located, Rung};
 use crate::files::{Files, Shown};
 use crate::gpu::Gpu;
 use crate::learn::Learner;
@@ -22,9 +22,10 @@ use crate::moves::rise::How;
 use crate::observed::try_for;
 use crate::pins::Pins;
 use crate::raw;
+use crate::remote::{Came, Elsewhere};
 use crate::seam::TopTier;
 use crate::spans::span;
-use crate::tally::{Part, Tally};
+use crate::tally::{Part, Parts, Tally};
 
 /// A fetch promotes while less than this share of the arena, in percent, is in use.
 const ROOMY_PERCENT: u64 = 90;
@@ -47,6 +48,7 @@ pub(crate) struct Tiers {
     pub(crate) learner: Learner,
     files: Option<Arc<Files>>,
     gpu: Option<Arc<Gpu>>,
+    elsewhere: Option<Arc<Elsewhere>>,
     /// Whether there was room in the arena, and when that was asked.
     roomy: Mutex<Option<(Duration, bool)>>,
 }
@@ -64,7 +66,8 @@ impl Tiers {
         let learner = Learner::default();
         let (tally, roomy) = (Tally::default(), Mutex::new(None));
         let pins = Pins::default();
-        Self { arena, chain, count, tally, pins, clock, learner, files, gpu: None, roomy }
+        let (gpu, elsewhere) = (None, None);
+        Self { arena, chain, count, tally, pins, clock, learner, files, gpu, elsewhere, roomy }
     }
 
     /// The same, with somebody who learns from requests.
@@ -78,6 +81,25 @@ impl Tiers {
             self.chain.put_above(Rung { level: Level::Device, tier: Arc::clone(gpu) as Arc<dyn Tier> });
         }
         Self { gpu, ..self }
+    }
+
+    /// The same with other nodes beside its own.
+    pub(crate) fn beside(mut self, elsewhere: Option<Arc<Elsewhere>>) -> Self {
+        if let Some(elsewhere) = &elsewhere {
+            let tier = Arc::clone(elsewhere) as Arc<dyn Tier>;
+            self.chain.put_below_arena(Rung { level: Level::Remote, tier });
+        }
+        Self { elsewhere, ..self }
+    }
+
+    /// Other nodes; none in a forked child.
+    pub(crate) fn elsewhere(&self) -> Option<&Arc<Elsewhere>> {
+        self.elsewhere.as_ref().filter(|elsewhere| !elsewhere.is_forked())
+    }
+
+    /// What the tiers of this node, and the files, have.
+    pub(crate) fn locate_here(&self, ids: &[BlockId]) -> Vec<Located> {
+        self.chain.locate_in(ids, |level| level != Level::Remote)
     }
 
     /// The tier of devices; none in a forked child.
@@ -132,8 +154,19 @@ impl Tiers {
     /// Completes what the arena could lease by what the files have.
     fn lower(&self, ids: &[BlockId], mut leases: Vec<Answer<Lease>>) -> Vec<Answer<Lease>> {
         let above = parts(&leases);
-        let (mut before, mut below, mut took) = (above, Part::default(), None);
+        let (mut below, mut took) = (Part::default(), None);
         add(&self.count.arena_hits, above.blocks);
+        let asked = self.clock.now();
+        let came = if above.blocks < ids.len() as u64 { self.bring(ids, None) } else { Came::default() };
+        for (at, lease) in leases.iter_mut().enumerate().filter(|(at, _)| came.has(*at)) {
+            *lease = self.arena.lease(&ids[at]);
+        }
+        let mut before = parts(&leases);
+        let remote = before.without(above);
+        add(&self.count.remote_hits, remote.blocks);
+        if remote.blocks > 0 {
+            took = Some(self.clock.now().saturating_sub(asked));
+        }
         if let Some(files) = self.files() {
             let used = ids.iter().zip(&leases).filter(|(_, lease)| lease.is_ok()).map(|(id, _)| *id);
             self.queue_sinking(files, files.sighted(used));
@@ -148,10 +181,11 @@ impl Tiers {
             let started = self.clock.now();
             self.lease_below(files, ids, &mut leases);
             let all = parts(&leases);
-            below = Part { blocks: all.blocks - before.blocks, bytes: all.bytes - before.bytes };
-            took = Some(self.clock.now().saturating_sub(started));
+            below = all.without(before);
+            took = Some(took.unwrap_or_default() + self.clock.now().saturating_sub(started));
         }
-        self.tally.served(above, below, took);
+        self.tally.served(Parts { arena: above, remote, files: below }, took);
+        leases.iter_mut().enumerate().for_each(|(at, lease)| came.explain(at, lease));
         leases.iter().filter_map(|lease| lease.as_ref().err()).for_each(|why| self.count.missed(*why));
         self.learner.fetch(ids);
         leases

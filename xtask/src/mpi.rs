@@ -176,6 +176,20 @@ impl Mpi {
         folders.filter(|folder| !folder.starts_with("/usr/lib")).map(str::to_owned).collect()
     }
 
+    /// Makes the bindings be made anew if those in the common folder are another MPI's: cargo does not know that they depend on it.
+    pub(crate) fn forget_others(&self) -> Result<()> {
+        let built = std::fs::read_dir(target().join("debug/build")).into_iter().flatten().flatten();
+        let is_bindings =
+            |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("mpi-sys-");
+        let said = built
+            .filter(is_bindings)
+            .filter_map(|entry| std::fs::read_to_string(entry.path().join("output")).ok());
+        if said.into_iter().any(|said| Kind::Openmpi.is_shown_by(&said)) {
+            run(&mut process::cargo(&["clean", "--package", "mpi-sys"]))?;
+        }
+        Ok(())
+    }
+
     /// Cargo, building with this MPI.
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut cargo = process::cargo(arguments);
@@ -185,15 +199,32 @@ impl Mpi {
 
     /// Starts `program` as so many ranks on this machine.
     pub(crate) fn launch(&self, ranks: u32, program: &Path) -> Command {
-        let mut launch = command(&self.launcher);
+        let words = self.words(ranks);
+        let mut launch = command(&words[0]);
+        launch.args(&words[1..]).arg(program);
+        launch
+    }
+
+    /// The words that start a program as so many ranks on this machine.
+    pub(crate) fn words(&self, ranks: u32) -> Vec<OsString> {
+        let mut words: Vec<OsString> = Vec::new();
         if self.kind == Kind::Openmpi {
             // As root, and with more ranks than cores.
-            launch.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
-            launch.envs([("PRTE_ALLOW_RUN_AS_ROOT", "1"), ("PRTE_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
-            launch.arg("--oversubscribe");
+            let allowed = ["OMPI_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT"];
+            words.push("env".into());
+            words.extend(
+                allowed
+                    .iter()
+                    .flat_map(|name| [format!("{name}=1"), format!("{name}_CONFIRM=1")])
+                    .map(Into::into),
+            );
         }
-        launch.args(["-n", &ranks.to_string()]).arg(program);
-        launch
+        words.push(self.launcher.clone().into());
+        if self.kind == Kind::Openmpi {
+            words.push("--oversubscribe".into());
+        }
+        words.extend(["-n".into(), ranks.to_string().into()]);
+        words
     }
 }
 

@@ -5,7 +5,7 @@ mod publish;
 mod stats;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use cascade_core::batch::{Batch, Op, Outcome, Refusal, Ticket};
@@ -23,6 +23,9 @@ use crate::home::Home;
 use bring::{Brought, Remote};
 use publish::Publisher;
 pub use stats::MpiStats;
+
+/// Blocks that come at a time: more would only wait for the one thread of MPI.
+const AT_ONCE: usize = 4;
 
 /// How a tier asks other ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,11 +100,22 @@ impl MpiTier {
         &self.remote.fabric
     }
 
-    /// What other ranks have of `ids`; `None` where nobody is known to have it, or where that could not be found out.
+    /// The fabric below, to be stopped when no tier uses it any more.
     #[must_use]
-    pub fn locate(&self, ids: &[BlockId]) -> Vec<Option<BlockMeta>> {
-        let found = self.remote.entries(ids, Instant::now() + self.remote.config.lookup);
-        found.into_iter().map(|entry| entry.ok().flatten().map(|entry| entry.meta)).collect()
+    pub fn fabric_handle(&self) -> Arc<Fabric> {
+        Arc::clone(&self.remote.fabric)
+    }
+
+    /// What other ranks have of `ids`; what could not be found out before `deadline` is a miss with its reason.
+    #[must_use]
+    pub fn locate_until(&self, ids: &[BlockId], deadline: Instant) -> Vec<Lookup> {
+        let deadline = deadline.min(Instant::now() + self.remote.config.lookup);
+        let answer = |found| match found {
+            Ok(Some(entry)) if self.remote.is_reachable(&entry) => Lookup::Hit(entry.meta),
+            Ok(_) => Lookup::Miss(MissReason::Absent),
+            Err(why) => Lookup::Miss(why),
+        };
+        self.remote.entries(ids, deadline).into_iter().map(answer).collect()
     }
 
     /// Brings a block of another rank into this home, and leases it. Where there is no room for it, that is `Throttled`.
@@ -124,20 +138,56 @@ impl MpiTier {
     /// Copies blocks into this home ahead of their use: for each the length that came, 0 for one that was here, or why not.
     #[must_use]
     pub fn prefetch(&self, ids: &[BlockId]) -> Vec<std::result::Result<u64, MissReason>> {
+        self.prefetch_until(ids, Instant::now() + self.remote.config.fetch)
+    }
+
+    /// [`MpiTier::prefetch`], of which nothing takes longer than to `deadline`. Directory entries are all asked for at once; then some
+    /// blocks come at a time.
+    #[must_use]
+    pub fn prefetch_until(
+        &self,
+        ids: &[BlockId],
+        deadline: Instant,
+    ) -> Vec<std::result::Result<u64, MissReason>> {
         let mut here = vec![Lookup::Pending; ids.len()];
         self.local.lookup(ids, &mut here);
-        let one = |(id, here): (&BlockId, Lookup)| {
-            if here.is_hit() {
-                return Ok(0);
+        let left: Vec<usize> = (0..ids.len()).filter(|at| !here[*at].is_hit()).collect();
+        let asked: Vec<BlockId> = left.iter().map(|at| ids[*at]).collect();
+        let mut answers = vec![Ok(0); ids.len()];
+        let entries = self.remote.entries(&asked, deadline);
+        let wanted: Vec<(usize, std::result::Result<Entry, MissReason>)> = left
+            .into_iter()
+            .zip(entries)
+            .map(|(at, entry)| (at, entry.and_then(|entry| entry.ok_or(MissReason::Absent))))
+            .collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut done = Vec::new();
+            while let Some((at, entry)) = wanted.get(next.fetch_add(1, Relaxed)) {
+                let brought =
+                    entry.as_ref().map_err(|why| *why).and_then(|entry| self.bring(entry, deadline));
+                done.push((*at, brought));
             }
-            let deadline = Instant::now() + self.remote.config.fetch;
-            let entry = self.remote.entry(id, deadline)?;
-            match self.remote.bring(&entry, deadline)? {
-                Brought::Home => Ok(entry.meta.len),
-                Brought::Loose(_) => Err(MissReason::Throttled),
-            }
+            done
         };
-        ids.iter().zip(here).map(one).collect()
+        let helpers = wanted.len().saturating_sub(1).min(AT_ONCE - 1);
+        std::thread::scope(|scope| {
+            let helping: Vec<_> = (0..helpers).map(|_| scope.spawn(work)).collect();
+            let mine = work();
+            let others = helping.into_iter().filter_map(|helper| helper.join().ok()).flatten();
+            mine.into_iter().chain(others).for_each(|(at, brought)| answers[at] = brought);
+        });
+        answers
+    }
+
+    fn bring(&self, entry: &Entry, deadline: Instant) -> std::result::Result<u64, MissReason> {
+        if Instant::now() >= deadline {
+            return Err(MissReason::Deadline);
+        }
+        match self.remote.bring(entry, deadline)? {
+            Brought::Home => Ok(entry.meta.len),
+            Brought::Loose(_) => Err(MissReason::Throttled),
+        }
     }
 
     fn fetch(&self, id: &BlockId, into: SgList, deadline: Instant) -> Outcome {
@@ -225,14 +275,8 @@ impl Tier for MpiTier {
         let left: Vec<usize> =
             (0..ids.len()).filter(|at| out[*at] == Lookup::Miss(MissReason::Absent)).collect();
         let asked: Vec<BlockId> = left.iter().map(|at| ids[*at]).collect();
-        let found = self.remote.entries(&asked, Instant::now() + self.remote.config.lookup);
-        for (at, found) in left.into_iter().zip(found) {
-            out[at] = match found {
-                Ok(Some(entry)) if self.remote.is_reachable(&entry) => Lookup::Hit(entry.meta),
-                Ok(_) => Lookup::Miss(MissReason::Absent),
-                Err(why) => Lookup::Miss(why),
-            };
-        }
+        let found = self.locate_until(&asked, Instant::now() + self.remote.config.lookup);
+        left.into_iter().zip(found).for_each(|(at, found)| out[at] = found);
     }
 
     fn submit(&self, batch: Batch) -> Ticket {

@@ -9,6 +9,7 @@ mod gc;
 mod interrupt;
 mod out;
 mod place;
+mod serve;
 mod stat;
 mod text;
 mod verify;
@@ -53,6 +54,8 @@ enum Command {
     Gc(gc::Options),
     /// Say why an id is no hit: never put, evicted, deleted, damaged, pending.
     Why(why::Options),
+    /// Offer this node's arena to other nodes over MPI, and bring their blocks here for its engines.
+    Serve(serve::Options),
     /// Look for what on this machine keeps an arena from working, lasting or being fast.
     Doctor(doctor::Options),
 }
@@ -75,6 +78,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Verify(options) => verify::run(options, &mut out),
         Command::Gc(options) => gc::run(options, &mut out),
         Command::Why(options) => why::run(options, &mut out),
+        Command::Serve(options) => serve::run(options, &mut out),
         Command::Doctor(options) => doctor::run(options, &mut out),
     };
     match done.and_then(|code| out.flush().map(|()| code)) {

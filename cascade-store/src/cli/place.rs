@@ -36,7 +36,18 @@ impl Place {
         self.config()?.files().map(FilesConfig::pfs).transpose()
     }
 
-    fn config(&self) -> Result<StoreConfig> {
+    /// The settings of such a store.
+    pub(super) fn config(&self) -> Result<StoreConfig> {
+        self.config_as(self.node.as_deref())
+    }
+
+    /// The same on a node that is called otherwise.
+    #[cfg(feature = "mpi")]
+    pub(super) fn config_of(&self, node: &str) -> Result<StoreConfig> {
+        self.config_as(Some(node))
+    }
+
+    fn config_as(&self, node: Option<&str>) -> Result<StoreConfig> {
         let mut builder: StoreConfigBuilder = StoreConfig::builder();
         if let Some(file) = &self.config {
             builder = builder.file(file);
@@ -48,7 +59,7 @@ impl Place {
             })?;
             builder = builder.shm_path(dir);
         }
-        if let Some(node) = &self.node {
+        if let Some(node) = node {
             builder = builder.set("node", node)?;
         }
         builder.resolve()

@@ -87,6 +87,10 @@ counters! {
     throttled,
     /// Fetches and leases that the arena served.
     arena_hits,
+    /// Fetches and leases that were served by blocks that other nodes had: they are in the arena now.
+    remote_hits,
+    /// Blocks brought from other nodes into the arena, for whatever was asked.
+    remote_brought,
     /// Fetches and leases that had to be served from files.
     file_hits,
     /// Copies, in files or on their way up, that were given up because another process changed the block meanwhile.

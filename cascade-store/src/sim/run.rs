@@ -275,7 +275,7 @@ impl Shared {
         let (ticket, completer) = ticket(ids.len());
         riser::bring_up(
             &process.tiers,
-            &process.files,
+            Some(&process.files),
             &crate::moves::rise::Wanted { ids, completer, deadline: None },
         );
         let outcomes = crate::raw::complete(&ticket);

@@ -8,17 +8,24 @@ use cascade_core::batch::{Batch, Op, Outcome};
 use cascade_core::memory::{HostBuffer, Piece};
 use cascade_core::tier::{MissReason, PutMeta, Tier};
 use cascade_mpi::{Fabric, FabricConfig, Home, MpiConfig, MpiTier};
-use cascade_shm::{Arena, ArenaConfig};
-use cascade_store::remote::ArenaHome;
+use cascade_store::remote::{self, ArenaHome};
+use cascade_store::{Store, StoreConfig};
 
 use crate::content::{bytes_of, id_of, len_of};
 
 /// Nothing takes longer, also where several ranks share a core with a build.
 const LONG: Duration = Duration::from_secs(60);
-const ARENA_BYTES: u64 = 256 << 20;
+const ARENA: &str = "256MiB";
+
+/// The value of an option of this program.
+pub(crate) fn option(name: &str) -> Option<String> {
+    let arguments: Vec<String> = std::env::args().collect();
+    arguments.iter().position(|a| a == name).and_then(|at| arguments.get(at + 1)).cloned()
+}
 
 pub(crate) struct Job {
-    pub(crate) tier: MpiTier,
+    job: remote::Job,
+    pub(crate) tier: Arc<MpiTier>,
     pub(crate) fabric: Arc<Fabric>,
     pub(crate) home: Arc<dyn Home>,
     /// Shared by all ranks.
@@ -31,37 +38,37 @@ pub(crate) struct Job {
 
 impl Job {
     pub(crate) fn start() -> Self {
-        let arguments: Vec<String> = std::env::args().collect();
-        let value = |name: &str| {
-            arguments.iter().position(|a| a == name).and_then(|at| arguments.get(at + 1)).cloned()
-        };
-        let path = value("--path").unwrap_or_else(|| "rma".into());
+        let path = option("--path").unwrap_or_else(|| "rma".into());
         let own = || tempfile::tempdir().unwrap().keep();
-        let folder = value("--folder").map_or_else(own, PathBuf::from);
-        let seconds = value("--seconds").and_then(|text| text.parse().ok()).unwrap_or(1);
+        let folder = option("--folder").map_or_else(own, PathBuf::from);
+        let seconds = option("--seconds").and_then(|text| text.parse().ok()).unwrap_or(1);
         let arena_dir = tempfile::Builder::new().prefix("cascade-ranks-").tempdir_in("/dev/shm").unwrap();
         let process = std::process::id();
-        let config = ArenaConfig {
-            node: Some(format!("n{process}")),
-            ..ArenaConfig::new(arena_dir.path().join("arena"))
-        };
-        let arena = Arena::open(&config.capacity(ARENA_BYTES)).unwrap();
-        assert!(arena.wait_ready(Instant::now() + LONG));
-        // Ranks of one node map each other's arenas; on nodes of their own they cannot.
-        let node = if path == "shm" { "one".to_owned() } else { format!("node {process}") };
-        let home: Arc<dyn Home> = Arc::new(ArenaHome::new(arena, node));
+        let config = StoreConfig::builder().without_environment().shm_path(arena_dir.path().join("arena"));
+        let config = config.set("node", format!("n{process}")).unwrap().set("shm_capacity", ARENA).unwrap();
         let mut fabric =
             FabricConfig { buckets: 4096, windows: path != "message", ..FabricConfig::default() };
         // More ranks than cores, and builds beside them: a rank that waits for its turn is not dead.
         fabric.patience.answer = Duration::from_secs(20);
-        let fabric = Arc::new(Fabric::start(fabric, &home).unwrap());
-        let config = MpiConfig { lookup: LONG, fetch: LONG, ..MpiConfig::default() };
-        let tier = MpiTier::new(Arc::clone(&fabric), Arc::clone(&home), config).unwrap();
-        let job = Self { tier, fabric, home, folder, path, seconds, _arena_dir: arena_dir };
+        // Ranks of one node map each other's arenas; on nodes of their own they cannot.
+        let node = if path == "shm" { "one".to_owned() } else { format!("node {process}") };
+        let tier = MpiConfig { lookup: LONG, fetch: LONG, ..MpiConfig::default() };
+        let job = remote::Job::start(
+            &config.resolve().unwrap(),
+            remote::JobConfig { fabric, tier, node: Some(node.clone()) },
+        )
+        .unwrap();
+        let home: Arc<dyn Home> = Arc::new(ArenaHome::new(job.store().arena().clone(), node));
+        let (tier, fabric) = (Arc::clone(job.tier()), job.tier().fabric_handle());
+        let job = Self { job, tier, fabric, home, folder, path, seconds, _arena_dir: arena_dir };
         if job.rank() == 0 {
             println!("ranks: {} of {}, path {}", job.ranks(), job.fabric.library(), job.fabric.path().name());
         }
         job
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        self.job.store()
     }
 
     pub(crate) fn rank(&self) -> u32 {
@@ -123,16 +130,24 @@ impl Job {
         }
     }
 
+    /// A file that all ranks see.
+    pub(crate) fn shared(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     pub(crate) fn end(self) {
         self.meet("end");
         let stats = self.tier.mpi_stats();
         println!("ranks: rank {}: {stats:?} {:?}", self.rank(), self.fabric.stats());
         assert_eq!(self.fabric.stats().bad_messages, 0);
-        assert_eq!(self.tier.stats().quarantined_bytes, 0, "no transfer was abandoned");
-        drop(self.tier);
-        let began = Instant::now();
-        let is_ended = self.fabric.stop(Duration::from_secs(20));
-        println!("ranks: rank {} left after {:?}", self.fabric.rank(), began.elapsed());
+        if option("--scenario").is_none_or(|name| name != "stop") {
+            assert_eq!(self.tier.stats().quarantined_bytes, 0, "no transfer was abandoned");
+        }
+        let (began, rank) = (Instant::now(), self.rank());
+        let Self { job, tier, fabric, home, .. } = self;
+        drop((tier, fabric, home));
+        let is_ended = job.stop(Duration::from_secs(20));
+        println!("ranks: rank {rank} left after {:?}", began.elapsed());
         assert!(is_ended, "MPI ends in good order");
     }
 }

@@ -11,6 +11,8 @@
 mod content;
 mod job;
 mod random;
+mod shared;
+mod stop;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,9 +30,14 @@ const BLOCKS: u64 = 24;
 
 fn main() {
     let job = Job::start();
+    if job::option("--scenario").is_some_and(|name| name == "stop") {
+        stop::a_stopped_rank_makes_misses_and_nothing_else(&job);
+        return job.end();
+    }
     everyone_finds_and_fetches_what_others_put(&job);
     what_was_deleted_is_found_nowhere(&job);
     random::everybody_puts_and_fetches_under_eviction(&job);
+    shared::all_ranks_share_a_system_prompt(&job);
     the_tier_conforms(&job);
     job.end();
 }

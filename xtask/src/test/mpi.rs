@@ -1,17 +1,27 @@
 //! Real ranks under a real launcher: `cascade-store/tests/ranks`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
 use crate::mpi::{Kind, Mpi};
-use crate::process::{output, run};
+use crate::process::{command, output, run};
 use crate::steps::Steps;
 
 /// Ranks, and how they reach each other. `cargo xtask test` runs the first of them, with MPICH; the lane all, with each MPI.
-const JOBS: [(u32, &str); 7] =
-    [(2, "rma"), (4, "rma"), (4, "message"), (2, "shm"), (1, "rma"), (2, "message"), (4, "shm")];
-const FEW: usize = 4;
+const JOBS: [(u32, &str); 9] = [
+    (2, "rma"),
+    (4, "message"),
+    (2, "stop"),
+    (4, "rma"),
+    (4, "shm"),
+    (3, "stop"),
+    (1, "rma"),
+    (2, "message"),
+    (2, "shm"),
+];
+const FEW: usize = 3;
 
 const NAME: &str = "ranks over MPI";
 const CURE: &str = "the command above alone shows what each rank says";
@@ -39,25 +49,35 @@ pub(super) fn add_step(steps: &mut Steps, left_out: Option<&str>) {
 fn test(mpi: &Mpi, jobs: &[(u32, &str)], seconds: &str) -> Result<String> {
     let selection = ["-p", "cascade-store", "--features", "mpi"];
     if mpi.kind() == Kind::Mpich {
+        mpi.forget_others()?;
         let mut clippy = mpi.cargo(&["clippy", "--tests", "-p", "cascade-mpi"]);
         run(clippy.args(selection).args(["--", "-D", "warnings"]))?;
     }
-    let program = build(mpi, &selection)?;
+    let programs = build(mpi, &selection)?;
+    let program = |name: &str| programs.get(name).with_context(|| format!("cargo built no test `{name}`"));
     for (ranks, path) in jobs {
         let folder = tempfile::tempdir().context("no temporary folder")?;
-        let mut launch = mpi.launch(*ranks, &program);
-        run(launch.args(["--path", path, "--seconds", seconds, "--folder"]).arg(folder.path()))?;
+        let mut launch = mpi.launch(*ranks, program("ranks")?);
+        match *path {
+            "stop" => launch.args(["--path", "message", "--scenario", "stop"]),
+            path => launch.args(["--path", path]),
+        };
+        run(launch.args(["--seconds", seconds, "--folder"]).arg(folder.path()))?;
     }
+    let mut agents = command(program("agents")?);
+    run(agents.arg("--launch").args(mpi.words(2)))?;
     let jobs: Vec<String> = jobs.iter().map(|(ranks, path)| format!("{ranks} {path}")).collect();
-    Ok(format!("{} ranks: {}", mpi.kind().name(), jobs.join(", ")))
+    Ok(format!("agents and engines; {} ranks: {}", mpi.kind().name(), jobs.join(", ")))
 }
 
-/// The test program, by what cargo says of it.
-fn build(mpi: &Mpi, selection: &[&str]) -> Result<PathBuf> {
-    let mut cargo = mpi.cargo(&["test", "--no-run", "--test", "ranks", "--message-format", "json"]);
-    let messages = output(cargo.args(selection))?;
+/// The test programs by name, from what cargo says of them.
+fn build(mpi: &Mpi, selection: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
+    let tests = ["test", "--no-run", "--test", "ranks", "--test", "agents", "--message-format", "json"];
+    let messages = output(mpi.cargo(&tests).args(selection))?;
     let parsed = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let mut programs = parsed.filter(|message| message["target"]["name"] == "ranks");
-    let program = programs.find_map(|message| message["executable"].as_str().map(PathBuf::from));
-    program.context("cargo built no program `ranks`")
+    let built = parsed.filter_map(|message| {
+        let name = message["target"]["name"].as_str()?.to_owned();
+        Some((name, message["executable"].as_str()?.into()))
+    });
+    Ok(built.collect())
 }
