@@ -8,6 +8,7 @@ use cascade_core::id;
 use cascade_core::metrics::Distribution;
 use cascade_core::tier::{BlockMeta, Lookup, MissReason};
 use cascade_core::{Error, ErrorKind};
+use cascade_store::remote::Client;
 use cascade_store::{Level, Located, Pin, Pinned, Put, Reach, Recompute, StoreConfig, outcome_name};
 use parking_lot::RwLock;
 use pyo3::exceptions::PyValueError;
@@ -464,6 +465,12 @@ impl Store {
     fn wait_ready(&self, py: Python<'_>, timeout_s: f64) -> PyResult<bool> {
         let (store, deadline) = (self.open()?, timeout(timeout_s)?);
         Ok(py.detach(|| store.arena().wait_ready(deadline)))
+    }
+
+    /// Whether an agent answers for this arena now.
+    fn agent_answers(&self, py: Python<'_>) -> PyResult<bool> {
+        let store = self.open()?;
+        Ok(py.detach(|| Client::new(store.arena().path()).is_served()))
     }
 
     fn close(&self, py: Python<'_>) {

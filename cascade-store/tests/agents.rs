@@ -48,7 +48,10 @@ impl Agents {
         let mut launcher = command.spawn().unwrap();
         let said = BufReader::new(launcher.stdout.take().unwrap());
         let (tell, told) = std::sync::mpsc::channel();
-        std::thread::spawn(move || said.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
+        // Read to its end: a launcher that cannot say anything more ends.
+        std::thread::spawn(move || {
+            said.lines().map_while(Result::ok).for_each(|line| tell.send(line).unwrap_or(()))
+        });
         for _ in 0..2 {
             let line = told.recv_timeout(LONG).expect("both ranks say that they serve");
             println!("agents: {line}");

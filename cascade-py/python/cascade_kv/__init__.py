@@ -6,6 +6,7 @@ is here by its own names too (:class:`CascadeConfig`, :class:`CascadeStore`, :fu
 after ``import cascade_kv as cascade_cpp``.
 """
 
+from ._connect import connect
 from ._native import BlockId, CompletionQueue, KeySpace, Store, __version__, parse_size
 from ._native import DeviceLease as DeviceLease
 from ._native import Fill as Fill
@@ -28,5 +29,6 @@ __all__ = [
     "Ticket",
     "__version__",
     "compute_block_id",
+    "connect",
     "parse_size",
 ]

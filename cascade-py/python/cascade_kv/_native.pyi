@@ -249,7 +249,8 @@ class Store:
     `pfs_durability` (``"none"``, ``"segment"``, ``"block"``), `pfs_segment`, `pfs_direct`, `pfs_io_engine`,
     `pfs_stripe_count`, `pfs_stripe_size`. GPUs: `gpu_capacity` (bytes of each, ``"auto"``: half of what is free, ``"off"``: the default),
     `gpu_devices` (``"0"``, ``"0,1"``, ``"all"``), `gpu_share` (``"on"``: processes of the node read blocks from each other's device
-    memory). And `demote` (``"through"``: every block that is put is copied to files in the
+    memory). `remote` (``"agent"``: blocks of other nodes are asked for, of this node's ``cascade serve``; ``"off"``: the default; see
+    :func:`connect`). And `demote` (``"through"``: every block that is put is copied to files in the
     background; ``"selective"``: only shared prefixes, and what is put or used twice; ``"back"``: the coldest, when the
     arena fills; ``"off"``). `acknowledge` is the least `wait` of every put. `in_flight` (``"1GiB"``) bounds the bytes of
     `submit_get` and `submit_put` under way. Each has an environment variable
@@ -384,6 +385,8 @@ class Store:
         """Notes that a prefill of so many tokens took so long; the last fifty or so make the estimate."""
     def wait_ready(self, timeout_s: float = 60.0) -> bool:
         """Waits until every page of the arena exists; False when the time passed first."""
+    def agent_answers(self) -> bool:
+        """Whether a ``cascade serve`` answers for this arena now, whatever `remote` says."""
     def close(self) -> None:
         """Closes the store, when what was put is in files; leases stay good. Using it after that raises ValueError."""
     def __enter__(self) -> Self: ...
