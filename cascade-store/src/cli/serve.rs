@@ -1,8 +1,6 @@
 //! `cascade serve`: the agent of a node. It offers the node's arena to the other nodes of its MPI job, and brings their blocks into it
 //! for the engines of this node, which know nothing of MPI.
 
-use std::time::Duration;
-
 use clap::Args;
 
 use super::out::{Done, Out};
@@ -45,12 +43,6 @@ pub(super) struct Options {
     json: bool,
 }
 
-impl Options {
-    fn patience(&self) -> Duration {
-        Duration::from_secs(self.patience)
-    }
-}
-
 #[cfg(not(feature = "mpi"))]
 pub(super) fn run(_options: &Options, _out: &mut Out) -> Done {
     let what = "this program was built without MPI, so it cannot serve other nodes: build it by `cargo build --release -p cascade-store \
@@ -65,6 +57,7 @@ pub(super) use with_mpi::run;
 mod with_mpi {
     use std::collections::BTreeMap;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use cascade_core::Result;
     use cascade_mpi::{FabricConfig, launch};
@@ -72,7 +65,7 @@ mod with_mpi {
 
     use super::super::interrupt::Interrupts;
     use super::super::out::Failure;
-    use super::{Done, Duration, Options, Out};
+    use super::{Done, Options, Out};
     use crate::chain::Level;
     use crate::config::StoreConfig;
     use crate::remote::{Agent, Job, JobConfig};
@@ -104,7 +97,7 @@ mod with_mpi {
         }
         say(out, options, "ending", &job, &agent)?;
         drop(agent);
-        if job.stop(options.patience()) {
+        if job.stop(Duration::from_secs(options.patience)) {
             return Ok(0);
         }
         eprintln!("cascade serve: not every rank was told to end, so MPI was not ended in good order");
