@@ -62,7 +62,8 @@ impl Default for Options {
         Self {
             copy_ctas: 32,
             digest_ctas: 0,
-            staging_bytes: 32 << 20,
+            // H200: gets of 256 MiB of pageable memory at 38 GB/s with half of it, at 47 with this; puts the same.
+            staging_bytes: 64 << 20,
             relay_bytes: 24 << 20,
             calibrate: true,
         }
