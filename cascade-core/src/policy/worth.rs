@@ -4,6 +4,10 @@ use super::heat::Heat;
 use super::survival::{Ages, BUCKETS, CLASSES, bucket, class, edge, width};
 use super::{Survival, Tick};
 
+/// What each step of depth takes from the worth of a block: less than half in all, so that it decides among blocks of about the same
+/// worth. Samples see few blocks of one chain; with less, chains that wait equally long are broken anywhere.
+const BY_DEPTH: f32 = 1.0 / 64.0;
+
 /// Worth of each class of blocks at each age. Only its order matters.
 #[derive(Clone, Debug)]
 pub struct WorthTable {
@@ -70,7 +74,9 @@ fn interpolated(heat: Heat, now: Tick, worth: impl Fn(usize, usize) -> f32) -> f
     let (class, age) = (class(heat), heat.age(now));
     let bucket = bucket(age);
     let (here, next) = (worth(class, bucket), worth(class, (bucket + 1).min(BUCKETS - 1)));
-    here + (next - here) * ((f64::from(age) - edge(bucket)) / width(bucket)) as f32
+    let worth = here + (next - here) * ((f64::from(age) - edge(bucket)) / width(bucket)) as f32;
+    // A block whose chain is broken before it is worth nothing: of those that are worth about the same the deepest goes first.
+    worth * (1.0 - BY_DEPTH * heat.depth() as f32)
 }
 
 /// For each age: which share of the blocks that wait is used within it, and how long all wait in it.
