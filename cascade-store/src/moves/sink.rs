@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use cascade_core::batch::{Batch, Op, Outcome, Refusal, Ticket};
+use cascade_core::digest;
 use cascade_core::id::BlockId;
 use cascade_core::lease::Lease;
 use cascade_core::planted::{self, Bug};
@@ -143,7 +144,11 @@ impl Tiers {
     fn settle(&self, files: &Files, block: &Block) {
         let (id, meta) = (&block.id, block.lease.meta());
         if files.tier_meta(id).is_none_or(|found| found.digest != meta.digest) {
-            // Forgotten meanwhile, or another node has put something newer.
+            // Forgotten meanwhile, or another node has put something newer; or the bytes were damaged in the arena while they were
+            // copied, and the files, which know no other digest than theirs, would give them for good.
+            if is_damaged(id, &block.lease) {
+                self.give_up_copy(files, id, meta.digest);
+            }
             return;
         }
         files.stored(id);
@@ -216,6 +221,14 @@ impl Tiers {
         let lacking: HashSet<BlockId> = lacking.into_iter().collect();
         ids.iter().map(|id| if lacking.contains(id) { Err(why) } else { Ok(()) }).collect()
     }
+}
+
+/// Whether a leased block is not what was sealed.
+fn is_damaged(id: &BlockId, lease: &Lease) -> bool {
+    let digests = lease.memory().try_digests();
+    digests.is_some_and(|digests| {
+        digest::root(id.as_bytes(), lease.meta().len, digests.into_iter()) != lease.meta().digest
+    })
 }
 
 /// Whether the files have the very block already.

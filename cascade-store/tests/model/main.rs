@@ -1,5 +1,5 @@
-//! The store, with files, against the model of `cascade-core`: random sequences of puts, leases, deletes, pressure, reopening and
-//! crashes, with small blocks going up and down all the time. (The conformance suite is about the space of one tier.)
+//! The store, with files, against the model of `cascade-core`: random sequences of puts, batches with tickets that are waited for or
+//! cancelled, leases, deletes, damage, pressure, reopening and crashes, with small blocks going up and down all the time. (The conformance suite is about the space of one tier.)
 //!
 //! What a crash is here: a real process, forked from the test, opens the store as another owner of the arena and another
 //! writer of files, reserves a block, fills half of it, and ends by SIGKILL; the next to open finds its remains in both tiers.
@@ -107,6 +107,16 @@ impl Subject for Chained {
     fn reopen(&mut self) {
         self.store = None;
         self.store = Some(Store::open(&self.config).unwrap());
+    }
+
+    fn damage(&mut self, id: &BlockId) -> bool {
+        // What the demoter reads now it compares with the digest; what it has read is right.
+        let Some(lease) = self.store.as_ref().and_then(|store| store.arena().lease(id).ok()) else {
+            return false;
+        };
+        let mut byte = [0];
+        lease.memory().read_at(lease.len() / 2, &mut byte)
+            && lease.memory().write_at(lease.len() / 2, &[!byte[0]])
     }
 
     fn crash(&mut self, half: &HalfPut) -> Survival {

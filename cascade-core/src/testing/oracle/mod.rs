@@ -5,6 +5,7 @@
 //!
 //! * a hit must show exactly the version acknowledged last (I1, I2), and nothing that was deleted, forgotten or never sealed;
 //! * a block that is missing must be paid for by a counted eviction (I3), over a clean reopen too where the tier is persistent;
+//! * an operation that was cancelled did nothing, and a block that was damaged is a miss, or comes from another tier;
 //! * a lease keeps its bytes whatever happens to its block;
 //! * no more bytes are in use than the capacity (I4), and none when all is deleted and released (I5);
 //! * after a crash a block may be gone, unless the subject vouches for it, but never wrong.
@@ -69,6 +70,11 @@ pub trait Subject {
 
     /// Closes cleanly and opens again: the same store where the tier is persistent, an empty one where it is not.
     fn reopen(&mut self);
+
+    /// Spoils a byte of the block where it lies and is read from; whether that could be done. Nobody leases it.
+    fn damage(&mut self, _id: &BlockId) -> bool {
+        false
+    }
 
     /// Ends without closing, while somebody has reserved and partly filled `half`, and opens again.
     fn crash(&mut self, half: &HalfPut) -> Survival;

@@ -63,6 +63,18 @@ impl Model {
         self.beliefs.remove(&key);
     }
 
+    /// The block may be gone, uncounted.
+    pub(super) fn damaged(&mut self, key: u64) {
+        if let Some(belief) = self.beliefs.get_mut(&key) {
+            belief.owed = false;
+        }
+    }
+
+    /// Whether the block may be gone, uncounted.
+    pub(super) fn is_doubted(&self, key: u64) -> bool {
+        self.beliefs.get(&key).is_some_and(|belief| !belief.owed)
+    }
+
     /// The block was seen: it is owed from now on.
     pub(super) fn seen(&mut self, key: u64) -> Result<Contents, String> {
         let belief = self.beliefs.get_mut(&key);

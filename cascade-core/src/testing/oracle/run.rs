@@ -64,6 +64,10 @@ impl Runner {
                 Some(contents) => self.put(key.into(), contents, OnExisting::Replace),
                 None => Ok(()),
             },
+            Step::Submit { key, blocks, len, is_cancelled } => {
+                self.submit(key.into(), blocks.into(), len, is_cancelled)
+            }
+            Step::Damage { key } => self.damage(key.into(), subject),
             Step::Get { key } => self.get(key.into()),
             Step::Lease { key } => self.lease(key.into()),
             Step::Release { which } => self.release(which),
@@ -101,6 +105,11 @@ impl Runner {
         let from = Piece::shared(content(key, new.version, new.len)).into();
         let meta = PutMeta { on_existing, ..PutMeta::default() };
         let outcome = self.one(Op::Store { id: id(key), from, meta })?;
+        self.was_put(key, new, on_existing, outcome)
+    }
+
+    /// Holds what became of a put against the model.
+    fn was_put(&mut self, key: u64, new: Contents, on_existing: OnExisting, outcome: Outcome) -> Verdict {
         let believed = self.model.contents(key);
         match outcome {
             Outcome::Stored => {
@@ -121,6 +130,74 @@ impl Runner {
         }
     }
 
+    /// A batch of puts and fetches, judged in its order.
+    fn submit(&mut self, first: u64, blocks: u64, len: u32, is_cancelled: bool) -> Verdict {
+        let puts: Vec<(u64, Contents)> = (first..first + blocks).map(|key| (key, self.next(len))).collect();
+        let meta = PutMeta { on_existing: OnExisting::Replace, ..PutMeta::default() };
+        let mut ops: Vec<Op> = Vec::new();
+        for (key, new) in &puts {
+            let from = Piece::shared(content(*key, new.version, new.len)).into();
+            ops.push(Op::Store { id: id(*key), from, meta });
+        }
+        let room =
+            puts.iter().map(|(key, new)| self.model.contents(*key).map_or(0, |old| old.len).max(new.len));
+        let mut buffers: Vec<HostBuffer> = room.map(HostBuffer::zeroed).collect();
+        let fetches = puts.iter().zip(&mut buffers);
+        ops.extend(fetches.map(|((key, _), buffer)| Op::Fetch { id: id(*key), into: buffer.piece().into() }));
+        let ticket = self.tier.submit(Batch::new(ops));
+        if is_cancelled {
+            ticket.cancel();
+        }
+        let outcomes = ticket.wait(Instant::now() + HANG);
+        let outcomes = outcomes.ok_or_else(|| format!("a batch did not complete in {HANG:?} (I6)"))?;
+        let (stored, fetched) = outcomes.split_at_checked(puts.len()).ok_or("an outcome for each")?;
+        for ((key, new), outcome) in puts.iter().zip(stored) {
+            if !(is_cancelled && *outcome == Outcome::Cancelled) {
+                self.was_put(*key, *new, OnExisting::Replace, *outcome)?;
+            }
+        }
+        for (((key, _), outcome), buffer) in puts.iter().zip(fetched).zip(&mut buffers) {
+            match outcome {
+                Outcome::Cancelled if is_cancelled => {}
+                Outcome::Fetched(meta) => {
+                    let bytes = buffer.bytes_mut().ok_or("the tier still holds a list")?;
+                    self.is_right(*key, meta.len, bytes)?;
+                }
+                Outcome::Miss(MissReason::Absent | MissReason::Evicting) => self.missing(*key)?,
+                other => return Err(format!("a fetch of key {key} in a batch was {other:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    fn damage(&mut self, key: u64, subject: &mut dyn Subject) -> Verdict {
+        let Some(contents) = self.model.contents(key) else { return Ok(()) };
+        if self.model.held.iter().any(|held| held.key == key) || !subject.damage(&id(key)) {
+            return Ok(());
+        }
+        let mut buffer = HostBuffer::zeroed(contents.len);
+        match self.one(Op::Fetch { id: id(key), into: buffer.piece().into() })? {
+            Outcome::Fetched(meta) => {
+                let bytes = buffer.bytes_mut().ok_or("the tier still holds a list")?;
+                self.is_right(key, meta.len, bytes)
+            }
+            // Whoever found it first says so. It may come back: a copy of it was under way.
+            Outcome::Miss(MissReason::Corrupt | MissReason::Absent | MissReason::Evicting) => {
+                self.model.damaged(key);
+                Ok(())
+            }
+            other => Err(format!("a fetch of key {key}, which was damaged, was {other:?}")),
+        }
+    }
+
+    /// Whether a fetch gave what was put last.
+    fn is_right(&mut self, key: u64, len: u64, bytes: &[u8]) -> Verdict {
+        let contents = self.model.seen(key)?;
+        let is_right = len == contents.len as u64
+            && bytes.get(..contents.len) == Some(&*content(key, contents.version, contents.len));
+        is_right.then_some(()).ok_or_else(|| format!("key {key} is not what was put last, {contents:?} (I1)"))
+    }
+
     fn get(&mut self, key: u64) -> Verdict {
         let mut seen = [Lookup::Pending];
         self.tier.lookup(&[id(key)], &mut seen);
@@ -129,15 +206,16 @@ impl Runner {
         let outcome = self.one(Op::Fetch { id: id(key), into: buffer.piece().into() })?;
         match (seen[0], outcome) {
             (Lookup::Hit(promised), Outcome::Fetched(meta)) if promised == meta => {
-                let contents = self.model.seen(key)?;
                 let bytes = buffer.bytes_mut().ok_or("the tier still holds a list")?;
-                let right = meta.len == contents.len as u64
-                    && bytes.get(..contents.len) == Some(&*content(key, contents.version, contents.len));
-                right
-                    .then_some(())
-                    .ok_or_else(|| format!("key {key} is not what was put last, {contents:?} (I1)"))
+                self.is_right(key, meta.len, bytes)
             }
             (Lookup::Miss(_), Outcome::Miss(MissReason::Absent | MissReason::Evicting)) => self.missing(key),
+            // It was damaged, and another thread may have been about to find and to drop it.
+            (_, Outcome::Miss(MissReason::Absent | MissReason::Evicting | MissReason::Corrupt))
+                if self.model.is_doubted(key) =>
+            {
+                self.missing(key)
+            }
             other => Err(format!("lookup and fetch of key {key} were {other:?}")),
         }
     }

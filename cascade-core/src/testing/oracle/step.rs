@@ -27,6 +27,22 @@ pub enum Step {
         /// Which block.
         key: u8,
     },
+    /// Hands over puts of new versions, and of them the first sight, as one batch, which may be cancelled while it is under way.
+    Submit {
+        /// The first of the blocks, whose keys follow each other.
+        key: u8,
+        /// How many.
+        blocks: u8,
+        /// Bytes of each.
+        len: u32,
+        /// Whether it is cancelled at once.
+        is_cancelled: bool,
+    },
+    /// Spoils the block where it lies, if the subject can do that, and fetches it.
+    Damage {
+        /// Which block.
+        key: u8,
+    },
     /// Looks up and fetches.
     Get {
         /// Which block.
@@ -82,6 +98,9 @@ fn step() -> impl Strategy<Value = Step> {
         8 => key().prop_map(|key| Step::Get { key }),
         6 => (key(), len()).prop_map(|(key, len)| Step::PutReplace { key, len }),
         2 => key().prop_map(|key| Step::PutSame { key }),
+        3 => (key(), 1u8..5, len(), any::<bool>())
+            .prop_map(|(key, blocks, len, is_cancelled)| Step::Submit { key, blocks, len, is_cancelled }),
+        1 => key().prop_map(|key| Step::Damage { key }),
         3 => key().prop_map(|key| Step::Delete { key }),
         4 => key().prop_map(|key| Step::Lease { key }),
         2 => any::<u8>().prop_map(|which| Step::Release { which }),
