@@ -12,7 +12,7 @@ use super::rig::{Rig, one};
 use crate::report::Row;
 
 const BLOCK: usize = 256 << 20;
-const LENGTHS: [usize; 4] = [8 << 20, 16 << 20, 32 << 20, 64 << 20];
+const LENGTHS: [usize; 4] = [16 << 20, 32 << 20, 64 << 20, 128 << 20];
 const CEILING: &str = "cuMemcpyAsync of registered memory";
 
 /// Both ways for each length, against copies of registered memory.

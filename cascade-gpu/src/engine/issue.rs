@@ -20,6 +20,8 @@ const KERNEL_RUN_BYTES: usize = 16 << 10;
 /// Where one run is digested as it arrives, an eighth of it is left for the next part, and of that again, so that few calls
 /// are made and little is left to digest at the end. Not below this.
 pub(super) const LEAST_PART_BYTES: usize = 1 << 20;
+/// What the kernel copies at the end of one run: it is slower than the copy engine, and its digests need no launch more.
+const TAIL_BYTES: usize = 256 << 10;
 /// Pages arrive by a kernel, which a digest of much at once would hold up (H200: 43 GB/s, 46 with even parts): so many parts.
 const PAGE_PARTS: usize = 16;
 /// And none shorter.
@@ -160,7 +162,7 @@ impl Issue {
         let mut cursor = Cursor::new(dst, src, bounds());
         let mut from = 0;
         while from < self.len {
-            let to = from + self.next_part(from);
+            let to = from + self.next_part(from, way);
             if let Way::Tail { ctas } = way
                 && to == self.len
                 && self.move_tail(dst, src, from, ctas)?
@@ -353,15 +355,16 @@ impl Issue {
     }
 
     /// Bytes of the part that begins at `from`: all that is left, unless digests follow the copy.
-    fn next_part(&self, from: usize) -> usize {
+    fn next_part(&self, from: usize, way: Way) -> usize {
+        let least = if matches!(way, Way::Tail { .. }) { TAIL_BYTES } else { LEAST_PART_BYTES };
         let left = self.len - from;
         let follow = self.pages.as_ref().filter(|_| self.digested == Digested::Destination);
-        let Some(pages) = follow.filter(|_| left > LEAST_PART_BYTES) else { return left };
+        let Some(pages) = follow.filter(|_| left > least) else { return left };
         let step = pages.step();
         let part = if pages.addresses.len() > 1 {
             LEAST_PAGE_PART_BYTES.max(self.len / PAGE_PARTS).next_multiple_of(step)
         } else {
-            (left - LEAST_PART_BYTES.max(left / PART_SHARE)) / step * step
+            (left - least.max(left / PART_SHARE)) / step * step
         };
         if part == 0 { left } else { part.min(left) }
     }

@@ -62,7 +62,7 @@ impl Default for Options {
         Self {
             copy_ctas: 32,
             digest_ctas: 0,
-            // H200: gets of 256 MiB of pageable memory at 38 GB/s with half of it, at 47 with this; puts the same.
+            // H200: gets of pageable memory at 38 GB/s with half of it, 47 with this; puts the same.
             staging_bytes: 64 << 20,
             relay_bytes: 24 << 20,
             calibrate: true,

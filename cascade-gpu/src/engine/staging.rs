@@ -1,11 +1,11 @@
 //! Host memory that is not registered: through a pinned buffer, in units that the threads for large copies share.
 //!
 //! One thread does all of a unit: on the way in it fills the unit's place in the buffer and hands it to the device; on the way out
-//! it waits for the device and empties the place. Waking threads takes longer than the device needs for some MiB, so they are
+//! it waits for the device and empties the place. Calls of the driver are made by whoever comes by. Waking threads takes longer than the device needs for some MiB, so they are
 //! woken once for a transfer, and the device has work as long as one of them is ahead.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use cascade_core::copy;
 use cascade_core::digest::CHUNK_BYTES;
@@ -71,6 +71,7 @@ fn units(len: usize, buffer: usize) -> (usize, usize) {
 /// A transfer on its way through the buffer.
 struct Flow<'a> {
     buffer: &'a Arc<Pinned>,
+    inward: bool,
     unit: usize,
     slots: usize,
     /// Host memory and device memory of each unit.
@@ -78,8 +79,10 @@ struct Flow<'a> {
     device: Vec<SgList>,
     /// Units that the device is through with.
     copied: Vec<AtomicBool>,
-    /// Units whose place in the buffer was emptied.
-    emptied: Vec<AtomicBool>,
+    /// Units that the CPU is through with: filled, or emptied.
+    done: Vec<AtomicBool>,
+    /// The next unit to queue.
+    next: AtomicUsize,
     failed: AtomicBool,
     feed: Mutex<Feed<'a>>,
 }
@@ -91,11 +94,7 @@ struct Feed<'a> {
     queued: Vec<(usize, Event)>,
     /// The first of them that it was not seen to be through with.
     oldest: usize,
-    /// Outwards: the next unit to queue.
-    next: usize,
-    /// Inwards: which units are queued; all below the first number are, and those below the second are digested too.
-    has: Vec<bool>,
-    queued_to: usize,
+    /// Inwards: all below are digested.
     digested_to: usize,
     fault: Option<Fault>,
 }
@@ -114,22 +113,15 @@ impl<'a> Flow<'a> {
             return Err(Fault::NotRegistered);
         }
         let flags = || (0..count).map(|_| AtomicBool::new(false)).collect();
-        let feed = Feed {
-            issue,
-            queued: Vec::with_capacity(count),
-            oldest: 0,
-            next: 0,
-            has: vec![false; count],
-            queued_to: 0,
-            digested_to: 0,
-            fault: None,
-        };
-        let (copied, emptied, failed) = (flags(), flags(), AtomicBool::new(false));
-        Ok(Self { buffer, unit, slots, host, device, copied, emptied, failed, feed: Mutex::new(feed) })
+        let feed = Feed { issue, queued: Vec::with_capacity(count), oldest: 0, digested_to: 0, fault: None };
+        let inward = feed.issue.path == Path::In;
+        let (copied, done, failed, next) = (flags(), flags(), AtomicBool::new(false), AtomicUsize::new(0));
+        let feed = Mutex::new(feed);
+        Ok(Self { buffer, inward, unit, slots, host, device, copied, done, next, failed, feed })
     }
 
     fn run(self) -> Result<(), Fault> {
-        let (count, bytes, inward) = (self.host.len(), self.unit * self.host.len(), self.is_inward());
+        let (count, bytes, inward) = (self.host.len(), self.unit * self.host.len(), self.inward);
         copy::share(bytes, count, &|unit| if inward { self.bring(unit) } else { self.take(unit) });
         if inward {
             // The buffer is the next transfer's when this returns.
@@ -140,10 +132,6 @@ impl<'a> Flow<'a> {
             return Err(fault);
         }
         if feed.digested_to < count && inward { feed.issue.arrived(0, feed.issue.len) } else { Ok(()) }
-    }
-
-    fn is_inward(&self) -> bool {
-        self.feed.lock().issue.path == Path::In
     }
 
     /// Where a unit lies in the buffer.
@@ -162,10 +150,7 @@ impl<'a> Flow<'a> {
         if !self.buffer.fill(self.place(unit), &self.host[unit]) {
             return self.fail(&mut self.feed.lock(), Fault::NotRegistered);
         }
-        let mut feed = self.feed.lock();
-        if let Err(fault) = self.queue(&mut feed, unit).and_then(|()| self.digest(&mut feed, unit)) {
-            self.fail(&mut feed, fault);
-        }
+        self.is_done(unit);
     }
 
     /// A unit of device memory to the host.
@@ -176,11 +161,31 @@ impl<'a> Flow<'a> {
         if !self.buffer.drain(self.place(unit), &self.host[unit]) {
             return self.fail(&mut self.feed.lock(), Fault::NotRegistered);
         }
-        self.emptied[unit].store(true, Ordering::Release);
-        // The device should never wait for this thread to come by again.
-        if let Some(mut feed) = self.feed.try_lock() {
+        self.is_done(unit);
+    }
+
+    /// The CPU is through with a unit. Whoever has the feed queues for all: nobody waits for it, since waking takes longer than
+    /// the calls.
+    fn is_done(&self, unit: usize) {
+        self.done[unit].store(true, Ordering::Release);
+        loop {
+            // Either this thread gets the feed, or who has it sees the unit when it has given the feed back.
+            fence(Ordering::SeqCst);
+            if !self.can_go_on() {
+                return;
+            }
+            let Some(mut feed) = self.feed.try_lock() else { return };
             self.feed_on(&mut feed);
         }
+    }
+
+    /// Whether the next unit can be queued: it is filled, or has a place.
+    fn can_go_on(&self) -> bool {
+        let next = self.next.load(Ordering::Acquire);
+        let waits_for = if self.inward { Some(next) } else { next.checked_sub(self.slots) };
+        next < self.host.len()
+            && !self.failed.load(Ordering::Relaxed)
+            && waits_for.is_none_or(|unit| self.done[unit].load(Ordering::Acquire))
     }
 
     /// Waits until the device is through with a unit; `false` when something failed.
@@ -204,18 +209,13 @@ impl<'a> Flow<'a> {
         true
     }
 
-    /// Outwards: queues what has a place.
+    /// Queues what can go on.
     fn feed_on(&self, feed: &mut Feed<'_>) {
-        if feed.issue.path == Path::In {
-            return;
-        }
-        while feed.next < self.host.len() && !self.failed.load(Ordering::Relaxed) {
-            let (unit, slots) = (feed.next, self.slots);
-            if unit >= slots && !self.emptied[unit - slots].load(Ordering::Acquire) {
-                return;
-            }
-            feed.next += 1;
-            if let Err(fault) = self.queue(feed, unit) {
+        while self.can_go_on() {
+            let unit = self.next.load(Ordering::Relaxed);
+            let queued = self.queue(feed, unit);
+            self.next.store(unit + 1, Ordering::Release);
+            if let Err(fault) = queued.and_then(|()| self.digest(feed, unit + 1)) {
                 self.fail(feed, fault);
             }
             // Units that are there already come first: others wait for them.
@@ -245,23 +245,20 @@ impl<'a> Flow<'a> {
         let len = device.len();
         let staged = self.buffer.piece(self.place(unit), len).ok_or(Fault::OutOfMemory)?;
         let issue = &mut *feed.issue;
-        match issue.path {
-            Path::In => queue_copy(issue, device, &staged.into(), len)?,
-            Path::Out | Path::Within => queue_copy(issue, &staged.into(), device, len)?,
+        if self.inward {
+            queue_copy(issue, device, &staged.into(), len)?;
+        } else {
+            queue_copy(issue, &staged.into(), device, len)?;
         }
         let end = issue.mark()?;
         feed.queued.push((unit, end));
         Ok(())
     }
 
-    /// Inwards: the digests of what was queued without a gap, where they can follow the units.
-    fn digest(&self, feed: &mut Feed<'_>, unit: usize) -> Result<(), Fault> {
-        feed.has[unit] = true;
-        while feed.has.get(feed.queued_to) == Some(&true) {
-            feed.queued_to += 1;
-        }
-        let (from, to, all) = (feed.digested_to, feed.queued_to, self.host.len());
-        let follows = self.unit.is_multiple_of(feed.issue.step()) || all == 1;
+    /// Inwards: the digests of the units below `to`, which are queued, where they can follow the units.
+    fn digest(&self, feed: &mut Feed<'_>, to: usize) -> Result<(), Fault> {
+        let (from, all) = (feed.digested_to, self.host.len());
+        let follows = self.inward && self.unit.is_multiple_of(feed.issue.step()) || self.inward && all == 1;
         if !follows || (to < from + DIGESTED_UNITS && to < all) {
             return Ok(());
         }

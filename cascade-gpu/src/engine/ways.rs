@@ -20,7 +20,7 @@ pub enum Way {
         /// Thread blocks.
         ctas: u32,
     },
-    /// One run by the copy engine, but its last MiB: that is copied and digested by the kernel, while the digests of the rest are
+    /// One run by the copy engine, but its end: that is copied and digested by the kernel, while the digests of the rest are
     /// computed, so that no digest is left to compute when the last byte has come. To the device only; else as `Dma`.
     Tail {
         /// Thread blocks.
