@@ -258,7 +258,7 @@ impl<'a> Flow<'a> {
     /// Inwards: the digests of the units below `to`, which are queued, where they can follow the units.
     fn digest(&self, feed: &mut Feed<'_>, to: usize) -> Result<(), Fault> {
         let (from, all) = (feed.digested_to, self.host.len());
-        let follows = self.inward && self.unit.is_multiple_of(feed.issue.step()) || self.inward && all == 1;
+        let follows = self.inward && (all == 1 || self.unit.is_multiple_of(feed.issue.step()));
         if !follows || (to < from + DIGESTED_UNITS && to < all) {
             return Ok(());
         }
