@@ -30,13 +30,23 @@ pub(crate) fn all_ranks_share_a_system_prompt(job: &Job) {
     job.meet("prompt put");
     let own = if job.rank() == 0 { Level::Arena } else { Level::Remote };
     assert!(store.locate(&ids).iter().all(|found| found.level == Some(own)), "{:?}", store.locate(&ids));
-    let before = store.stats();
-    for _ in 0..2 {
+    let hits_of_a_round = || {
+        let before = store.stats();
         get_all(job, &numbers);
-    }
+        let after = store.stats();
+        [Level::Remote, Level::Arena].map(|level| after.hits(level) - before.hits(level))
+    };
+    let first = hits_of_a_round();
+    assert_eq!(first, if job.rank() == 0 { [0, BLOCKS] } else { [BLOCKS, 0] });
+    let [again, here] = hits_of_a_round();
+    // The arena is full: what comes may empty a region that holds a block of the prompt, which then comes once more.
+    assert!(again + here == BLOCKS && again <= BLOCKS / 4, "{again} of {BLOCKS} blocks came from afar again");
+    println!(
+        "ranks: rank {}: the prompt came from {first:?}, then from {:?} (remote, arena)",
+        job.rank(),
+        [again, here]
+    );
     let after = store.stats();
-    let hits = [Level::Remote, Level::Arena].map(|level| after.hits(level) - before.hits(level));
-    assert_eq!(hits, if job.rank() == 0 { [0, 2 * BLOCKS] } else { [BLOCKS, BLOCKS] });
     job.meet("prompt shared");
     for number in 0..PRESSURE {
         let number = 0xf111_0000_0000 | u64::from(job.rank()) << 16 | number;
