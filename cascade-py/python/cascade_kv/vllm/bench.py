@@ -3,9 +3,9 @@
     python -m cascade_kv.vllm.bench --model FOLDER [--prompt-tokens 1600] [--prompts 2] [--reps 5] [--systems A,B] [--json FILE]
 
 Each system is an engine in a process of its own; all of them are started, and stand still but for the one whose turn it is. Each computes
-and keeps the same prompts. Then, `reps` times over and one system after the other (every time another is first), vLLM's own caches are
-forgotten and each prompt is asked for one token; then a prompt that nobody shares. The tokens are compared with the engine's that
-computes. Stores lie in memory. What a system needs beside vLLM must be in this Python (LMCache, Mooncake), or it is shown as not run.
+and keeps the same prompts. Then, `reps` times over and one system after the other (every time another is first), each prompt is asked for
+one token, before it one that nobody shares and that takes all of vLLM's own caches, so that nothing comes of them (`tokens_by_source`: `own`
+counts what did). The tokens are compared with the engine's that computes. Stores lie in memory. What a system needs beside vLLM must be in this Python (LMCache, Mooncake), or it is shown as not run.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ class Engine:
                 env=os.environ | environment,
             )
         told = {"system": system, "model": options.model, "work": str(work), "tokens": options.prompt_tokens}
-        # Room for two prompts: what is asked comes of the store.
-        self._tell(told | {"prompts": options.prompts, "blocks": 3 * (options.prompt_tokens // 128 + 2)})
+        self._tell(told | {"prompts": options.prompts})
         self._hear()
 
     def _tell(self, words: Any) -> None:
@@ -138,10 +137,10 @@ def _row(system: str, found: dict[str, Any], base: dict[str, Any], options: argp
     seconds, bases = (
         [statistics.median(one[0] for one in turn["again"]) for turn in of["turns"]] for of in (found, base)
     )
-    new, new_bases = ([turn["new"][0] for turn in of["turns"]] for of in (found, base))
+    new, new_bases = ([sum(one[0] for one in turn["new"]) for turn in of["turns"]] for of in (found, base))
     asked = options.prompts * options.prompt_tokens
     tokens, wanted = (
-        [[one[1] for one in [*turn["again"], turn["new"]]] for turn in of["turns"]] for of in (found, base)
+        [[one[1] for one in [*turn["again"], *turn["new"]]] for turn in of["turns"]] for of in (found, base)
     )
     row: dict[str, Any] = {
         "system": system,
@@ -149,14 +148,22 @@ def _row(system: str, found: dict[str, Any], base: dict[str, Any], options: argp
         "ttft_seconds": _spread(seconds),
         "times_faster": _spread([b / s for s, b in zip(seconds, bases, strict=True)]),
         "tokens_asked": asked,
+        "tokens_by_source": _sources(found["turns"]),
         "tokens_computed": statistics.median(asked - sum(one[2] for one in turn["again"]) for turn in found["turns"]),
         "nothing_shared_seconds": _spread(new),
         "nothing_shared_of_recompute": _spread([s / b for s, b in zip(new, new_bases, strict=True)]),
         "verified": tokens == wanted,
     }
     if system in ("cascade", "cascade-async"):
-        row["inside_share"] = _spread([turn["inside"] / turn["new"][0] for turn in found["turns"]])
+        row["inside_share"] = _spread([turn["inside"] / time for turn, time in zip(found["turns"], new, strict=True)])
     return row
+
+
+def _sources(turns: list[dict[str, Any]]) -> dict[str, float]:
+    """Tokens of all turns that were not computed, by where vLLM says they came from; without those that are 0, but for its own cache."""
+    names = {name for turn in turns for name in turn["sources"]}
+    sums = {name: sum(turn["sources"].get(name, 0.0) for turn in turns) for name in sorted(names)}
+    return {name: count for name, count in sums.items() if count or name == "own"}
 
 
 def _table(rows: list[dict[str, Any]], not_run: dict[str, str]) -> str:
@@ -206,7 +213,7 @@ def main(words: list[str]) -> int:
     print(_table(rows, not_run))
     if options.json:
         shape = {"prompt_tokens": options.prompt_tokens, "prompts": options.prompts, "model": Path(options.model).name}
-        document = {"schema": 2, "suite": "vllm-ttft", **shape, "results": rows, "not_run": not_run}
+        document = {"schema": 3, "suite": "vllm-ttft", **shape, "results": rows, "not_run": not_run}
         Path(options.json).write_text(json.dumps(document, indent=1) + "\n")
     return 0 if all(row["verified"] for row in rows if row["system"].startswith("cascade")) else 1
 

@@ -1,7 +1,10 @@
 """An engine of `cascade_kv.vllm.bench` in a process of its own: reads a command a line from standard input, and answers in JSON.
 
-`["store"]`: ask every prompt, so that it is kept. `["turn", SEED]`: forget vLLM's caches and ask them again; then one that nobody has
-asked. Each prompt's answer is its seconds, first token, and tokens that were not computed.
+`["store"]`: ask every prompt, so that it is kept. `["turn", SEED]`: before each of them one that nobody has asked, which takes all of vLLM's
+own caches, then it again. Each prompt's answer is its seconds, first token, and tokens that were not computed.
+
+Nothing is ever reset: vLLM's KV cache and, of its offloading, its host memory are as large as that other prompt. So it is the same for every
+system, and what LMCache's connector cannot reset is no matter.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-_SETTLED = ("vllm-fs", "cascade-tier")
+_BLOCK = 128
 
 
 class Engine:
@@ -24,7 +27,7 @@ class Engine:
         """Start it.
 
         Args:
-            options: `system`, `model` (a folder), `work`, `tokens` (of a prompt), `prompts`, `blocks` (of vLLM's KV cache).
+            options: `system`, `model` (a folder), `work`, `tokens` (of a prompt), `prompts`.
         """
         os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1")
         os.environ.update(VLLM_CPU_OMP_THREADS_BIND="nobind")
@@ -36,10 +39,15 @@ class Engine:
         from cascade_kv.vllm.bench_systems import transfer
 
         self._options = options
-        wanted = transfer(options["system"], Path(options["work"]))
+        # Blocks of vLLM's own cache.
+        blocks = options["tokens"] // _BLOCK + 2
+        length = blocks * _BLOCK
+        # It takes every block; the last of them is not whole, and is not kept.
+        self._flood = length - 8
+        host_bytes = (blocks - 1) * _block_bytes(Path(options["model"]))
+        wanted = transfer(options["system"], Path(options["work"]), host_bytes)
         more = {"kv_transfer_config": KVTransferConfig(**wanted)} if wanted else {}
         self._params = SamplingParams(temperature=0.0, max_tokens=1, ignore_eos=True, detokenize=False, logprobs=1)
-        length = options["tokens"] + 64
         self._llm = LLM(
             model=options["model"],
             skip_tokenizer_init=True,
@@ -48,7 +56,8 @@ class Engine:
             max_model_len=length,
             max_num_batched_tokens=length,
             max_num_seqs=2,
-            num_gpu_blocks_override=options["blocks"],
+            # One more, which vLLM keeps for itself.
+            num_gpu_blocks_override=blocks + 1,
             seed=0,
             disable_log_stats=False,
             disable_hybrid_kv_cache_manager=True,
@@ -56,12 +65,11 @@ class Engine:
             **more,
         )
         # A first request of another kind: what is set up once is not measured.
-        self._ask(self._made(-1, 1)[0])
+        self._ask(_made(-1, 1, options["tokens"])[0])
         self._settle()
 
-    def _made(self, seed: int, count: int) -> list[list[int]]:
-        numbers = random.Random(seed)
-        return [[numbers.randrange(3, 250) for _ in range(self._options["tokens"])] for _ in range(count)]
+    def _prompts(self) -> list[list[int]]:
+        return _made(1, self._options["prompts"], self._options["tokens"])
 
     def _ask(self, prompt: list[int]) -> tuple[float, int, int]:
         start = time.perf_counter()
@@ -74,39 +82,55 @@ class Engine:
             time.sleep(0.15)
             self._ask([5, 6, 7])
 
-    def _forget(self) -> None:
-        # Of vLLM's own offloading the host memory too, or nothing would come of the tier below it.
-        both = self._options["system"] in _SETTLED
-        for _ in range(20):
-            # Some connectors give up the pages of the last request in the step after it, saved or not.
-            for _ in range(3):
-                self._llm.llm_engine.step()
-                time.sleep(0.05)
-            if self._llm.reset_prefix_cache(reset_connector=both):
-                return
-            # Pages that are being saved are not given up yet.
-            self._settle()
-        raise RuntimeError("vLLM did not forget its prefix cache")
+    def _counts(self) -> dict[str, float]:
+        """Tokens that were not computed until now, by where vLLM says they came from; `own`: its own KV cache."""
+        found = {"own": 0.0}
+        for metric in self._llm.get_metrics():
+            if metric.name == "vllm:prefix_cache_hits":
+                found["own"] += metric.value
+            elif metric.name == "vllm:prompt_tokens_cached_by_source":
+                source = metric.labels["source"]
+                found[source] = found.get(source, 0.0) + metric.value
+        return found
 
     def store(self) -> list[tuple[float, int, int]]:
         """Ask every prompt for the first time."""
-        found = [self._ask(prompt) for prompt in self._made(1, self._options["prompts"])]
-        self._settle()
+        found = []
+        for prompt in self._prompts():
+            found.append(self._ask(prompt))
+            self._settle()
         return found
 
     def turn(self, seed: int) -> dict[str, Any]:
-        """Ask them again, and one that is new."""
-        self._forget()
-        again = [self._ask(prompt) for prompt in self._made(1, self._options["prompts"])]
-        self._settle()
-        before = _inside()
-        new = self._ask(self._made(seed, 1)[0])
-        self._settle()
-        return {"again": again, "new": new, "inside": _inside() - before}
+        """Ask each of them again, after one that is new."""
+        again, new, inside, before = [], [], 0.0, self._counts()
+        for prompt, other in zip(self._prompts(), _made(seed, self._options["prompts"], self._flood), strict=True):
+            start = _inside()
+            new.append(self._ask(other))
+            self._settle()
+            inside += _inside() - start
+            again.append(self._ask(prompt))
+            self._settle()
+        sources = {name: count - before.get(name, 0.0) for name, count in self._counts().items()}
+        return {"again": again, "new": new, "inside": inside, "sources": sources}
 
     def end(self) -> None:
         """Give back what it has outside of this process."""
         self._llm.llm_engine.engine_core.shutdown()
+
+
+def _made(seed: int, count: int, tokens: int) -> list[list[int]]:
+    numbers = random.Random(seed)
+    return [[numbers.randrange(3, 250) for _ in range(tokens)] for _ in range(count)]
+
+
+def _block_bytes(model: Path) -> int:
+    """Bytes of a block in vLLM's host memory, float32."""
+    config = json.loads((model / "config.json").read_text())
+    heads = config["num_attention_heads"]
+    head = config.get("head_dim") or config["hidden_size"] // heads
+    exact = 2 * 4 * _BLOCK * config["num_hidden_layers"] * config.get("num_key_value_heads", heads) * head
+    return -(-exact // 4096) * 4096
 
 
 def _inside() -> float:

@@ -25,17 +25,19 @@ def absent(system: str) -> str | None:
     return None
 
 
-def transfer(system: str, work: Path) -> dict[str, Any] | None:
+def transfer(system: str, work: Path, host_bytes: int) -> dict[str, Any] | None:
     """The dict of `--kv-transfer-config`, None for vLLM alone.
 
     Args:
         work: a folder in memory, where stores lie.
+        host_bytes: of vLLM's own offloading, its host memory.
     """
     from cascade_kv.vllm import kv_transfer_settings
 
     arena = {"shm_path": str(work / system), "shm_capacity_bytes": _CAPACITY}
     if system == "vllm-fs":
-        return _offloading({"type": "fs", "root_dir": str(work / "fs"), "n_read_threads": 2, "n_write_threads": 2})
+        files = {"type": "fs", "root_dir": str(work / "fs"), "n_read_threads": 2, "n_write_threads": 2}
+        return _offloading(files, host_bytes)
     if system == "lmcache":
         port = int((work / "lmcache.port").read_text())
         extra = {"lmcache.mp.host": "tcp://127.0.0.1", "lmcache.mp.port": port}
@@ -43,15 +45,15 @@ def transfer(system: str, work: Path) -> dict[str, Any] | None:
     if system == "mooncake":
         return {"kv_connector": "MooncakeStoreConnector", "kv_role": "kv_both"}
     if system == "cascade-tier":
-        return _offloading({"type": "cascade", "weights_fingerprint": "of this run", **arena})
+        return _offloading({"type": "cascade", "weights_fingerprint": "of this run", **arena}, host_bytes)
     if system.startswith("cascade"):
         return kv_transfer_settings(**arena, load_async=system == "cascade-async")
     return None
 
 
-def _offloading(tier: dict[str, Any]) -> dict[str, Any]:
-    extra = {"spec_name": "CascadeCpuTieringSpec", "cpu_bytes_to_use": 512 << 20, "secondary_tiers": [tier]}
-    # vLLM's own connector for both: what forgets its host memory between turns leaves the tier below as it is.
+def _offloading(tier: dict[str, Any], host_bytes: int) -> dict[str, Any]:
+    extra = {"spec_name": "CascadeCpuTieringSpec", "cpu_bytes_to_use": host_bytes, "secondary_tiers": [tier]}
+    # vLLM's own connector for both.
     return {"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": extra}
 
 
