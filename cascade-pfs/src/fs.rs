@@ -140,6 +140,16 @@ pub trait Fs: Send + Sync + Debug {
         Ok(false)
     }
 
+    /// Waits for writes that the kernel had already when their process was killed: afterwards they are in the file, or never will
+    /// be. Nothing changed, and nothing waited for, where no process of this node can have such writes under way.
+    ///
+    /// # Errors
+    /// The system's.
+    fn settle(&self, path: &Path) -> Result<()> {
+        let _ = path;
+        Ok(())
+    }
+
     /// Gives a file another name in the same file system.
     ///
     /// # Errors

@@ -282,6 +282,11 @@ impl Fs for FaultFs {
         self.inner.trim(path, len)
     }
 
+    fn settle(&self, path: &Path) -> Result<()> {
+        meet(&self.plan, Call::SetAside, &name_of(path))?;
+        self.inner.settle(path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         meet(&self.plan, Call::Rename, &name_of(from))?;
         self.inner.rename(from, to)
