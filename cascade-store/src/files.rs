@@ -148,17 +148,47 @@ impl Files {
 
     /// The same for a block that is about to be moved or changed.
     pub(crate) fn is_current(&self, flight: &Flight) -> bool {
-        self.catch_up(What::of(flight.id()), flight.is_doubtful())
+        self.catch_up(What::of(flight.id()), flight.is_doubtful() || self.is_in_doubt(flight.id()))
+    }
+
+    /// The same for one block.
+    pub(crate) fn catch_up_for(&self, id: &BlockId) -> bool {
+        self.catch_up(What::of(id), self.is_in_doubt(id))
+    }
+
+    /// Whether the deletion of a block that is no name began and has not ended: its process is at it, or was killed before it could
+    /// count what it did. Of names the flights know.
+    fn is_in_doubt(&self, id: &BlockId) -> bool {
+        What::of(id) == What::Others && self.flights.changes().is_doubtful(id)
+    }
+
+    /// Deletes blocks in files, and tells the other processes of the node. Who is killed in between leaves them in doubt.
+    fn delete_told(&self, ids: &[BlockId]) -> Vec<Outcome> {
+        let changes = self.flights.changes();
+        for id in ids {
+            changes.begin(id);
+        }
+        let outcomes = raw::run(&self.tier, ids.iter().map(|id| Op::Delete { id: *id }).collect());
+        for what in [What::Names, What::Others] {
+            if ids.iter().any(|id| What::of(id) == what) {
+                self.changed(what);
+            }
+        }
+        ids.iter().for_each(|id| changes.end(id));
+        outcomes
     }
 
     /// What the files have under an id, and have not been told to forget by another process.
     pub(crate) fn meta_now(&self, id: &BlockId) -> Option<BlockMeta> {
-        self.meta(id).filter(|_| self.catch_up(What::of(id), false)).and_then(|_| self.meta(id))
+        self.meta(id).filter(|_| self.catch_up_for(id)).and_then(|_| self.meta(id))
     }
 
     /// Whether the index tells of what was done to these blocks: names that were changed, and others that were deleted.
     pub(crate) fn is_current_for(&self, ids: &[BlockId]) -> bool {
-        let current = |what| !ids.iter().any(|id| What::of(id) == what) || self.catch_up(what, false);
+        let current = |what| {
+            let mut of_it = ids.iter().filter(|id| What::of(id) == what).peekable();
+            of_it.peek().is_none() || self.catch_up(what, of_it.any(|id| self.is_in_doubt(id)))
+        };
         current(What::Names) && current(What::Others)
     }
 
@@ -192,9 +222,7 @@ impl Files {
     /// this process, and tried again; the second value is then true.
     pub(crate) fn forget(&self, id: &BlockId) -> (bool, bool) {
         let (there, was_visible) = (self.tier_meta(id), self.meta(id).is_some());
-        let outcome = raw::single(raw::run(&self.tier, vec![Op::Delete { id: *id }]));
-        self.changed(What::of(id));
-        match outcome {
+        match raw::single(self.delete_told(std::slice::from_ref(id))) {
             Outcome::Deleted => (true, false),
             Outcome::Miss(MissReason::Absent) => (false, false),
             _ => {
@@ -207,7 +235,7 @@ impl Files {
     /// Forgets blocks, many at once; how many had to be hidden.
     pub(crate) fn forget_all(&self, ids: &[BlockId]) -> u64 {
         let there: Vec<Option<BlockMeta>> = ids.iter().map(|id| self.tier_meta(id)).collect();
-        let outcomes = raw::run(&self.tier, ids.iter().map(|id| Op::Delete { id: *id }).collect());
+        let outcomes = self.delete_told(ids);
         let is_gone =
             |outcome: &Outcome| matches!(outcome, Outcome::Deleted | Outcome::Miss(MissReason::Absent));
         let left = ids.iter().zip(there).zip(&outcomes).filter(|(_, outcome)| !is_gone(outcome));
@@ -257,8 +285,7 @@ impl Files {
                 // Also before, should this process be killed between the two.
                 unnote(&id);
             }
-            let outcome = still.then(|| raw::single(raw::run(&self.tier, vec![Op::Delete { id }])));
-            self.changed(What::of(&id));
+            let outcome = still.then(|| raw::single(self.delete_told(&[id])));
             if outcome == Some(Outcome::Deleted) {
                 unnote(&id);
             }

@@ -145,7 +145,8 @@ impl Tiers {
         files.lookup(&ids, &mut below);
         // Another process may have deleted what the index still tells of.
         if below.iter().any(Lookup::is_hit) {
-            let is_current = files.catch_up(What::Others, false);
+            let fixed: Vec<BlockId> = ids.iter().filter(|id| What::of(id) == What::Others).copied().collect();
+            let is_current = files.is_current_for(&fixed);
             files.lookup(&ids, &mut below);
             if !is_current {
                 below.fill(Lookup::Miss(MissReason::Unavailable));

@@ -408,7 +408,8 @@ impl Store {
         self.tiers.demote(ids)
     }
 
-    /// Forgets a block in every tier; whether it was there. In a forked child of a store with files nothing is forgotten.
+    /// Forgets a block in every tier; whether it was there and is gone: not what files cannot forget now, which is hidden from this
+    /// store alone, and tried again. In a forked child of a store with files nothing is forgotten.
     #[must_use]
     pub fn delete(&self, id: &BlockId) -> bool {
         raw::single(self.tiers.delete(std::slice::from_ref(id))) == Outcome::Deleted

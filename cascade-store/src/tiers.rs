@@ -249,6 +249,10 @@ impl Tiers {
             add(&self.count.hidden, u64::from(is_hidden));
             // Another process may have brought it up between the two; who does so after this finds that something was forgotten.
             raw::run(&self.arena, vec![Op::Delete { id: *id }]);
+            if is_hidden {
+                // It is hidden from this process alone: another may still read it, and bring it up again.
+                return Outcome::Miss(MissReason::Unavailable);
+            }
             if was_below && above != Outcome::Miss(MissReason::Evicting) { Outcome::Deleted } else { above }
         };
         ids.iter().map(delete).collect()
@@ -314,8 +318,6 @@ impl Tiers {
         let ids = files.tier.ids();
         let hidden = files.forget_all(&ids);
         add(&self.count.hidden, hidden);
-        files.changed(What::Names);
-        files.changed(What::Others);
         self.arena.clear();
     }
 }

@@ -9,8 +9,8 @@ use cascade_core::id::BlockId;
 
 /// Words of the page.
 pub(crate) const WORDS: usize = 512;
-/// Where the words for names begin: how many changes of a name are under way. Who is killed leaves its own there, and whoever has
-/// such a name next reads on whatever the counts say.
+/// Where the words for ids begin: how many changes of a name, or deletions of any block, are under way. Who is killed leaves its own
+/// there, and whoever has such an id next reads on whatever the counts say.
 const NAMES: usize = 2;
 
 /// Memory that the processes of a node share: [`WORDS`] words, zero at first.
@@ -64,7 +64,7 @@ impl Changes {
         before
     }
 
-    /// Somebody who has the name begins to change it; whether somebody before did not end.
+    /// Somebody begins to change a name that it has, or to delete a block; whether somebody before did not end.
     pub(crate) fn begin(&self, id: &BlockId) -> bool {
         self.word_of(id).is_none_or(|under_way| under_way.fetch_add(1, Ordering::SeqCst) > 0)
     }
@@ -75,7 +75,7 @@ impl Changes {
         }
     }
 
-    /// Whether somebody who had the name did not end what it began.
+    /// Whether somebody did not end what it began.
     pub(crate) fn is_doubtful(&self, id: &BlockId) -> bool {
         self.word_of(id).is_none_or(|under_way| under_way.load(Ordering::SeqCst) > 0)
     }

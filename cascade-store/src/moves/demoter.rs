@@ -158,6 +158,9 @@ impl Demoter {
                 Request::All(completer) => {
                     self.send(&std::mem::take(&mut puts));
                     self.rests_until = None;
+                    // What is forgotten after the copies is missing in files that were flushed.
+                    while self.finish_one() {}
+                    self.forget_hidden();
                     let outcome = self.send_all().map_or(Outcome::Stored, Outcome::Refused);
                     completer.complete(0, outcome);
                 }
@@ -224,18 +227,22 @@ impl Demoter {
         if self.rests() {
             return;
         }
-        // No wave is under way, so that this thread waits for nothing that is its own.
-        self.files.forget_hidden(|id| {
-            if !planted::is(Bug::LateNote) {
-                self.tiers.take_note_back(id);
-            }
-        });
+        self.forget_hidden();
         match self.files.demote {
             Demote::Off => {}
             Demote::Through | Demote::Selective if self.since(self.swept) >= SWEEP_EVERY => self.sweep(),
             Demote::Back if self.since(self.looked) >= LOOK_EVERY => self.relieve(),
             Demote::Through | Demote::Selective | Demote::Back => {}
         }
+    }
+
+    /// Tells the files again what they could not forget. No wave is under way, so that this thread waits for nothing that is its own.
+    fn forget_hidden(&self) {
+        self.files.forget_hidden(|id| {
+            if !planted::is(Bug::LateNote) {
+                self.tiers.take_note_back(id);
+            }
+        });
     }
 
     /// Copies what two sweeps found: what was put by a process that died, or was refused before.

@@ -13,7 +13,6 @@ use cascade_core::reservation::{InFlight, Reservation, Reserve, Sealed};
 use cascade_core::tier::{Addressable, BlockMeta, Lookup, MissReason, OnExisting, PutMeta, Tier};
 use cascade_shm::Below;
 
-use super::changes::What;
 use super::count::add;
 use super::flights::{Flight, Kind};
 use crate::files::Files;
@@ -220,7 +219,7 @@ impl Tiers {
             drop(reservation);
             return refuse(MissReason::Corrupt);
         }
-        let is_there = || files.catch_up(What::of(&id), false) && is_same(files.meta(&id), meta.digest);
+        let is_there = || files.catch_up_for(&id) && is_same(files.meta(&id), meta.digest);
         if !is_there() {
             drop(reservation);
             return refuse(MissReason::Evicting);

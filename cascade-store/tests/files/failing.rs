@@ -99,7 +99,8 @@ fn what_is_forgotten_late_is_not_taken_for_a_copy() {
         times: u64::MAX,
         fault: Fault::Errno(libc::EIO),
     }]);
-    assert!(store.delete(&id));
+    assert!(!store.delete(&id), "others still have it");
+    assert!(!store.contains(&id) && other.contains(&id));
     assert_eq!(store.stats().moves.hidden, 1);
     // Put anew, and looked for below by who does not know that this is to go.
     assert_eq!(put(&store, 1, LEN), Outcome::Stored);
