@@ -226,10 +226,16 @@ impl Files {
             Outcome::Deleted => (true, false),
             Outcome::Miss(MissReason::Absent) => (false, false),
             _ => {
-                self.hide([(*id, there)]);
+                self.hide([(*id, self.to_hide(id, there))]);
                 (was_visible, true)
             }
         }
+    }
+
+    /// Which block it is that could not be forgotten: maybe one that another process has copied down, of which the index does not
+    /// tell yet. A block that is hidden without its digest takes every newer one of its id with it.
+    fn to_hide(&self, id: &BlockId, known: Option<BlockMeta>) -> Option<BlockMeta> {
+        if self.catch_up(What::of(id), true) { self.tier_meta(id).or(known) } else { known }
     }
 
     /// Forgets blocks, many at once; how many had to be hidden.
@@ -239,7 +245,7 @@ impl Files {
         let is_gone =
             |outcome: &Outcome| matches!(outcome, Outcome::Deleted | Outcome::Miss(MissReason::Absent));
         let left = ids.iter().zip(there).zip(&outcomes).filter(|(_, outcome)| !is_gone(outcome));
-        self.hide(left.map(|((id, there), _)| (*id, there)))
+        self.hide(left.map(|((id, there), _)| (*id, self.to_hide(id, there))))
     }
 
     /// Shows blocks no more; how many.
@@ -273,8 +279,9 @@ impl Files {
         // In one order for one seed of a simulation.
         ids.sort_unstable();
         for id in ids {
-            let flight = self.flights.begin_after(&id, Kind::Change);
-            if !self.is_current(&flight) {
+            let _flight = self.flights.begin_after(&id, Kind::Change);
+            // Whatever was counted: another process may have copied a newer block down since, which is no change and is to stay.
+            if !self.catch_up(What::of(&id), true) {
                 return;
             }
             let still = self.tier_meta(&id).is_some_and(|there| self.hidden.has(&id, &there));
