@@ -226,16 +226,10 @@ impl Files {
             Outcome::Deleted => (true, false),
             Outcome::Miss(MissReason::Absent) => (false, false),
             _ => {
-                self.hide([(*id, self.to_hide(id, there))]);
+                self.hide([(*id, there)]);
                 (was_visible, true)
             }
         }
-    }
-
-    /// Which block it is that could not be forgotten: maybe one that another process has copied down, of which the index does not
-    /// tell yet. A block that is hidden without its digest takes every newer one of its id with it.
-    fn to_hide(&self, id: &BlockId, known: Option<BlockMeta>) -> Option<BlockMeta> {
-        if self.catch_up(What::of(id), true) { self.tier_meta(id).or(known) } else { known }
     }
 
     /// Forgets blocks, many at once; how many had to be hidden.
@@ -245,15 +239,21 @@ impl Files {
         let is_gone =
             |outcome: &Outcome| matches!(outcome, Outcome::Deleted | Outcome::Miss(MissReason::Absent));
         let left = ids.iter().zip(there).zip(&outcomes).filter(|(_, outcome)| !is_gone(outcome));
-        self.hide(left.map(|((id, there), _)| (*id, self.to_hide(id, there))))
+        self.hide(left.map(|((id, there), _)| (*id, there)))
     }
 
-    /// Shows blocks no more; how many.
+    /// Shows blocks no more; how many. Which they are the index may not tell yet, where another process has just copied them down,
+    /// and one that is hidden without its digest takes every newer one of its id with it: so it is read on, once for all.
     fn hide(&self, blocks: impl IntoIterator<Item = (BlockId, Option<BlockMeta>)>) -> u64 {
-        let mut count = 0;
+        let mut blocks = blocks.into_iter().peekable();
+        if blocks.peek().is_none() {
+            return 0;
+        }
+        let (is_current, mut count) = (self.catch_up(What::Names, true), 0);
+        let now = |id: &BlockId| is_current.then(|| self.tier_meta(id)).flatten();
         self.hidden.change(|ids| {
             for (id, there) in blocks {
-                ids.insert(id, there.map(|there| there.digest));
+                ids.insert(id, now(&id).or(there).map(|there| there.digest));
                 count += 1;
             }
         });

@@ -357,7 +357,7 @@ class Store:
         """Whether a block is stored, in any tier."""
     def __contains__(self, id: BlockId | str, /) -> bool: ...
     def delete(self, id: BlockId | str) -> bool:
-        """Forgets a block in every tier; whether it was there."""
+        """Forgets a block in every tier; whether it was there and is gone: False too while files cannot record it, which is tried again."""
     def clear(self) -> None:
         """Forgets every block in every tier, for all who share them."""
     def flush(self, timeout_s: float = 60.0) -> None:
