@@ -48,6 +48,45 @@ const FILL_PATIENCE: Duration = Duration::from_millis(100);
 const UNWAITED: usize = 2;
 /// Windows tried before giving up.
 const ATTEMPTS: usize = 12;
+/// Attempts at which no window goes that holds a prefix block, while such blocks are within their share.
+const SPARING: usize = 8;
+
+/// What prefix blocks are to those who look for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Prefix {
+    /// Blocks like others: there are more of them than their share.
+    Alike,
+    /// Not to go.
+    Spared,
+    /// To go after all others, and as few as may be: where room is wanted, they are everywhere.
+    Last,
+}
+
+impl Prefix {
+    fn at(attempt: usize, protects: bool) -> Self {
+        match (protects, attempt < SPARING) {
+            (false, _) => Self::Alike,
+            (true, true) => Self::Spared,
+            (true, false) => Self::Last,
+        }
+    }
+}
+
+/// What is wanted of one look.
+struct Wanted {
+    /// Bytes.
+    enough: u64,
+    /// Whose they are to be.
+    slot: u32,
+    prefix: Prefix,
+}
+
+/// A window that is to go, and exactly what is in it.
+struct Chosen {
+    window: Window,
+    /// `None`: something in it is being filled, and it is wide.
+    victims: Option<Victims>,
+}
 
 /// Room that was made: the region to look in, and the right to it where it is more than a piece of one.
 #[derive(Debug)]
@@ -63,15 +102,18 @@ pub fn make_room(stripe: &Stripe, len: u64, slot: u32) -> Option<Room<'_>> {
     let core = stripe.core();
     // One patience for all windows: what is being filled may be the caller's own, and is not done while it waits here.
     let mut patience = Wait::new(FILL_PATIENCE);
+    let protects = window::protects(stripe, SAMPLES);
+    let judge = Judge::new(core, protects);
     for attempt in 0..ATTEMPTS {
         let mut pool = std::mem::take(&mut *stripe.pool.lock());
         let again: Vec<Pick> = pool.drain(..pool.len().min(AGAIN)).collect();
-        let mut windows = window::sample(stripe, len, slot, &again, SAMPLES << (attempt / 4));
+        let mut windows = window::sample(stripe, (len, slot), &again, SAMPLES << (attempt / 4), judge);
         let is_any = !windows.is_empty();
         // For small blocks one look pays for several: the puts that follow find room at once.
         let enough = len + AHEAD_BYTES.min(core.map().geometry().data_bytes / 256);
+        let wanted = Wanted { enough, slot, prefix: Prefix::at(attempt, protects) };
         let patience = (attempt >= UNWAITED).then_some(&mut patience);
-        let room = empty_cheapest(stripe, &mut windows, enough, slot, patience);
+        let room = empty_cheapest(stripe, &mut windows, &wanted, patience);
         keep_rest(stripe, pool, &windows);
         if let Some(room) = room {
             return Some(room);
@@ -91,29 +133,29 @@ pub fn make_room(stripe: &Stripe, len: u64, slot: u32) -> Option<Room<'_>> {
     None
 }
 
-/// Takes the cheapest of `windows` out of them and empties them, until `enough` bytes are free or as many as may be at one look.
+/// Takes the cheapest of `windows` out of them and empties them, until enough bytes are free or as many as may be at one look.
 fn empty_cheapest<'a>(
     stripe: &'a Stripe,
     windows: &mut Vec<Window>,
-    enough: u64,
-    slot: u32,
+    wanted: &Wanted,
     mut patience: Option<&mut Wait>,
 ) -> Option<Room<'a>> {
     // What is pinned looks cheap again and again: go on to the next windows rather than give up.
     loop {
-        let (mut chosen, mut bytes) = (Vec::with_capacity(EMPTIED), 0);
-        while bytes < enough && chosen.len() < EMPTIED {
-            let Some(window) = take_cheapest(windows) else { break };
+        let (mut chosen, mut bytes) = (Vec::<Chosen>::with_capacity(EMPTIED), 0);
+        while bytes < wanted.enough && chosen.len() < EMPTIED {
+            let Some(next) = take_cheapest(stripe, windows, wanted.prefix) else { break };
+            let window = next.window;
             if window.is_wide && chosen.is_empty() {
-                if let Some(room) = empty_wide(stripe, &window, slot, patience.as_deref_mut()) {
+                if let Some(room) = empty_wide(stripe, &next, wanted, patience.as_deref_mut()) {
                     return Some(room);
                 }
             } else if window.is_wide {
                 windows.push(window);
                 break;
-            } else if !chosen.iter().any(|other| window.overlaps(other)) {
+            } else if !chosen.iter().any(|other| window.overlaps(&other.window)) {
                 bytes += window.bytes();
-                chosen.push(window);
+                chosen.push(next);
             }
         }
         if chosen.is_empty() {
@@ -125,10 +167,25 @@ fn empty_cheapest<'a>(
     }
 }
 
-fn take_cheapest(windows: &mut Vec<Window>) -> Option<Window> {
-    let costs = windows.iter().map(|window| window.cost).enumerate();
-    let (at, _) = costs.min_by(|a, b| a.1.total_cmp(&b.1))?;
-    Some(windows.swap_remove(at))
+/// Takes out the cheapest window. What a window costs was found by looking at some of what it holds; here all of it is known, and
+/// a prefix block that was overlooked is found before it goes.
+fn take_cheapest(stripe: &Stripe, windows: &mut Vec<Window>, prefix: Prefix) -> Option<Chosen> {
+    loop {
+        let costs = windows.iter().map(|window| window.cost).enumerate();
+        let (at, _) = costs.min_by(|a, b| a.1.total_cmp(&b.1))?;
+        let mut window = windows.swap_remove(at);
+        let victims = window.victims(stripe);
+        let prefix_units = victims.as_ref().map_or(0, |victims| victims.prefix_units);
+        if victims.is_none() && !window.is_wide || prefix == Prefix::Spared && prefix_units > 0 {
+            continue;
+        }
+        if prefix == Prefix::Last && prefix_units > 0 && !window.is_exact {
+            window.hold_prefix(prefix_units);
+            windows.push(window);
+            continue;
+        }
+        return Some(Chosen { window, victims });
+    }
 }
 
 /// Leaves the cheapest of what was seen to the next look of this stripe. `pool` begins with the cheapest.
@@ -152,23 +209,28 @@ fn keep_rest(stripe: &Stripe, mut pool: Vec<Pick>, rest: &[Window]) {
 /// Empties a window of whole regions under a claim, so that others do not take what is freed of it before all is.
 fn empty_wide<'a>(
     stripe: &'a Stripe,
-    window: &Window,
-    slot: u32,
+    Chosen { window, victims }: &Chosen,
+    wanted: &Wanted,
     mut patience: Option<&mut Wait>,
 ) -> Option<Room<'a>> {
     let core = stripe.core();
-    match window.victims(stripe) {
+    match victims {
         None if patience.is_none() => return None,
         Some(victims) if is_any_pinned(core, &victims.blocks) => return None,
         _ => {}
     }
     let is_dead = |holder| core.is_dead(holder);
     let regions = core.with_regions(|regions| window.regions(regions));
-    let claim = Claim::take(core.map(), core.holder(), &is_dead, regions.clone(), slot, CLAIM_PATIENCE);
+    let claim =
+        Claim::take(core.map(), core.holder(), &is_dead, regions.clone(), wanted.slot, CLAIM_PATIENCE);
     crate::kill::point("evict.claimed");
     // Somebody who did not see the claim in time may put something there again.
     for _ in 0..ATTEMPTS {
-        let victims = settled(stripe, window, patience.as_deref_mut())?.blocks;
+        let Victims { blocks: victims, prefix_units, .. } = settled(stripe, window, patience.as_deref_mut())?;
+        if wanted.prefix == Prefix::Spared && prefix_units > 0 {
+            // It came while we waited.
+            return None;
+        }
         if victims.is_empty() {
             return Some(Room { region: regions.start, _claim: claim });
         }
@@ -200,17 +262,17 @@ fn is_any_pinned(core: &Core, victims: &[(u32, Word)]) -> bool {
     pins.filter_map(Entry::slot).any(|slot| slots.binary_search(&slot).is_ok())
 }
 
-/// Evicts every block of the `windows`, all under as few scans as may be; gives the first of which none stays. What is freed is the
+/// Evicts every block of the windows `chosen`, all under as few scans as may be; gives the first of which none stays. What is freed is the
 /// stripe's to use, unless blocks reach beyond their window.
-fn empty<'a>(stripe: &Stripe, windows: &'a [Window]) -> Option<&'a Window> {
+fn empty<'a>(stripe: &Stripe, chosen: &'a [Chosen]) -> Option<&'a Window> {
     let mut first = None;
-    let found: Vec<_> = windows.iter().filter_map(|window| Some((window, window.victims(stripe)?))).collect();
+    let found = || chosen.iter().filter_map(|chosen| Some((&chosen.window, chosen.victims.as_ref()?)));
     // What others keep of the room that was made before is shown when more is made than is used.
     if !stripe.stock.lock().is_empty() {
         stock::give_up(stripe);
     }
     for (reaches_out, notice) in [(false, Notice::Nobody), (true, Notice::All)] {
-        let some = || found.iter().filter(|(_, victims)| victims.reach_out == reaches_out);
+        let some = || found().filter(|(_, victims)| victims.reach_out == reaches_out);
         let victims: Vec<(u32, Word)> = some().flat_map(|(_, victims)| &victims.blocks).copied().collect();
         let gone = evict_each(stripe, &victims, WhenPinned::Keep, notice);
         let mut start = 0;
@@ -219,7 +281,7 @@ fn empty<'a>(stripe: &Stripe, windows: &'a [Window]) -> Option<&'a Window> {
             let is_empty = gone[start..end].iter().all(|gone| *gone);
             start = end;
             if is_empty {
-                first = first.or(Some(*window));
+                first = first.or(Some(window));
             }
             match notice {
                 Notice::Nobody if is_empty => {

@@ -10,7 +10,7 @@ use crate::session::Core;
 use crate::slot::{Meaning, Now, Slot, Word};
 
 /// Prefix blocks are worth more than any ordinary block.
-const PREFIX: f64 = 1e12;
+pub(super) const PREFIX: f64 = 1e12;
 /// Where nothing was learned, a block that was never used again is worth this share of one that was.
 const NEVER_USED: f64 = 1.0 / 256.0;
 /// A block that a tier below has too is worth this share of one that would be lost.

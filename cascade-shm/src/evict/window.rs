@@ -7,7 +7,7 @@ use cascade_core::sync::{AtomicU32, Ordering};
 use cascade_core::policy::Shares;
 use cascade_core::tier::Class;
 
-use super::{run, score::Judge};
+use super::{run, score, score::Judge};
 use crate::region::{Kind, Regions, Spot};
 use crate::session::Stripe;
 use crate::slot::{Slot, State, Word};
@@ -21,6 +21,8 @@ const CHANGE: f64 = 4.0;
 const DRAWS: usize = 10;
 /// One window of so many is drawn at random wherever the others are from: what the index does not tell of is free room.
 const LEAST_RANDOM: usize = 8;
+/// Windows for each unit that is looked at for the share of prefix blocks, where they are far from their bound and where they are not.
+const FOR_SHARE: [usize; 2] = [8, 2];
 
 /// A run of units that would hold the block.
 #[derive(Clone, Copy, Debug)]
@@ -32,10 +34,10 @@ pub struct Window {
     /// Where it was found.
     pub pick: Pick,
     place: Place,
-    /// How much of it is prefix blocks, 0 to 1.
-    prefix: f32,
     /// Whether it is one block, and no more than that.
     is_alike: bool,
+    /// Whether the cost says what prefix blocks it holds, all looked at.
+    pub(super) is_exact: bool,
 }
 
 /// A place to look for a window, and what was seen there.
@@ -87,8 +89,14 @@ struct Look<'a> {
 }
 
 /// Some random windows for the block of `len` bytes in `slot`, and those at the places `again`. Each look costs misses that depend on each other (what lies there, and
-/// its slot), so all samples make the same step together.
-pub(super) fn sample(stripe: &Stripe, len: u64, slot: u32, again: &[Pick], samples: usize) -> Vec<Window> {
+/// its slot), so all samples make the same step together. `judge` says what blocks are worth.
+pub(super) fn sample(
+    stripe: &Stripe,
+    (len, slot): (u64, u32),
+    again: &[Pick],
+    samples: usize,
+    judge: Judge<'_>,
+) -> Vec<Window> {
     stripe.core().with_regions(|regions| {
         let (ready, kind) = (regions.ready(), Kind::of(len));
         if ready == 0 {
@@ -97,7 +105,7 @@ pub(super) fn sample(stripe: &Stripe, len: u64, slot: u32, again: &[Pick], sampl
         let look = Look {
             stripe,
             regions,
-            judge: Judge::new(stripe.core(), stripe.prefix_share() <= Shares::default().prefix),
+            judge,
             len,
             kind,
             need: len.div_ceil(kind.unit_bytes()) as usize,
@@ -108,13 +116,49 @@ pub(super) fn sample(stripe: &Stripe, len: u64, slot: u32, again: &[Pick], sampl
     })
 }
 
+/// Whether prefix blocks are within their share, as far as looks at random units tell, some more of which are made.
+pub(super) fn protects(stripe: &Stripe, samples: usize) -> bool {
+    let bound = Shares::default().prefix;
+    let is_near = stripe.prefix_share() > bound / 2.0;
+    let looks = samples / FOR_SHARE[usize::from(is_near)];
+    stripe.core().with_regions(|regions| look_at_share(stripe, regions, looks));
+    stripe.prefix_share() <= bound
+}
+
+/// Looks at random units of what is ready, whatever kind of region they are in: a share of bytes, not of blocks, nor of those
+/// that are as long as what is put now.
+fn look_at_share(stripe: &Stripe, regions: &Regions<'_>, looks: usize) {
+    let (map, ready) = (stripe.core().map(), regions.ready());
+    let draw = || {
+        let random = stripe.random();
+        let region = below(ready, random >> 32);
+        map.residents(region).get(below(regions.units(regions.kind(region)), random))
+    };
+    let drawn: Vec<_> =
+        (0..looks).map(|_| draw().inspect(|resident| crate::raw::prefetch(*resident))).collect();
+    let slot = |resident: Option<&AtomicU32>| {
+        map.slots().get(resident?.load(Ordering::Relaxed).checked_sub(1)? as usize)
+    };
+    let slots: Vec<_> = drawn
+        .into_iter()
+        .map(|resident| slot(resident).inspect(|slot| crate::raw::prefetch(*slot)))
+        .collect();
+    for slot in slots {
+        stripe.saw_prefix(slot.is_some_and(|slot| is_prefix(slot.word())));
+    }
+}
+
+fn is_prefix(word: Word) -> bool {
+    word.state() == State::Sealed && word.class() == Class::Prefix
+}
+
 /// A number below `bound` from 32 random bits.
 pub(super) fn below(bound: usize, bits: u64) -> usize {
     ((bits & 0xffff_ffff) * bound as u64 >> 32) as usize
 }
 
-/// A place that is looked at, and whether it was drawn at random.
-type Drawn = (usize, usize, bool);
+/// A place that is looked at: region, and unit in it.
+type Drawn = (usize, usize);
 
 impl Look<'_> {
     /// All windows of this look. Blocks that are as long as what is looked for are found side by side in the index, which costs a fraction
@@ -133,10 +177,10 @@ impl Look<'_> {
         for (at, number) in slots.iter().enumerate() {
             let window =
                 self.map().slots().get(*number as usize).and_then(|slot| self.of_slot(slot, *number));
-            let is_random = at >= seen_before;
-            if let Some(window) = window.filter(|window| !is_random || window.is_alike) {
-                alike += usize::from(is_random);
-                self.add(window, is_random, barred, &mut windows);
+            let is_new = at >= seen_before;
+            if let Some(window) = window.filter(|window| !is_new || window.is_alike) {
+                alike += usize::from(is_new);
+                self.add(window, barred, &mut windows);
             }
         }
         self.draw((samples - samples / LEAST_RANDOM).saturating_sub(alike), &mut places);
@@ -162,20 +206,18 @@ impl Look<'_> {
                     self.map().slots().get(number as usize).into_iter().for_each(crate::raw::prefetch);
                     slots.push(number);
                 }
-                None if region < self.ready && unit < self.in_region => {
-                    self.place_at(region, unit, false, places)
-                }
+                None if region < self.ready && unit < self.in_region => self.place_at(region, unit, places),
                 None => {}
             }
         }
     }
 
     /// Adds a place, and brings what is said of it into the cache.
-    fn place_at(&self, region: usize, unit: usize, is_random: bool, places: &mut Vec<Drawn>) {
+    fn place_at(&self, region: usize, unit: usize, places: &mut Vec<Drawn>) {
         if let Some(resident) = self.map().residents(region).get(unit) {
             crate::raw::prefetch(resident);
         }
-        places.push((region, unit, is_random));
+        places.push((region, unit));
     }
 
     /// Adds random units, at most a quarter of them in regions of the other kind.
@@ -192,7 +234,7 @@ impl Look<'_> {
                     continue;
                 }
             }
-            self.place_at(region, below(self.in_region, random), true, places);
+            self.place_at(region, below(self.in_region, random), places);
             if places.len() >= most {
                 return;
             }
@@ -208,40 +250,37 @@ impl Look<'_> {
     /// The windows at `places`.
     fn at_places(&self, places: &[Drawn], barred: &Range<usize>, windows: &mut Vec<Window>) {
         // What is here, and what the last unit of a window from here on has.
-        for (region, unit, _) in places {
+        for (region, unit) in places {
             for unit in [*unit, unit + self.need - 1] {
                 self.resident(*region, unit).into_iter().for_each(|(_, slot)| crate::raw::prefetch(slot));
             }
         }
         let mut others = Vec::new();
-        for (region, unit, is_random) in places.iter().copied() {
+        for (region, unit) in places.iter().copied() {
             let block =
                 if self.regions.kind(region) == self.kind { self.resident(region, unit) } else { None };
             let is_of = |window: &Window| window.pick.region() == region && window.pick.unit as usize <= unit;
             let window = block.and_then(|(number, slot)| self.of_slot(slot, number)).filter(is_of);
             if let Some(window) = window {
-                self.add(window, is_random, barred, windows);
+                self.add(window, barred, windows);
             } else if let Some(place) = place(self.stripe, self.regions, self.len, self.ready, region, unit) {
                 prefetch_victims(self.stripe, self.regions, place);
-                others.push((place, is_random));
+                others.push(place);
             }
         }
-        for (place, is_random) in others {
+        for place in others {
             if let Some(window) = assess(self.stripe, self.regions, place, &self.judge) {
-                self.add(window, is_random, barred, windows);
+                self.add(window, barred, windows);
             }
         }
     }
 
-    fn add(&self, window: Window, is_random: bool, barred: &Range<usize>, windows: &mut Vec<Window>) {
+    fn add(&self, window: Window, barred: &Range<usize>, windows: &mut Vec<Window>) {
         if !barred.is_empty() {
             let touched = window.regions(self.regions);
             if touched.start < barred.end && barred.start < touched.end {
                 return;
             }
-        }
-        if is_random {
-            self.stripe.saw_prefix(f64::from(window.prefix));
         }
         windows.push(window);
     }
@@ -262,9 +301,15 @@ impl Look<'_> {
         }
         let cost = self.judge.worth(slot, word);
         let pick = Pick { region: region as u32, unit: begin as u32, slot: Some(number), cost };
-        let prefix = if word.class() == Class::Prefix { 1.0 } else { 0.0 };
         let place = Place { kind: self.kind, first, need: self.need };
-        Some(Window { cost, is_wide: false, pick, place, prefix, is_alike: units == self.need as u64 })
+        Some(Window {
+            cost,
+            is_wide: false,
+            pick,
+            place,
+            is_alike: units == self.need as u64,
+            is_exact: false,
+        })
     }
 }
 
@@ -364,21 +409,21 @@ fn parts<'a>(
 fn assess(stripe: &Stripe, regions: &Regions<'_>, place: Place, judge: &Judge<'_>) -> Option<Window> {
     let touched = place.regions(regions);
     let is_wide = touched.len() > 1 || place.need >= regions.units(place.kind);
-    let (mut cost, mut prefix) = (0.0, 0.0);
+    let mut cost = 0.0;
     for part in parts(stripe, regions, place) {
         let part = part?;
-        let (worth, of_prefix) = mean_worth(stripe, &part, is_wide, judge)?;
-        (cost, prefix) = (cost + part.share * worth, prefix + part.share * of_prefix);
+        cost += part.share * mean_worth(stripe, &part, is_wide, judge)?;
     }
     let in_region = regions.units(place.kind);
     let pick =
         Pick { region: touched.start as u32, unit: (place.first % in_region) as u32, slot: None, cost };
-    Some(Window { cost, is_wide, pick, place, prefix: prefix.min(1.0) as f32, is_alike: false })
+    Some(Window { cost, is_wide, pick, place, is_alike: false, is_exact: false })
 }
 
-/// Mean worth of what the units of `part` hold, so that windows of either kind compare, and which share of it is prefix blocks. Of many
-/// residents only some are looked at, evenly spread: a whole region would cost more than the put that asks for room.
-fn mean_worth(stripe: &Stripe, part: &Part<'_>, is_wide: bool, judge: &Judge<'_>) -> Option<(f64, f64)> {
+/// Mean worth of what the units of `part` hold, so that windows of either kind compare. Of many residents only some are looked at,
+/// evenly spread: a whole region would cost more than the put that asks for room. What is chosen is looked at as a whole
+/// ([`Victims::prefix_units`]).
+fn mean_worth(stripe: &Stripe, part: &Part<'_>, is_wide: bool, judge: &Judge<'_>) -> Option<f64> {
     let map = stripe.core().map();
     let step = part.residents.len().div_ceil(MOST_LOOKED_AT).max(1);
     let load = |resident: &AtomicU32| resident.load(Ordering::Relaxed);
@@ -391,33 +436,37 @@ fn mean_worth(stripe: &Stripe, part: &Part<'_>, is_wide: bool, judge: &Judge<'_>
     // Room is found from a region's beginning on, so that this is short.
     let any = || part.residents.iter().map(load).find(|slot| *slot != 0);
     let is_sparse = part.is_other && looked_at().all(|slot| slot == 0);
-    let (mut worth, mut prefix, mut held, mut last) = (0.0, 0_usize, 0_usize, (0, 0.0, 0));
+    let (mut worth, mut held, mut last) = (0.0, 0_usize, (0, 0.0));
     for resident in looked_at().chain(is_sparse.then(any).flatten()).filter(|slot| *slot != 0) {
         if last.0 != resident {
             let victim = map.slots().get(resident as usize - 1)?;
             let word = victim.word();
-            let is_prefix = usize::from(word.class() == Class::Prefix);
             last = match word.state() {
-                State::Sealed => (resident, judge.worth(victim, word), is_prefix),
-                State::Retired => (resident, 0.0, 0),
+                State::Sealed => (resident, judge.worth(victim, word)),
+                State::Retired => (resident, 0.0),
                 // Among so many blocks one is always being filled. It is waited for.
-                _ if is_wide => (resident, 0.0, 0),
+                _ if is_wide => (resident, 0.0),
                 _ => return None,
             };
         }
-        (worth, prefix, held) = (worth + last.1, prefix + last.2, held + 1);
+        (worth, held) = (worth + last.1, held + 1);
     }
     // What is empty counts as worth nothing. Not so in a region of the other kind: what it holds speaks for its free room as
     // well, or one that has just changed hands, nearly empty, would look cheap enough to change back at once, again and again.
     let looks = looked_at().len().max(1);
     let (of, change) = if part.is_other { (held.max(1), CHANGE) } else { (looks, 1.0) };
-    Some((change * worth / of as f64, prefix as f64 / looks as f64))
+    Some(change * worth / of as f64)
 }
 
 impl Window {
     /// The regions that it lies in.
     pub(super) fn regions(&self, regions: &Regions<'_>) -> Range<usize> {
         self.place.regions(regions)
+    }
+
+    /// Says that so many units of prefix blocks go with it: more than any number of others, and the less of them the better.
+    pub(super) fn hold_prefix(&mut self, units: u64) {
+        (self.cost, self.is_exact) = (score::PREFIX * units as f64 + self.cost.min(score::PREFIX), true);
     }
 
     /// Bytes of it.
@@ -445,6 +494,7 @@ impl Window {
             self.place.first as u64 * unit_bytes..(self.place.first + self.place.need) as u64 * unit_bytes;
         stripe.core().with_regions(|regions| {
             let (mut blocks, mut last, mut reach_out) = (Vec::new(), None, self.is_wide);
+            let mut prefix_units = 0;
             for part in parts(stripe, regions, self.place) {
                 for resident in part?.residents {
                     let Some(slot) = resident.load(Ordering::Relaxed).checked_sub(1) else { continue };
@@ -462,10 +512,13 @@ impl Window {
                         bytes.start <= extent.offset && end <= bytes.end
                     });
                     reach_out |= !is_within;
+                    if is_prefix(word) {
+                        prefix_units += block.extent().map_or(1, |extent| extent.len.div_ceil(unit_bytes));
+                    }
                     blocks.push((slot, word));
                 }
             }
-            Some(Victims { blocks, reach_out })
+            Some(Victims { blocks, reach_out, prefix_units })
         })
     }
 }
@@ -476,4 +529,6 @@ pub(super) struct Victims {
     pub(super) blocks: Vec<(u32, Word)>,
     /// Whether emptying it frees more than the window.
     pub(super) reach_out: bool,
+    /// Units of prefix blocks among them.
+    pub(super) prefix_units: u64,
 }

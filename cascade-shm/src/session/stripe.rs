@@ -23,8 +23,10 @@ use crate::slot::State;
 /// The entries that leases and reservations may hold.
 const HOLDABLE: u64 = (1 << STRIPE_LEASES) - 1;
 
-/// Windows that the share of prefix blocks is a mean of.
-const PREFIX_SAMPLES: f64 = 512.0;
+/// Looks that the share of prefix blocks is a mean of.
+const PREFIX_SAMPLES: u64 = 256;
+/// Looks at no prefix block that every stripe begins with: as long as little was seen, they are protected.
+const PREFIX_PRIOR: u64 = 64;
 
 /// Ledger entries of one thread, and what it counts.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub struct Stripe {
     random: LocalU64,
     /// Share of prefix blocks in what eviction looked at lately, as the bits of a float.
     prefix_share: LocalU64,
+    /// Looks that were made for it.
+    prefix_looks: LocalU64,
     /// Bytes put, and blocks evicted, that the arena was not told of yet.
     unsaid: [LocalU64; 2],
     /// Windows that eviction looked at and left.
@@ -105,6 +109,7 @@ impl Stripe {
             replaces: [const { AtomicU8::new(0) }; STRIPE_ENTRIES],
             random: LocalU64::new(seed),
             prefix_share: LocalU64::new(0),
+            prefix_looks: LocalU64::new(PREFIX_PRIOR),
             unsaid: [const { LocalU64::new(0) }; 2],
             pool: Mutex::new(Vec::new()),
             stock: Mutex::default(),
@@ -135,10 +140,12 @@ impl Stripe {
         f64::from_bits(self.prefix_share.load(Ordering::Relaxed))
     }
 
-    /// Notes that a random window is so far of prefix blocks.
-    pub fn saw_prefix(&self, share: f64) {
-        let mean = self.prefix_share();
-        self.prefix_share.store((mean + (share - mean) / PREFIX_SAMPLES).to_bits(), Ordering::Relaxed);
+    /// Notes whether a random place of the arena is a prefix block's.
+    pub fn saw_prefix(&self, is_prefix: bool) {
+        let looks = (self.prefix_looks.load(Ordering::Relaxed) + 1).min(PREFIX_SAMPLES);
+        let (mean, seen) = (self.prefix_share(), f64::from(u8::from(is_prefix)));
+        self.prefix_looks.store(looks, Ordering::Relaxed);
+        self.prefix_share.store((mean + (seen - mean) / looks as f64).to_bits(), Ordering::Relaxed);
     }
 
     /// Takes a free entry for a lease or a reservation; `None` when as many as may be are held.
