@@ -72,6 +72,8 @@ pub enum Refusal {
     Memory,
     /// The tier, device or peer is gone.
     Unavailable,
+    /// The tier can only be read: of its medium this process may change nothing.
+    ReadOnly,
 }
 
 impl Refusal {
@@ -87,6 +89,7 @@ impl Refusal {
             Self::Deadline => "deadline",
             Self::Memory => "memory",
             Self::Unavailable => "unavailable",
+            Self::ReadOnly => "read_only",
         }
     }
 }

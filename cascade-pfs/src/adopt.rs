@@ -7,6 +7,7 @@ use crate::buffer::Buffer;
 use crate::core::{Core, is_lost};
 use crate::follow::Follow;
 use crate::fs::Access;
+use crate::inspect;
 use crate::io;
 use crate::layout::{Damage, Identity, PAGE_BYTES, WriterId};
 use crate::names::{Name, SegmentId};
@@ -22,6 +23,10 @@ pub(crate) fn is_dead(core: &Core, follow: &Follow, writer: WriterId) -> bool {
 fn is_gone(core: &Core, writer: WriterId) -> Result<bool> {
     // Opening, the lock, and two times.
     core.counters.metadata.add(4);
+    // Who only reads has no file of its own to compare times with.
+    let Some((me, life)) = core.me() else {
+        return Ok(inspect::life(core, writer)?.is_over(core.config.adopt_after));
+    };
     let file = match core.fs.open(&core.path(Name::Writer(writer)), Access::Read, false) {
         // Made first and removed among the last: whoever has none is on its way out.
         Err(error) if is_lost(&error) => return Ok(true),
@@ -30,7 +35,6 @@ fn is_gone(core: &Core, writer: WriterId) -> Result<bool> {
     let mut page = Buffer::new(PAGE_BYTES);
     let read = io::read_up_to(file.as_ref(), &[page.piece()], 0)?;
     let identity = Identity::parse(page.bytes().get(..read).unwrap_or(&[]));
-    let Some((me, life)) = core.me() else { return Ok(false) };
     if let Ok(other) = &identity
         && process::is_neighbour(&me, other)
     {
@@ -48,6 +52,9 @@ fn is_gone(core: &Core, writer: WriterId) -> Result<bool> {
 
 /// Takes over the segments of every dead writer that nobody living has claimed.
 pub(crate) fn adopt_dead(core: &Core, follow: &Follow, names: &[Name]) {
+    if core.is_read_only() {
+        return;
+    }
     let writers: BTreeSet<WriterId> = names.iter().map(Name::writer).collect();
     for writer in writers {
         if is_dead(core, follow, writer) && claim(core, follow, names, writer).unwrap_or(false) {

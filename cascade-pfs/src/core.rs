@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use cascade_core::memory::Piece;
 use parking_lot::{Mutex, RwLock};
@@ -45,6 +45,8 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<Clock>,
     /// Who this process has been, the last of them now. Their identity files stay open, and so locked, until the end.
     lives: Mutex<Vec<(Identity, Arc<dyn File>)>>,
+    /// Why this process has no writer, where it may only read.
+    read_only: OnceLock<String>,
     /// Whether direct I/O is asked for: not any more once the file system has refused it.
     direct: AtomicBool,
     /// Whether what is written reaches the others only when it is synced.
@@ -70,6 +72,7 @@ impl Core {
             gate: Gate::new(config.read_in_flight_bytes, MOST_WAITING),
             clock: Arc::default(),
             lives: Mutex::default(),
+            read_only: OnceLock::new(),
             direct: AtomicBool::new(config.direct),
             striping: Mutex::default(),
             others: Mutex::default(),
@@ -93,6 +96,20 @@ impl Core {
     /// Who this process is now, with its identity file.
     pub(crate) fn me(&self) -> Option<(Identity, Arc<dyn File>)> {
         self.lives.lock().last().cloned()
+    }
+
+    /// Nothing is written from here on, because the file system does not let this process; says so.
+    pub(crate) fn read_only(&self, why: &io::Error) {
+        let dir = self.config.dir.display();
+        let why =
+            format!("{dir} can only be read ({why}): blocks are read from it, and none is stored or deleted");
+        eprintln!("cascade-pfs: {why}");
+        let _ = self.read_only.set(why);
+        self.queue.close();
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only.get().is_some()
     }
 
     /// Shows that everyone whom this process has been lives.
@@ -147,7 +164,7 @@ impl Core {
         self.striping.lock().0.stripes()
     }
 
-    /// Why files are not striped as configured, or not read.
+    /// Why files are not written, not striped as configured, or not read.
     pub(crate) fn warning(&self) -> Option<String> {
         let striping = self.striping.lock().1.clone();
         let others = self.others.lock();
@@ -159,10 +176,10 @@ impl Core {
             };
             format!("{} is {other}; it is left alone{all}", self.config.dir.join(name).display())
         });
-        match (striping, other) {
-            (Some(striping), Some(other)) => Some(format!("{striping}; {other}")),
-            (striping, other) => striping.or(other),
-        }
+        // Nothing that is not written is striped.
+        let told = [self.read_only.get().cloned().or(striping), other];
+        let told: Vec<String> = told.into_iter().flatten().collect();
+        (!told.is_empty()).then(|| told.join("; "))
     }
 
     /// Looks whether the file that begins with `page` is of another version, and notes it; says so the first time.
@@ -355,6 +372,11 @@ impl Core {
 /// Whether an error says that the file system, or a quota on it, is full.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
+}
+
+/// Whether an error says that this process may not write there.
+pub(crate) fn is_forbidden(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
 }
 
 /// Whether an error says that the file is not there any more, or is none: a link, a pipe or a directory has its name.

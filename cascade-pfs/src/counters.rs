@@ -59,6 +59,8 @@ pub(crate) struct Counters {
 pub struct PfsStats {
     /// Whether data goes past the page cache.
     pub direct: bool,
+    /// Whether the directory can only be read: nothing is written, and puts are refused.
+    pub read_only: bool,
     /// Segment files that were opened through the page cache although direct I/O was asked for: the file system refused it.
     pub buffered_files: u64,
     /// What moves the bytes: `Uring` or `Pool`.

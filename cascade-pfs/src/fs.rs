@@ -180,6 +180,11 @@ pub trait File: Send + Sync + Debug {
     /// Whether reads and writes go past the page cache, and so take whole aligned pages only.
     fn is_direct(&self) -> bool;
 
+    /// Whether the file system says that it takes direct reads and writes of whole pages: where it does not say, only trying tells.
+    fn takes_direct(&self) -> bool {
+        false
+    }
+
     /// Reads into host pieces, from `offset` of the file on; gives the number of bytes, 0 at the end.
     ///
     /// # Errors

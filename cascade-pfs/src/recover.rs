@@ -83,7 +83,10 @@ pub(crate) fn segments(names: &[Name]) -> impl Iterator<Item = SegmentId> {
 pub(crate) fn scan(core: &Core, id: SegmentId) -> Result<()> {
     core.counters.metadata.add(4);
     // A block that comes to light after somebody has said that there is none would come back from the dead.
-    if core.fs.settle(&core.path(Name::Segment(id))).is_err_and(|error| !is_lost(&error)) {
+    // Who may only read cannot wait for it, and finds such a block the next time it opens, or never.
+    if !core.is_read_only()
+        && core.fs.settle(&core.path(Name::Segment(id))).is_err_and(|error| !is_lost(&error))
+    {
         core.counters.io_errors.add(1);
     }
     let file = core.fs.open(&core.path(Name::Segment(id)), Access::Read, false)?;

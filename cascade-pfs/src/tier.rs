@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::adopt;
 use crate::catalog::Catalog;
 use crate::config::{IoEngine, PfsConfig};
-use crate::core::Core;
+use crate::core::{Core, is_forbidden};
 use crate::counters::PfsStats;
 use crate::engine::{self, Engine};
 use crate::follow::Follow;
@@ -26,7 +26,7 @@ use crate::part::{Part, Pending};
 use crate::queue::{Put, Request};
 use crate::read::{self, Asked};
 use crate::recover;
-use crate::writer::{self, Writer};
+use crate::writer::{self, Log, Writer};
 
 /// How often a writer shows that it lives, and looks for others that do not.
 const CARE_EVERY: Duration = Duration::from_secs(5);
@@ -146,8 +146,23 @@ fn failed(config: &PfsConfig, what: &str, error: std::io::Error) -> Error {
     Error::new(kind, format!("cannot {what} {}", config.dir.display())).with_source(error)
 }
 
+/// Makes this process a writer, with its log; `None` where it may only read.
+fn begin(core: &Core) -> Result<Option<Log>> {
+    match writer::begin(core) {
+        Ok(log) => Ok(Some(log)),
+        Err(error) if is_forbidden(&error) && core.fs.list(&core.config.dir).is_ok() => {
+            core.read_only(&error);
+            Ok(None)
+        }
+        Err(error) => Err(failed(&core.config, "begin to write in", error)),
+    }
+}
+
 impl PfsTier {
     /// Opens the tier in a directory of this machine's file systems.
+    ///
+    /// Where this process may read the directory and not write to it, the tier has no writer and adopts nothing: blocks are
+    /// fetched, puts, and deletions of what is there, are refused as [`Refusal::ReadOnly`] and counted. It says so once.
     ///
     /// # Errors
     /// `Config` for numbers out of their bounds; `NotFound`, `Permission`, `NoSpace` or `System` when the directory cannot be
@@ -168,12 +183,12 @@ impl PfsTier {
             Engine::start(&config, fs.as_ref()).map_err(|error| failed(&config, "start I/O in", error))?;
         let core = Arc::new(Core::new(config, fs, engine));
         core.stripe();
-        let log = writer::begin(&core).map_err(|error| failed(&core.config, "begin to write in", error))?;
+        let log = begin(&core)?;
         let mut follow = Follow::new(&core);
         let names = recover::load(&core, &mut follow);
         adopt::adopt_dead(&core, &follow, &names);
         let no_thread = |error| failed(&core.config, "start threads for", error);
-        let writer = Writer::new(Arc::clone(&core), log);
+        let writer = log.map(|log| Writer::new(Arc::clone(&core), log));
         let mut handle = Handle {
             core: Arc::clone(&core),
             writer: None,
@@ -185,7 +200,10 @@ impl PfsTier {
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.to_owned()).spawn(work)
         };
-        handle.writer = Some(spawn("cascade-pfs-log", Box::new(move || writer.work())).map_err(no_thread)?);
+        if let Some(writer) = writer {
+            let work = Box::new(move || writer.work());
+            handle.writer = Some(spawn("cascade-pfs-log", work).map_err(no_thread)?);
+        }
         let timed = Arc::clone(&core);
         let work = Box::new(move || timed.clock.work(&timed.counters, || timed.engine.cancel_late()));
         handle.clock = Some(spawn("cascade-pfs-clock", work).map_err(no_thread)?);
@@ -273,6 +291,7 @@ impl PfsTier {
             metadata: counters.metadata.get(),
             index_bytes,
             direct: core.is_direct(),
+            read_only: core.is_read_only(),
             buffered_files: counters.buffered.get(),
             engine: if core.engine.choice().ring { IoEngine::Uring } else { IoEngine::Pool },
             engine_reason: core.engine.choice().why,
@@ -299,7 +318,14 @@ impl PfsTier {
         }
     }
 
-    /// What is not as it was configured, for a person: why files are not striped, or are of a version that is not read.
+    /// Whether the directory can only be read by this process.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.core().is_read_only()
+    }
+
+    /// What is not as it was configured, for a person: why nothing is written, files are not striped, or are of a version that is not
+    /// read.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         self.handle.core.warning()
@@ -338,10 +364,24 @@ impl PfsTier {
         }
     }
 
+    fn delete(&self, id: BlockId, part: Part) {
+        let core = self.core();
+        if !core.is_read_only() {
+            // A request that is refused answers `Unavailable` when its part is dropped with the batch.
+            return drop(core.queue.push(Request::Delete { id, part }, 0));
+        }
+        let is_there = core.catalog.read().find(&id).is_some();
+        let absent = Outcome::Miss(MissReason::Absent);
+        part.complete(&core.counters, if is_there { Outcome::Refused(Refusal::ReadOnly) } else { absent });
+    }
+
     /// Bytes of the record of a put that may be queued, or the answer to one that may not.
     fn admit(&self, id: &BlockId, from: &SgList, meta: PutMeta) -> std::result::Result<u64, Outcome> {
         let (core, len) = (self.core(), from.len() as u64);
         let refuse = |why| Err(Outcome::Refused(why));
+        if core.is_read_only() {
+            return refuse(Refusal::ReadOnly);
+        }
         if len == 0 {
             return refuse(Refusal::Empty);
         }
@@ -423,8 +463,7 @@ impl Tier for PfsTier {
             match op {
                 Op::Fetch { id, into } => fetches.push(Asked { id, into, part }),
                 Op::Store { id, from, meta } => self.store(id, from, meta, part),
-                // A request that is refused answers `Unavailable` when its part is dropped with the batch.
-                Op::Delete { id } => drop(core.queue.push(Request::Delete { id, part }, 0)),
+                Op::Delete { id } => self.delete(id, part),
             }
         }
         read::fetch(core, fetches);
@@ -440,6 +479,10 @@ impl Tier for PfsTier {
                 ErrorKind::Unsupported,
                 "this process was forked from the one that opened the tier",
             );
+        }
+        if self.is_read_only() {
+            // Nothing of this handle waits.
+            return Ok(());
         }
         let (ticket, completer) = ticket(1);
         // A refused request drops the completer, which answers.

@@ -49,6 +49,8 @@ pub(crate) struct Writer {
     /// Number of the next segment.
     number: u64,
     runs: VecDeque<Run>,
+    /// A write found the file system full, and no segment that was dead to the end has gone since.
+    was_full: bool,
     /// What could not be made durable since the last flush that said so.
     failed: Option<io::Error>,
 }
@@ -78,6 +80,7 @@ impl Writer {
             has_written: false,
             number: 0,
             runs: VecDeque::new(),
+            was_full: false,
             failed: None,
         }
     }
@@ -135,11 +138,7 @@ impl Writer {
         let bytes = record_bytes(put.from.len() as u64).unwrap_or(0);
         if !self.fits(draft, bytes) {
             self.launch(std::mem::take(draft));
-            let mut opened = self.open_for(bytes);
-            if opened.as_ref().is_err_and(is_full) && self.give_back() {
-                opened = self.open_for(bytes);
-            }
-            if let Err(error) = opened {
+            if let Err(error) = self.open_or_empty(bytes) {
                 let why = refusal(&self.core, &error);
                 return self.give_up(put, Outcome::Refused(why));
             }
@@ -192,7 +191,7 @@ impl Writer {
         // Also where nothing is known of it: another writer may have logged it just now.
         let sequence = self.core.catalog.write().next_sequence();
         let mut logged = self.log_forget(id, sequence);
-        if logged.as_ref().is_err_and(is_full) && self.give_back() {
+        if logged.as_ref().is_err_and(is_full) && (self.give_back() || self.empty_one()) {
             logged = self.log_forget(id, sequence);
         }
         if logged.is_ok() && self.core.config.durability == Durability::Block {

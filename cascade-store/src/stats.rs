@@ -100,6 +100,7 @@ impl StoreStats {
             ("kept", files.kept),
             ("adopted", files.adopted),
             ("other_version", files.other_version),
+            ("read_only", u64::from(files.read_only)),
         ]
     }
 

@@ -197,7 +197,9 @@ impl Store {
                 let tier = PfsTier::open_on(settings.clone(), fs).map_err(|error| wanted.advise(error))?;
                 let breaker = Breaker::new(guard, Arc::new(SystemClock::default()));
                 let bottom = BottomTier::new(tier.clone()).guarded(breaker);
-                let files = Files::new(bottom, settings, wanted.demote).acknowledging(wanted.acknowledge);
+                // What may not be written is not tried, again and again.
+                let demote = if tier.is_read_only() { Demote::Off } else { wanted.demote };
+                let files = Files::new(bottom, settings, demote).acknowledging(wanted.acknowledge);
                 (Some(tier), Some(files))
             }
         };

@@ -125,6 +125,7 @@ fn name(outcome: Outcome) -> &'static str {
         Outcome::Refused(R::Deadline) => "refused_deadline",
         Outcome::Refused(R::Memory) => "refused_memory",
         Outcome::Refused(R::Unavailable) => "refused_unavailable",
+        Outcome::Refused(R::ReadOnly) => "refused_read_only",
     }
 }
 

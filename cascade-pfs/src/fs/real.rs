@@ -16,9 +16,11 @@ use nix::unistd::{Whence, linkat, lseek};
 
 use super::watch::DirWatch;
 use super::{Access, File, Fs, Queued, Watch, Way};
+use crate::core::is_forbidden;
 use crate::filesystem::{self, FileSystem, Kind};
 use crate::raw;
 use crate::stripe::Stripes;
+use crate::survey::DirectAlignment;
 
 /// The file systems of this machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,7 +77,12 @@ impl Fs for RealFs {
 
     fn make_dir(&self, dir: &Path) -> Result<()> {
         match DirBuilder::new().mode(0o700).create(dir) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+            // Some file systems ask for the right to make it first.
+            Err(error)
+                if (error.kind() == ErrorKind::AlreadyExists || is_forbidden(&error)) && dir.is_dir() =>
+            {
+                Ok(())
+            }
             other => other,
         }
     }
@@ -171,6 +178,12 @@ fn lock(kind: i32) -> libc::flock {
 impl File for RealFile {
     fn is_direct(&self) -> bool {
         self.direct
+    }
+
+    fn takes_direct(&self) -> bool {
+        let page = FIRST_PAGE as u32;
+        let fits = |unit: DirectAlignment| unit.memory <= page && unit.offset <= page;
+        self.direct && raw::direct_alignment(self.file.as_fd()).is_some_and(fits)
     }
 
     fn read_at(&self, into: &[Piece], offset: u64) -> Result<usize> {

@@ -329,6 +329,10 @@ impl File for FaultFile {
         self.inner.is_direct()
     }
 
+    fn takes_direct(&self) -> bool {
+        self.inner.takes_direct()
+    }
+
     fn read_at(&self, into: &[Piece], offset: u64) -> Result<usize> {
         match meet(&self.plan, Call::Read, &self.name)? {
             Some(Fault::Short(most)) => {

@@ -2,15 +2,17 @@
 
 use std::io;
 
-use cascade_core::id::IdKind;
+use cascade_core::id::{BlockId, IdKind};
 use cascade_core::memory::SgList;
 use cascade_core::tier::{Class, OnExisting, PutMeta};
 
 use crate::buffer::Buffer;
 use crate::catalog::Resident;
 use crate::config::Durability;
-use crate::layout::{LogEvent, PAGE_BYTES, Record};
+use crate::core::is_full;
+use crate::layout::{LogEvent, PAGE_BYTES, Record, record_bytes};
 use crate::names::{Name, SegmentId};
+use crate::queue::Put;
 
 use super::Writer;
 use super::run::Draft;
@@ -25,6 +27,23 @@ struct Victim {
     /// Gives less than a quarter of its bytes back.
     poor: bool,
     first: u64,
+    /// Bytes of the file, of its records that are visible, and of those that are not any more.
+    file_bytes: u64,
+    live_bytes: u64,
+    dead_bytes: u64,
+}
+
+impl Victim {
+    /// A segment of which nothing stays.
+    fn dead(id: SegmentId) -> Self {
+        let (keep, lost_prefix, poor, first) = (Vec::new(), 0, false, 0);
+        Self { id, keep, lost_prefix, poor, first, file_bytes: 0, live_bytes: 0, dead_bytes: 0 }
+    }
+
+    /// Whether a quarter of it is of no use to anybody: emptying it gains room, and more than it risks.
+    fn is_partly_dead(&self) -> bool {
+        self.live_bytes > 0 && self.dead_bytes >= self.file_bytes / 4
+    }
 }
 
 /// Whether an older version may be somewhere: it was seen, or the id may stand for other bytes tomorrow and not everything
@@ -56,10 +75,18 @@ impl Writer {
 
     /// The oldest segment that gives enough back; prefix blocks are lost last.
     fn choose(&self) -> Option<Victim> {
+        let key = |victim: &Victim| (victim.lost_prefix > 0, victim.poor, victim.lost_prefix, victim.first);
+        self.victims().into_iter().min_by_key(key)
+    }
+
+    /// What may go.
+    fn victims(&self) -> Vec<Victim> {
         let limit = self.core.config.target_bytes() / 4 * 3;
         let catalog = self.core.catalog.read();
         let owned = catalog.segments.iter().filter(|(_, segment)| segment.owned && !segment.writing);
         let victims = owned.map(|(id, segment)| {
+            let (file_bytes, live_bytes) = (segment.file_bytes, segment.live_bytes);
+            let dead_bytes = segment.known_to.saturating_sub(PAGE_BYTES as u64 + live_bytes);
             let mut residents = catalog.residents(*id);
             residents.sort_by_key(|resident| {
                 (resident.record.meta.class != Class::Prefix, std::cmp::Reverse(resident.used))
@@ -74,10 +101,25 @@ impl Writer {
                     lost_prefix += 1;
                 }
             }
-            let poor = segment.file_bytes.saturating_sub(kept_bytes) < segment.file_bytes / 4;
-            Victim { id: *id, keep, lost_prefix, poor, first: segment.first }
+            let poor = file_bytes.saturating_sub(kept_bytes) < file_bytes / 4;
+            let first = segment.first;
+            Victim { id: *id, keep, lost_prefix, poor, first, file_bytes, live_bytes, dead_bytes }
         });
-        victims.min_by_key(|victim| (victim.lost_prefix > 0, victim.poor, victim.lost_prefix, victim.first))
+        victims.collect()
+    }
+
+    /// Opens a segment that takes a record of `bytes`, on a file system that is full after giving up what holds little.
+    pub(super) fn open_or_empty(&mut self, bytes: u64) -> io::Result<()> {
+        // A file could be made the last time, and nothing be written to it.
+        if std::mem::take(&mut self.was_full) && self.empty_one() && self.fits(&Draft::default(), bytes) {
+            return Ok(());
+        }
+        match self.open_for(bytes) {
+            Err(error) if is_full(&error) && (self.give_back() || self.empty_one()) => {
+                if self.fits(&Draft::default(), bytes) { Ok(()) } else { self.open_for(bytes) }
+            }
+            opened => opened,
+        }
     }
 
     /// The file system is full, whatever the capacity says: segments of which nothing is left go. Whether one went.
@@ -91,9 +133,46 @@ impl Writer {
             known.filter(|id| catalog.residents(*id).is_empty()).collect()
         };
         for id in &dead {
-            self.reclaim(Victim { id: *id, keep: Vec::new(), lost_prefix: 0, poor: false, first: 0 });
+            self.reclaim(Victim::dead(*id));
         }
         !dead.is_empty()
+    }
+
+    /// The file system is full, and no segment is dead to the end: the one that is most so goes, if at least a quarter of it is. What
+    /// is worth keeping of it is held in memory meanwhile, and written again in the room that it had: nowhere else is any. Whoever
+    /// is killed in between has lost those blocks, as if they had been evicted. Whether one went.
+    pub(super) fn empty_one(&mut self) -> bool {
+        let is_known = |victim: &Victim| {
+            let catalog = self.core.catalog.read();
+            let closed = catalog.segments.get(&victim.id).is_some_and(|segment| segment.closed);
+            closed || self.core.is_me(victim.id.writer)
+        };
+        let partly = self.victims().into_iter().filter(|victim| victim.is_partly_dead() && is_known(victim));
+        let Some(victim) = partly.min_by_key(|victim| (victim.lost_prefix, victim.live_bytes)) else {
+            return false;
+        };
+        let carried: Vec<Put> = victim.keep.iter().filter_map(|resident| self.read_again(resident)).collect();
+        self.retire();
+        self.give_up_segment(victim.id, carried.len() as u64);
+        if carried.is_empty() {
+            return true;
+        }
+        let places: Vec<_> = carried.iter().map(|put| (put.id, put.moved)).collect();
+        let begun = self.begin_segment(self.core.config.target_bytes());
+        let mut draft = Draft::default();
+        for put in carried.into_iter().filter(|_| begun.is_ok()) {
+            if self.fits(&draft, record_bytes(put.from.len() as u64).unwrap_or(u64::MAX)) {
+                self.place(&mut draft, put);
+            }
+        }
+        self.launch(draft);
+        self.drain();
+        let catalog = self.core.catalog.read();
+        let is_lost = |(id, moved): &&(BlockId, Option<u64>)| {
+            catalog.find(id).is_none_or(|record| Some(record.sequence) < *moved)
+        };
+        self.core.counters.evictions.add(places.iter().filter(is_lost).count() as u64);
+        true
     }
 
     fn reclaim(&mut self, victim: Victim) {
@@ -107,22 +186,27 @@ impl Writer {
             self.launch(draft);
             self.drain();
         }
-        self.forget_residents(victim.id);
-        let lost = self.core.catalog.write().drop_segment(victim.id);
-        self.core.counters.evictions.add(lost);
-        self.core.close(victim.id);
-        self.log.note(LogEvent::Drop { writer: victim.id.writer, segment: victim.id.number });
+        self.give_up_segment(victim.id, 0);
+    }
+
+    /// Removes a segment. Its blocks are evicted, but for `carried` ones that will be written again.
+    fn give_up_segment(&mut self, id: SegmentId, carried: u64) {
+        self.forget_residents(id);
+        let lost = self.core.catalog.write().drop_segment(id);
+        self.core.counters.evictions.add(lost.saturating_sub(carried));
+        self.core.close(id);
+        self.log.note(LogEvent::Drop { writer: id.writer, segment: id.number });
         // Who has not read of it finds no file, which is a miss.
         let _ = self.log.write();
-        self.remove(Name::Segment(victim.id));
+        self.remove(Name::Segment(id));
         // A file that came back after a loss of power could bring an old version of a name with it.
         if self.core.config.durability == Durability::Block
             && self.core.fs.sync_dir(&self.core.config.dir).is_err()
         {
             self.core.counters.io_errors.add(1);
         }
-        if victim.id.writer != self.log.me.writer {
-            self.bury(victim.id.writer);
+        if id.writer != self.log.me.writer {
+            self.bury(id.writer);
         }
     }
 
@@ -143,21 +227,8 @@ impl Writer {
 
     /// Writes a block again. `None` when there is no more room to.
     fn keep(&mut self, draft: &mut Draft, resident: &Resident) -> Option<()> {
-        let record = &resident.record;
-        let len = usize::try_from(record.meta.len).ok()?;
-        let buffer = Buffer::new(len.next_multiple_of(PAGE_BYTES));
-        let into: SgList = buffer.part(0, len).into();
-        if !self.read_back(record, &into) {
-            return Some(());
-        }
-        let meta = PutMeta {
-            class: record.meta.class,
-            tenant: record.meta.tenant,
-            on_existing: OnExisting::Replace,
-            heat: None,
-        };
-        let Some(put) = Self::move_block(record, &buffer, meta) else { return Some(()) };
-        if !self.fits(draft, record.bytes()) {
+        let Some(put) = self.read_again(resident) else { return Some(()) };
+        if !self.fits(draft, resident.record.bytes()) {
             self.launch(std::mem::take(draft));
             self.finish_segments();
             let limit = self.core.config.target_bytes();
@@ -169,6 +240,21 @@ impl Writer {
         }
         self.place(draft, put);
         Some(())
+    }
+
+    /// A block as it is to be written again; `None` when it is not to be had.
+    fn read_again(&self, resident: &Resident) -> Option<Put> {
+        let record = &resident.record;
+        let len = usize::try_from(record.meta.len).ok()?;
+        let buffer = Buffer::new(len.next_multiple_of(PAGE_BYTES));
+        let into: SgList = buffer.part(0, len).into();
+        let meta = PutMeta {
+            class: record.meta.class,
+            tenant: record.meta.tenant,
+            on_existing: OnExisting::Replace,
+            heat: None,
+        };
+        self.read_back(record, &into).then(|| Self::move_block(record, &buffer, meta))?
     }
 
     /// Reads a block that is to be moved; `false` when it is not to be had, or not this one any more.

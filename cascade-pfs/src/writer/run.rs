@@ -320,7 +320,7 @@ impl Writer {
         self.refuse(runs.into_iter().flat_map(|run| run.waiting), why);
         if why == Refusal::Full {
             // For those that come next.
-            self.give_back();
+            self.was_full = !self.give_back();
         }
     }
 

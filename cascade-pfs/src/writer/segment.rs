@@ -209,11 +209,12 @@ impl Writer {
         let file = core.create(id)?;
         core.counters.creates.add(1);
         let first = Buffer::of(page);
-        if self.has_written {
+        if self.has_written || file.takes_direct() {
             core.opened(file.as_ref(), direct);
             return Ok((file, Some(first)));
         }
-        // Some file systems refuse direct I/O only when it comes to writing.
+        // Some file systems refuse direct I/O only when it comes to writing. Where they do not say, the first page is tried, before
+        // anything else is written: that takes as long as the disk takes for one write.
         let pieces = vec![first.piece()];
         let written = whole::wrote(core.engine.wait(&file, Way::Write, pieces, 0), PAGE_BYTES);
         written.inspect_err(|_| {

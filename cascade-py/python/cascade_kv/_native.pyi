@@ -28,7 +28,17 @@ __all__ = [
 __version__: str
 
 _PutResult = Literal[
-    "stored", "exists", "full", "too_large", "pending", "throttled", "deadline", "memory", "unavailable", "empty"
+    "stored",
+    "exists",
+    "full",
+    "too_large",
+    "pending",
+    "throttled",
+    "deadline",
+    "memory",
+    "unavailable",
+    "read_only",
+    "empty",
 ]
 
 def parse_size(text: str) -> int:
