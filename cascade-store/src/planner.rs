@@ -204,6 +204,7 @@ impl Tiers {
     pub(crate) fn plan(&self, ids: &[BlockId], block_tokens: u64, recompute: Recompute<'_>) -> Result<Plan> {
         check(block_tokens, &recompute)?;
         let found = self.chain.locate(ids);
+        self.count.asked(&found);
         let line = try_for(&self.tally.measured.prefill, PATIENCE).map(|line| *line).unwrap_or_default();
         let learned = move |tokens: u64| line.fit().map_or(0.0, |(fixed, each)| fixed + each * tokens as f64);
         let rated = |rate: f64| move |tokens: u64| tokens as f64 / rate;

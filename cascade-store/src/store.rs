@@ -364,10 +364,7 @@ impl Store {
     pub fn locate(&self, ids: &[BlockId]) -> Vec<Located> {
         let span = span!(TRACE, "locate", blocks = ids.len(), hits = tracing::field::Empty).entered();
         let mut found = self.tiers.chain.locate(ids);
-        let hits = found.iter().filter(|found| found.answer.is_hit()).count();
-        span.record("hits", hits);
-        self.tiers.count.located.add(ids.len() as u64);
-        self.tiers.count.located_hits.add(hits as u64);
+        span.record("hits", self.tiers.count.asked(&found));
         self.tiers.raise_names(ids, &mut found);
         self.tiers.learner.look_up(ids);
         found

@@ -2,6 +2,7 @@
 
 use cascade_core::tier::MissReason;
 
+use crate::chain::Located;
 use crate::counters::{Board, Counter};
 
 /// Every reason for a miss, in the order of the counters.
@@ -130,6 +131,14 @@ pub(crate) fn add(counter: &Counter, more: u64) {
 }
 
 impl Count {
+    /// A look-up found this; gives how much of it was there.
+    pub(crate) fn asked(&self, found: &[Located]) -> usize {
+        let hits = found.iter().filter(|found| found.answer.is_hit()).count();
+        self.located.add(found.len() as u64);
+        self.located_hits.add(hits as u64);
+        hits
+    }
+
     pub(crate) fn missed(&self, why: MissReason) {
         if let Some(at) = REASONS.iter().position(|reason| *reason == why) {
             add(&self.misses[at], 1);
