@@ -2,7 +2,7 @@
 
 mod histogram;
 
-pub use histogram::{BUCKETS, Distribution, Histogram};
+pub use histogram::{BUCKETS, Distribution, Histogram, bucket_of};
 
 /// Counters since a handle was opened and gauges of now. All byte figures count payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -70,11 +70,10 @@ fn too_short(need: u64, room: usize) -> PyErr {
     ))
 }
 
-fn stored_len(store: &cascade_store::Store, id: &id::BlockId) -> Option<u64> {
-    match store.lookup(std::slice::from_ref(id)).first() {
-        Some(Lookup::Hit(meta)) => Some(meta.len),
-        _ => None,
-    }
+/// The length of each block that there is.
+fn lengths(store: &cascade_store::Store, ids: &[id::BlockId]) -> Vec<Option<u64>> {
+    let len = |answer| if let Lookup::Hit(meta) = answer { Some(meta.len) } else { None };
+    store.lookup(ids).into_iter().map(len).collect()
 }
 
 #[pymethods]
@@ -159,7 +158,10 @@ impl Store {
         };
         match answer {
             Ok(BlockMeta { len, .. }) => Ok(Some(len)),
-            Err(MissReason::Destination) => Err(too_short(stored_len(&store, &id).unwrap_or(0), room)),
+            Err(MissReason::Destination) => {
+                let need = lengths(&store, &[id]).pop().flatten();
+                Err(too_short(need.unwrap_or(0), room))
+            }
             Err(_) => Ok(None),
         }
     }
@@ -308,9 +310,7 @@ impl Store {
 
     /// For each id the length of its block, or `None`.
     fn lookup(&self, ids: &Bound<'_, PyAny>) -> PyResult<Vec<Option<u64>>> {
-        let answers = self.open()?.lookup(&to_ids(ids)?);
-        let len = |answer| if let Lookup::Hit(meta) = answer { Some(meta.len) } else { None };
-        Ok(answers.into_iter().map(len).collect())
+        Ok(lengths(&self.open()?, &to_ids(ids)?))
     }
 
     /// For each id the name of the highest tier that has its block and the block's length, or `None`.
@@ -443,7 +443,7 @@ impl Store {
         tokens_per_s: Option<f64>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let recompute = tokens_per_s.map_or(Recompute::Learned, Recompute::TokensPerSecond);
-        let plan = self.open()?.plan(&to_ids(ids)?, block_tokens, recompute);
+        let plan = self.open()?.plan(&to_ids(ids)?, block_tokens, recompute).map_err(raise)?;
         let found = PyDict::new(py);
         found.set_item("load", plan.load)?;
         found.set_item("found", plan.found)?;

@@ -29,6 +29,16 @@ def test_put_and_get(store):
     assert store.delete("x") and not store.delete("x")
 
 
+def test_a_plan_needs_a_rate_that_is_one(store):
+    store.put("x", data(1, 100_000))
+    assert store.plan(["x", "y"], 16, tokens_per_s=1.0)["load"] == 1
+    for rate in [0, -1, float("nan"), float("inf")]:
+        with pytest.raises(ValueError, match="positive number"):
+            store.plan(["x"], 16, tokens_per_s=rate)
+    with pytest.raises(ValueError, match="block_tokens"):
+        store.plan(["x"], 0)
+
+
 def test_any_buffer_is_taken(store):
     for name, block in [("bytes", b"abc"), ("float", np.ones((3, 5), np.float32)), ("view", memoryview(bytearray(9)))]:
         assert store.put(name, block) == "stored"

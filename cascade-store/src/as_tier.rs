@@ -20,6 +20,7 @@ use crate::tiers::Tiers;
 
 impl Tiers {
     pub(crate) fn stats(&self) -> StoreStats {
+        self.tell();
         let mut moves = self.count.moves();
         let tiers: Vec<_> = self.chain.rungs().iter().map(|rung| (rung.level, rung.tier.stats())).collect();
         let (arena, below) =

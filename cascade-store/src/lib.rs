@@ -24,6 +24,7 @@ mod chain;
 pub mod cli;
 mod completion;
 mod config;
+pub mod counters;
 mod fetch;
 mod files;
 mod gpu;

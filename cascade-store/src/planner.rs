@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cascade_core::id::BlockId;
 use cascade_core::tier::Lookup;
+use cascade_core::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
 
 use crate::chain::{Level, Located};
@@ -185,13 +186,29 @@ fn decide(
     Plan { found: last.found, ..best }
 }
 
+/// A rate of 0 would make every load worth while, one below it none, and both are a caller's mistake.
+fn check(block_tokens: u64, recompute: &Recompute<'_>) -> Result<()> {
+    let what = match recompute {
+        _ if block_tokens == 0 => "block_tokens is 0: say how many tokens a block holds".to_owned(),
+        Recompute::TokensPerSecond(rate) if !(rate.is_finite() && *rate > 0.0) => {
+            format!(
+                "a prefill of {rate} tokens per second: give a positive number, or none to go by what was observed"
+            )
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::InvalidArgument, format!("plan: {what}")))
+}
+
 impl Tiers {
-    pub(crate) fn plan(&self, ids: &[BlockId], block_tokens: u64, recompute: Recompute<'_>) -> Plan {
+    pub(crate) fn plan(&self, ids: &[BlockId], block_tokens: u64, recompute: Recompute<'_>) -> Result<Plan> {
+        check(block_tokens, &recompute)?;
         let found = self.chain.locate(ids);
+        self.count.asked(&found);
         let line = try_for(&self.tally.measured.prefill, PATIENCE).map(|line| *line).unwrap_or_default();
         let learned = move |tokens: u64| line.fit().map_or(0.0, |(fixed, each)| fixed + each * tokens as f64);
-        let rated = |rate: f64| move |tokens: u64| tokens as f64 / rate.max(f64::MIN_POSITIVE);
-        match recompute {
+        let rated = |rate: f64| move |tokens: u64| tokens as f64 / rate;
+        Ok(match recompute {
             Recompute::Learned if line.fit().is_none() => {
                 decide(&found, block_tokens, &self.tally.measured, None)
             }
@@ -200,7 +217,7 @@ impl Tiers {
                 decide(&found, block_tokens, &self.tally.measured, Some(&rated(rate)))
             }
             Recompute::Seconds(cost) => decide(&found, block_tokens, &self.tally.measured, Some(cost)),
-        }
+        })
     }
 
     pub(crate) fn observe_prefill(&self, tokens: u64, took: Duration) {
@@ -244,6 +261,18 @@ mod tests {
         }
         // A class that nobody measured: the nearest that somebody did.
         assert!((measured.estimate(Level::Files, 1, 100 << 20) / 0.1059 - 1.0).abs() < 0.05);
+    }
+
+    #[test]
+    fn rates_that_are_none_are_refused() {
+        for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let error = check(16, &Recompute::TokensPerSecond(rate)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{rate}");
+        }
+        assert!(check(0, &Recompute::Learned).is_err());
+        assert!(
+            check(16, &Recompute::TokensPerSecond(1.0)).is_ok() && check(16, &Recompute::Learned).is_ok()
+        );
     }
 
     #[test]

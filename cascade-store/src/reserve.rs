@@ -111,6 +111,9 @@ impl Tiers {
         let heat = self.learner.put(std::slice::from_ref(id), len as usize).pop();
         let reserve = self.reserve_uncounted(id, len, PutMeta { heat, ..meta }, reach);
         add(&self.count.exists, u64::from(matches!(reserve, Reserve::Exists(_))));
+        if matches!(reserve, Reserve::Reserved(_)) {
+            self.tally.reserved();
+        }
         match reserve {
             Reserve::Exists(there) => {
                 self.bring_down(id, reach).map_or_else(Reserve::Refused, |()| Reserve::Exists(there))

@@ -19,6 +19,7 @@ use cascade_shm::Arena;
 
 use crate::chain::Located;
 use crate::config::{self, Demote, GpuConfig, StoreConfig};
+use crate::counters;
 use crate::files::Files;
 use crate::gpu::{self, Gpu};
 use crate::learn::Learner;
@@ -64,6 +65,7 @@ pub struct Store {
 /// The threads that move blocks; they end, and what was put is in files, when the last clone of the store is dropped.
 #[derive(Debug)]
 struct Background {
+    tiers: Arc<Tiers>,
     files: Option<Arc<Files>>,
     threads: Vec<JoinHandle<()>>,
     gpu: Option<(Arc<Gpu>, JoinHandle<()>)>,
@@ -75,8 +77,14 @@ impl Background {
     fn start(tiers: &Arc<Tiers>, arena: &Arena) -> Result<Self> {
         let (files, pid) = (tiers.files().cloned(), std::process::id());
         let elsewhere = tiers.elsewhere().cloned();
-        let mut background =
-            Self { files: files.clone(), threads: Vec::new(), gpu: None, elsewhere: elsewhere.clone(), pid };
+        let mut background = Self {
+            tiers: Arc::clone(tiers),
+            files: files.clone(),
+            threads: Vec::new(),
+            gpu: None,
+            elsewhere: elsewhere.clone(),
+            pid,
+        };
         if let Some(files) = files {
             let demoter = Demoter::new(Arc::clone(tiers), Arc::clone(&files));
             background.threads.push(spawn("cascade-demote", move || demoter.work())?);
@@ -125,6 +133,7 @@ impl Drop for Background {
             // It never panics; and if it did, there is nothing to tell anyone here.
             let _ = thread.join();
         }
+        self.tiers.tell();
     }
 }
 
@@ -220,7 +229,8 @@ impl Store {
             None => None,
         };
         let elsewhere = remote.map(|remote| Arc::new(Elsewhere::new(remote)));
-        let tiers = Tiers::new(top, files, clock).below(gpu).beside(elsewhere);
+        let board = counters::open(arena.path(), arena.superblock().incarnation);
+        let tiers = Tiers::new(top, files, clock).counting(&board).below(gpu).beside(elsewhere);
         let tiers = Arc::new(tiers.learning(Learner::new(&arena)));
         let background = Background::start(&tiers, &arena)?;
         let submits = Arc::new(Submits::new(Arc::clone(&tiers), config.in_flight_bytes()));
@@ -356,7 +366,7 @@ impl Store {
     pub fn locate(&self, ids: &[BlockId]) -> Vec<Located> {
         let span = span!(TRACE, "locate", blocks = ids.len(), hits = tracing::field::Empty).entered();
         let mut found = self.tiers.chain.locate(ids);
-        span.record("hits", found.iter().filter(|found| found.answer.is_hit()).count());
+        span.record("hits", self.tiers.count.asked(&found));
         self.tiers.raise_names(ids, &mut found);
         self.tiers.learner.look_up(ids);
         found
@@ -463,8 +473,10 @@ impl Store {
 
     /// How much of a prefix to load: as many of the first `ids` (blocks of `block_tokens` each) as gain most over recomputing them,
     /// by what this store has measured of its tiers, call by call, and by `recompute`. None where recomputing all is quicker.
-    #[must_use]
-    pub fn plan(&self, ids: &[BlockId], block_tokens: u64, recompute: Recompute<'_>) -> Plan {
+    ///
+    /// # Errors
+    /// `InvalidArgument` for blocks of no tokens, or a rate that is no positive number.
+    pub fn plan(&self, ids: &[BlockId], block_tokens: u64, recompute: Recompute<'_>) -> Result<Plan> {
         self.tiers.plan(ids, block_tokens, recompute)
     }
 

@@ -3,29 +3,41 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use cascade_core::metrics::{Distribution, Histogram};
+use cascade_core::metrics::Distribution;
 
 use crate::chain::Level;
+use crate::counters::{Board, Counter, Timed, Timing};
 use crate::phases::Phases;
 use crate::planner::Measured;
 
 /// Puts without a single hit, and how long that must last, before it is said that something is wrong.
-const FRUITLESS_PUTS: u64 = 4000;
-const FRUITLESS_TIME: Duration = Duration::from_secs(600);
+pub(crate) const FRUITLESS_PUTS: u64 = 4000;
+pub(crate) const FRUITLESS_TIME: Duration = Duration::from_secs(600);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Served {
-    bytes: AtomicU64,
-    tokens: AtomicU64,
-    latency: Histogram,
+    bytes: Counter,
+    tokens: Counter,
+    latency: Timing,
+}
+
+impl Served {
+    fn on(board: &Board, level: &str, of: Timed) -> Self {
+        Self {
+            bytes: board.counter(&format!("served_bytes_{level}")),
+            tokens: board.counter(&format!("saved_tokens_{level}")),
+            latency: board.timing(of),
+        }
+    }
 }
 
 /// Counters of one store.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tally {
+    board: Board,
     served: [Served; 3],
-    put_latency: Histogram,
-    puts: AtomicU64,
+    put_latency: Timing,
+    puts: Counter,
     hits: AtomicU64,
     /// When the first block was put, in nanoseconds of the store's clock; 0: none was.
     first_put: AtomicU64,
@@ -82,6 +94,23 @@ fn add(counter: &AtomicU64, more: u64) {
 }
 
 impl Tally {
+    /// Counters that add to the node's too.
+    pub(crate) fn on(board: &Board) -> Self {
+        let levels = [("arena", Timed::Arena), ("remote", Timed::Remote), ("files", Timed::Files)];
+        Self {
+            board: board.clone(),
+            served: levels.map(|(name, of)| Served::on(board, name, of)),
+            put_latency: board.timing(Timed::Put),
+            puts: board.counter("puts"),
+            hits: AtomicU64::new(0),
+            first_put: AtomicU64::new(0),
+            is_warned: AtomicBool::new(false),
+            block_tokens: AtomicU64::new(0),
+            measured: Measured::default(),
+            phases: Phases::default(),
+        }
+    }
+
     pub(crate) fn set_block_tokens(&self, tokens: u64) {
         self.block_tokens.store(tokens, Ordering::Relaxed);
     }
@@ -98,8 +127,8 @@ impl Tally {
                 continue;
             }
             add(&self.hits, part.blocks);
-            add(&served.bytes, part.bytes);
-            add(&served.tokens, part.blocks * self.block_tokens.load(Ordering::Relaxed));
+            served.bytes.add(part.bytes);
+            served.tokens.add(part.blocks * self.block_tokens.load(Ordering::Relaxed));
             let Some(took) = took else { continue };
             let is_lowest = above == all;
             if is_lowest {
@@ -115,10 +144,14 @@ impl Tally {
     /// `blocks` were put in one call that ends `now`; the warning, once, where nothing ever hits.
     pub(crate) fn put(&self, blocks: u64, now: Duration, took: Duration) -> Option<String> {
         self.put_latency.record(took);
-        let puts = self.puts.fetch_add(blocks, Ordering::Relaxed) + blocks;
+        self.puts.add(blocks);
+        let puts = self.puts.get();
         let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).max(1);
         // Only the first put finds 0 there.
         let first = self.first_put.compare_exchange(0, now_ns, Ordering::Relaxed, Ordering::Relaxed);
+        if first.is_ok() {
+            self.board.first_put();
+        }
         let since = Duration::from_nanos(now_ns.saturating_sub(first.err().unwrap_or(now_ns)));
         let is_fruitless =
             puts >= FRUITLESS_PUTS && since >= FRUITLESS_TIME && self.hits.load(Ordering::Relaxed) == 0;
@@ -133,11 +166,17 @@ impl Tally {
         })
     }
 
+    /// Memory for a block was reserved: a put in place.
+    pub(crate) fn reserved(&self) {
+        self.puts.add(1);
+        self.board.first_put();
+    }
+
     pub(crate) fn origin(&self, level: Level) -> Origin {
         let served = &self.served[crate::planner::place(level)];
         Origin {
-            served_bytes: served.bytes.load(Ordering::Relaxed),
-            saved_tokens: served.tokens.load(Ordering::Relaxed),
+            served_bytes: served.bytes.get(),
+            saved_tokens: served.tokens.get(),
             latency: served.latency.snapshot(),
         }
     }
@@ -153,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_call_counts_where_its_bytes_came_from_and_its_time_at_the_lowest() {
-        let tally = Tally::default();
+        let tally = Tally::on(&Board::default());
         tally.set_block_tokens(16);
         let part = |blocks, bytes| Part { blocks, bytes };
         let parts = |arena, remote, files| Parts { arena, remote, files };
@@ -171,7 +210,7 @@ mod tests {
 
     #[test]
     fn puts_that_never_hit_are_said_once_and_only_after_a_while() {
-        let tally = Tally::default();
+        let tally = Tally::on(&Board::default());
         let put = |seconds| tally.put(3000, Duration::from_secs(seconds), Duration::ZERO);
         assert_eq!((put(1), put(2)), (None, None));
         let said = put(700).expect("9000 blocks in 699 s");
@@ -180,7 +219,7 @@ mod tests {
             "{said}"
         );
         assert_eq!(put(2000), None);
-        let other = Tally::default();
+        let other = Tally::on(&Board::default());
         other.put(5000, Duration::from_secs(1), Duration::ZERO);
         other.served(Parts { arena: Part { blocks: 1, bytes: 1 }, ..Parts::default() }, None);
         assert_eq!(other.put(1, Duration::from_secs(5000), Duration::ZERO), None);

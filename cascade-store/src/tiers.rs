@@ -12,6 +12,7 @@ use cascade_core::tier::{Addressable, Lookup, MissReason, Tier};
 use parking_lot::Mutex;
 
 use crate::chain::{Chain, Level, Located, Rung};
+use crate::counters::{Board, Followed};
 use crate::files::{Files, Shown};
 use crate::gpu::Gpu;
 use crate::learn::Learner;
@@ -42,6 +43,7 @@ pub(crate) struct Tiers {
     pub(crate) chain: Chain,
     pub(crate) count: Count,
     pub(crate) tally: Tally,
+    followed: Followed,
     pub(crate) pins: Pins,
     pub(crate) clock: Arc<dyn Clock>,
     /// Hears of every request, for the arena's eviction.
@@ -62,17 +64,30 @@ impl Tiers {
         if let Some(files) = &files {
             rungs.push(Rung { level: Level::Files, tier: Arc::new(Shown(Arc::clone(files))) });
         }
-        let (chain, count) = (Chain::new(rungs), Count::default());
+        let (chain, board) = (Chain::new(rungs), Board::default());
+        let (count, followed) = (Count::on(&board), Followed::on(&board));
         let learner = Learner::default();
-        let (tally, roomy) = (Tally::default(), Mutex::new(None));
+        let (tally, roomy) = (Tally::on(&board), Mutex::new(None));
         let pins = Pins::default();
         let (gpu, elsewhere) = (None, None);
-        Self { arena, chain, count, tally, pins, clock, learner, files, gpu, elsewhere, roomy }
+        Self { arena, chain, count, tally, followed, pins, clock, learner, files, gpu, elsewhere, roomy }
     }
 
     /// The same, with somebody who learns from requests.
     pub(crate) fn learning(self, learner: Learner) -> Self {
         Self { learner, ..self }
+    }
+
+    /// The same, which count for the node too.
+    pub(crate) fn counting(self, board: &Board) -> Self {
+        Self { count: Count::on(board), tally: Tally::on(board), followed: Followed::on(board), ..self }
+    }
+
+    /// Tells the node what the tiers have counted by themselves. Without files there is nothing of it.
+    pub(crate) fn tell(&self) {
+        if let Some(files) = self.files() {
+            self.followed.follow(self.arena.below_stats(), &files.tier.stats());
+        }
     }
 
     /// The same with devices above them.

@@ -4,6 +4,7 @@
 
 pub mod arena;
 pub mod config;
+pub mod counters;
 pub mod directory;
 pub mod files;
 pub mod identity;
@@ -23,6 +24,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("control", arena::seeds()),
         ("arena", arena::seeds()),
         ("config", config::seeds()),
+        ("counters", counters::seeds()),
         ("identity", identity::seeds()),
         ("segment", files::segment_seeds()),
         ("filelog", files::log_seeds()),

@@ -2,7 +2,8 @@
 //!
 //! The tests are built once with the feature `planted`; a bug is chosen when a test binary is run (`CASCADE_PLANTED`). Every
 //! chosen test first runs without a bug and must pass: it is the bug that is caught. Models are only looked for then, since
-//! their own lane runs them whole.
+//! their own lane runs them whole. Of a simulation the seed that failed is run again without the bug, and must pass: among ten
+//! thousand seeds one could show a fault of the store itself.
 
 mod build;
 mod controls;
@@ -17,7 +18,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace::target;
 use build::Binary;
-use controls::{CONTROLS, Control};
+use controls::{CONTROLS, Control, SIMULATION};
 
 /// A control that takes longer hangs, and a hang is not a verdict.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -80,7 +81,22 @@ fn check(control: &Control, binary: &Binary) -> Result<String> {
     if outcome.passed || outcome.failed.is_empty() {
         bail!("`{}` stayed green", control.test);
     }
+    if control.test == SIMULATION {
+        let seed = seed(&outcome.text).context("the simulation failed and named no seed")?;
+        let again = Control { environment: &[("CASCADE_SIM_SEEDS", "1")], ..*control };
+        if !execute_with(binary, &again, None, &[("CASCADE_SEED", seed.as_str())])?.passed {
+            bail!("seed {seed} fails without the bug too: a fault of the store, not a catch");
+        }
+        return Ok(format!("{} with seed {seed}, which passes without it", outcome.failed.join(", ")));
+    }
     Ok(outcome.failed.join(", "))
+}
+
+/// The seed that a simulation says it broke at.
+fn seed(text: &str) -> Option<String> {
+    let digits = text.split("CASCADE_SEED=").nth(1)?;
+    let seed: String = digits.chars().take_while(char::is_ascii_digit).collect();
+    (!seed.is_empty()).then_some(seed)
 }
 
 fn command(binary: &Binary) -> Command {
@@ -100,10 +116,20 @@ fn private(parent: impl AsRef<Path>) -> Result<tempfile::TempDir> {
 }
 
 fn execute(binary: &Binary, control: &Control, bug: Option<&str>) -> Result<Outcome> {
+    execute_with(binary, control, bug, &[])
+}
+
+fn execute_with(
+    binary: &Binary,
+    control: &Control,
+    bug: Option<&str>,
+    more: &[(&str, &str)],
+) -> Result<Outcome> {
     let log = target().join("negative.log");
     let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let mut command = command(binary);
     command.args(["--exact", control.test]).envs(control.environment.iter().copied());
+    command.envs(more.iter().copied());
     // A process that its bug ends leaves its folders: they are in this one.
     let (memory, disk) = (private("/dev/shm")?, private(std::env::temp_dir())?);
     command.env("CASCADE_TEST_MEMORY", memory.path()).env("TMPDIR", disk.path());
@@ -148,6 +174,13 @@ mod tests {
     fn failed_tests_are_named() {
         let text = "running 2 tests\ntest a::b ... ok\ntest a::c ... FAILED\ntest result: FAILED. 1 passed\n";
         assert_eq!(failures(text), ["a::c"]);
+    }
+
+    #[test]
+    fn the_seed_of_a_failure_is_read() {
+        let text = "seed 412 (Back) broke; again with `CASCADE_SEED=412 CASCADE_SIM_SEEDS=1 cargo test`";
+        assert_eq!(seed(text).as_deref(), Some("412"));
+        assert_eq!(seed("CASCADE_SEED= nothing").or(seed("no seed at all")), None);
     }
 
     #[test]

@@ -71,10 +71,16 @@ impl Default for Distribution {
 }
 
 impl Distribution {
+    /// What others have counted in buckets of the same bounds ([`bucket_of`]), and the sum of the durations in nanoseconds.
+    #[must_use]
+    pub fn from_counts(counts: [u64; BUCKETS], sum_ns: u64) -> Self {
+        Self { counts, sum_ns }
+    }
+
     /// Durations counted.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// The sum of all durations.
@@ -95,9 +101,9 @@ impl Distribution {
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let count = self.count();
         let rank = ((share.clamp(0.0, 1.0) * count as f64).ceil() as u64).max(1);
-        let mut below = 0;
+        let mut below = 0_u64;
         let reached = |counted: &u64| {
-            below += counted;
+            below = below.saturating_add(*counted);
             below >= rank
         };
         let at = self.counts.iter().position(reached)?;
@@ -115,7 +121,10 @@ impl Distribution {
 
     /// Adds what `other` counted.
     pub fn add(&mut self, other: &Self) {
-        self.counts.iter_mut().zip(other.counts).for_each(|(count, more)| *count += more);
+        self.counts
+            .iter_mut()
+            .zip(other.counts)
+            .for_each(|(count, more)| *count = count.saturating_add(more));
         self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
     }
 
@@ -127,7 +136,13 @@ impl Distribution {
     }
 }
 
-/// The bucket of a duration.
+/// The bucket of a duration, of [`BUCKETS`]: at most a quarter of its lower bound wide.
+#[must_use]
+pub fn bucket_of(took: Duration) -> usize {
+    bucket(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// The bucket of a duration in nanoseconds.
 fn bucket(ns: u64) -> usize {
     if ns < PARTS as u64 {
         return ns as usize;

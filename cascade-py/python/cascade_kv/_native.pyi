@@ -390,7 +390,8 @@ class Store:
 
         ``"load"`` blocks, of ``"found"`` that are there without a gap; ``"from"`` names the tiers; ``"load_s"`` and
         ``"recompute_s"`` are the estimates for them. Recomputing costs what `tokens_per_s` says, else what
-        `observe_prefill` was told; if neither is known all that was found is to be loaded and ``"recompute_s"`` is None."""
+        `observe_prefill` was told; if neither is known all that was found is to be loaded and ``"recompute_s"`` is None.
+        ValueError for `block_tokens` of 0, or a rate that is no positive number."""
     def observe_prefill(self, tokens: int, seconds: float) -> None:
         """Notes that a prefill of so many tokens took so long; the last fifty or so make the estimate."""
     def wait_ready(self, timeout_s: float = 60.0) -> bool:

@@ -1,4 +1,6 @@
-//! `cascade why`: why there is no hit on an id. Reads files and nothing else.
+//! `cascade why`: why there is no hit on an id, or on a prompt. Reads files and nothing else.
+
+mod chain;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,24 +18,31 @@ use serde::Serialize;
 use super::out::{Done, Out};
 use super::place::Place;
 use super::text::span;
+use chain::Prompt;
 
 const HELP: &str = "\
 Examples:
   cascade why name:greeting
   cascade why 3f0c...(64 hexadecimal digits) --json
   cascade why ID --dir /dev/shm/other --config cascade.toml
+  cascade why --space space.toml --tokens prompt.json
 
 Looks at this node's arena, at the record of what left it, and at the configured files. The record
 keeps one place for each of 65,536 groups of ids: what left longer ago may be forgotten, and then
-the answer says how far back it reaches. Exit status: 0 every id is a hit, 1 one is none.";
+the answer says how far back it reaches. With --space and --tokens it says of each block of a prompt
+where it is or why it is nowhere, and where the prefix breaks. Ids that an engine makes by its own hashes
+(vLLM's connector) are not those of tokens: give them as IDs. Exit status: 0 every id is a hit, 1 one
+is none.";
 
 /// Options of `cascade why`.
 #[derive(Args, Debug)]
 #[command(after_help = HELP)]
 pub(super) struct Options {
     /// Ids: 64 hexadecimal digits, or `name:` and any text.
-    #[arg(required = true, value_name = "ID", value_parser = parse)]
+    #[arg(required_unless_present = "space", conflicts_with = "space", value_name = "ID", value_parser = parse)]
     ids: Vec<Asked>,
+    #[command(flatten)]
+    prompt: Prompt,
     #[command(flatten)]
     place: Place,
     /// Print one JSON document on one line.
@@ -61,6 +70,8 @@ struct Document {
     time: u64,
     arena: Option<PathBuf>,
     files: Option<PathBuf>,
+    /// Of a prompt; `null` where ids were given.
+    prefix: Option<chain::Prefix>,
     ids: Vec<Answer>,
 }
 
@@ -189,7 +200,9 @@ fn never(id: &BlockId, since: &str, below: &str) -> String {
 pub(super) fn run(options: &Options, out: &mut Out) -> Done {
     let config = options.place.resolve()?;
     let path = config.path();
-    let ids: Vec<BlockId> = options.ids.iter().map(|asked| asked.id).collect();
+    let named = options.prompt.named()?;
+    let asked = named.as_ref().map_or(&options.ids, |named| &named.asked);
+    let ids: Vec<BlockId> = asked.iter().map(|asked| asked.id).collect();
     let arena = Inspection::open(&path)?;
     let slots = arena.as_ref().map(|arena| arena.find(&ids)).transpose()?;
     let dir = options.place.files()?.map(|files| files.dir);
@@ -204,17 +217,20 @@ pub(super) fn run(options: &Options, out: &mut Out) -> Done {
         };
         answer(asked, &seen)
     };
-    let answers: Vec<Answer> = options.ids.iter().enumerate().map(answer).collect();
+    let answers: Vec<Answer> = asked.iter().enumerate().map(answer).collect();
     let is_all = answers.iter().all(|answer| answer.verdict == "hit");
     let document = Document {
         schema: "cascade.why/1",
         time: seconds(SystemTime::now()),
         arena: arena.map(|_| path),
         files: dir,
+        prefix: named.map(|named| named.prefix(&answers)),
         ids: answers,
     };
     if options.json {
         out.json(&document)?;
+    } else if let Some(prefix) = &document.prefix {
+        prefix.lines(&document.ids).iter().try_for_each(|line| out.line(line))?;
     } else {
         for answer in &document.ids {
             out.line(&format!("{}  {}\n  {}", answer.given, answer.verdict, answer.text))?;

@@ -1,8 +1,9 @@
 //! What the moves between tiers, and the questions to all of them, are counted by.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use cascade_core::tier::MissReason;
+
+use crate::chain::Located;
+use crate::counters::{Board, Counter};
 
 /// Every reason for a miss, in the order of the counters.
 const REASONS: [MissReason; 7] = [
@@ -18,10 +19,10 @@ const REASONS: [MissReason; 7] = [
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counters of one store.
-        #[derive(Debug, Default)]
+        #[derive(Debug)]
         pub(crate) struct Count {
-            $(pub(crate) $name: AtomicU64,)*
-            misses: [AtomicU64; REASONS.len()],
+            $(pub(crate) $name: Counter,)*
+            misses: [Counter; REASONS.len()],
         }
 
         /// Moves between the tiers, and what was asked of all of them, since the store was opened.
@@ -36,9 +37,16 @@ macro_rules! counters {
         }
 
         impl Count {
+            /// Counters that add to the node's too.
+            pub(crate) fn on(board: &Board) -> Self {
+                Self {
+                    $($name: board.counter(stringify!($name)),)*
+                    misses: REASONS.map(|why| board.counter(&format!("miss_{}", why.name()))),
+                }
+            }
+
             pub(crate) fn moves(&self) -> MoveStats {
-                let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-                MoveStats { $($name: get(&self.$name),)* ..MoveStats::default() }
+                MoveStats { $($name: self.$name.get(),)* ..MoveStats::default() }
             }
         }
 
@@ -57,6 +65,10 @@ macro_rules! counters {
 }
 
 counters! {
+    /// Ids that were asked for by look-ups.
+    located,
+    /// Those of them that some tier had.
+    located_hits,
     /// Blocks copied from the arena to files.
     demoted,
     /// Bytes of those.
@@ -114,11 +126,19 @@ counters! {
 }
 
 /// Adds to a counter.
-pub(crate) fn add(counter: &AtomicU64, more: u64) {
-    counter.fetch_add(more, Ordering::Relaxed);
+pub(crate) fn add(counter: &Counter, more: u64) {
+    counter.add(more);
 }
 
 impl Count {
+    /// A look-up found this; gives how much of it was there.
+    pub(crate) fn asked(&self, found: &[Located]) -> usize {
+        let hits = found.iter().filter(|found| found.answer.is_hit()).count();
+        self.located.add(found.len() as u64);
+        self.located_hits.add(hits as u64);
+        hits
+    }
+
     pub(crate) fn missed(&self, why: MissReason) {
         if let Some(at) = REASONS.iter().position(|reason| *reason == why) {
             add(&self.misses[at], 1);
@@ -127,7 +147,30 @@ impl Count {
 
     /// Fetches and leases that no tier could serve, by reason.
     pub(crate) fn misses(&self) -> Vec<(MissReason, u64)> {
-        let load = |(at, reason): (usize, &MissReason)| (*reason, self.misses[at].load(Ordering::Relaxed));
+        let load = |(at, reason): (usize, &MissReason)| (*reason, self.misses[at].get());
         REASONS.iter().enumerate().map(load).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn every_counter_has_a_place_beside_the_arena() {
+        let folder = tempfile::tempdir().unwrap();
+        let arena = folder.path().join("arena.node");
+        let count = Count::on(&crate::counters::open(&arena, 1));
+        let names: Vec<_> = count.moves().fields().into_iter().map(|(name, _)| name).collect();
+        add(&count.hidden, 3);
+        REASONS.iter().for_each(|why| count.missed(*why));
+        let totals = crate::counters::look(&arena, 1).unwrap();
+        assert!(totals.since <= SystemTime::now());
+        assert_eq!((totals.get("hidden"), totals.all_misses()), (3, REASONS.len() as u64));
+        for name in names.into_iter().filter(|name| *name != "evicted_undemoted") {
+            assert!(crate::counters::is_known(name), "{name}");
+        }
     }
 }

@@ -29,6 +29,8 @@ const TOGETHER: usize = 256;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often it is swept for blocks whose process did not get to copy them.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How often the node hears what the tiers have counted.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How long after a refusal the files are asked again.
 const REST: Duration = Duration::from_secs(1);
 /// Blocks go down when more than this share of the arena, in percent, is in use,
@@ -59,6 +61,7 @@ pub(crate) struct Demoter {
     found: HashSet<BlockId>,
     swept: Duration,
     looked: Duration,
+    told: Duration,
     /// Not before then are the files asked again.
     rests_until: Option<Duration>,
     refused: Option<Refusal>,
@@ -80,6 +83,7 @@ impl Demoter {
             found: HashSet::new(),
             swept: now,
             looked: now,
+            told: now,
             rests_until: None,
             refused: None,
             closing: None,
@@ -102,6 +106,10 @@ impl Demoter {
     pub(crate) fn turn(&mut self, patience: Duration) -> bool {
         let Some(requests) = self.files.sink.take(TOGETHER, patience) else { return false };
         let is_idle = requests.is_empty();
+        if self.since(self.told) >= TELL_EVERY {
+            self.told = self.now();
+            self.tiers.tell();
+        }
         self.serve(requests);
         if is_idle && !self.finish_one() {
             self.look();

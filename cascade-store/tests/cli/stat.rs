@@ -1,6 +1,7 @@
 //! `cascade stat`.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 
 use cascade_core::id::BlockId;
@@ -62,6 +63,79 @@ fn the_document_says_what_the_arena_holds() {
 }
 
 #[test]
+fn what_stores_of_other_processes_counted_is_shown_after_they_were_killed_too() {
+    let place = Place::new();
+    let mut killed = child(&place, Signal::SIGKILL);
+    killed.wait().unwrap();
+    let stores = |pointer: &str| {
+        let document = place.json(&["stat"]).1;
+        document["arenas"][0]["stores"]
+            .pointer(pointer)
+            .cloned()
+            .unwrap_or_else(|| panic!("{pointer} in {document}"))
+    };
+    assert_eq!((stores("/puts"), stores("/hits"), stores("/misses")), (json!(1), json!(1), json!(0)));
+    let store = place.store("n1");
+    store.set_block_tokens(16);
+    let mut out = vec![0; 9999];
+    assert!(store.get(&BlockId::named("block"), &mut out).is_ok());
+    assert!(store.get(&BlockId::named("none"), &mut out).is_err());
+    assert!(store.contains(&BlockId::named("block")) && !store.contains(&BlockId::named("none")));
+    assert_eq!(
+        (stores("/hits"), stores("/misses"), stores("/misses_by_reason/absent")),
+        (json!(2), json!(1), json!(1))
+    );
+    assert_eq!((stores("/located"), stores("/located_hits")), (json!(2), json!(1)));
+    assert_eq!((stores("/tiers/1/tier"), stores("/tiers/1/hits")), (json!("arena"), json!(2)));
+    assert_eq!(
+        (stores("/tiers/1/served_bytes"), stores("/tiers/1/saved_tokens")),
+        (json!(2 * 9999), json!(16))
+    );
+    assert!(stores("/tiers/1/latency_us/p50").as_f64().unwrap() > 0.0);
+    assert_eq!((stores("/tiers/0/served_bytes"), stores("/warning")), (Value::Null, Value::Null));
+    let page = text(&place.run(&["stat"]));
+    for part in ["2 of 3 fetches and leases (66.7 %); 1 missed: 1 absent", "1 of 2 ids found", "tokens saved"]
+    {
+        assert!(page.contains(part), "{part:?} in {page}");
+    }
+    // What cannot be read is said to be unknown, and is no error.
+    drop(store);
+    std::fs::write(place.dir().join("counters.n1"), b"CASCOUNT and no more").unwrap();
+    let (code, document) = place.json(&["stat"]);
+    assert_eq!((code, &document["arenas"][0]["stores"]), (0, &Value::Null));
+    assert!(
+        document["arenas"][0]["stores_problem"].as_str().unwrap().contains("another version"),
+        "{document}"
+    );
+}
+
+#[test]
+fn puts_that_never_hit_are_warned_of_in_stat_and_doctor() {
+    let place = Place::new();
+    let store = place.store("n1");
+    for number in 0..4000_u32 {
+        let _ = store.put(&BlockId::content(&number.to_le_bytes()), &[1; 64], Put::default());
+    }
+    // Ten minutes ago, as far as the record goes.
+    let file = std::fs::File::options().read(true).write(true).open(place.dir().join("counters.n1")).unwrap();
+    let (mut first, at) = ([0; 8], 4096 + u64::from(std::process::id() % 16) * 8192);
+    file.read_exact_at(&mut first, at).unwrap();
+    let first = u64::from_le_bytes(first);
+    assert!(first > 1 << 30);
+    file.write_all_at(&(first - 700).to_le_bytes(), at).unwrap();
+    let page = text(&place.run(&["stat"]));
+    assert!(page.contains("WARNING") && page.contains("puts but never hits: 4,000 blocks"), "{page}");
+    let (_, document) = place.json(&["doctor"]);
+    let find = |document: &Value| {
+        let findings = document["findings"].as_array().unwrap().clone();
+        findings.into_iter().find(|finding| finding["check"] == "store.hits").unwrap()
+    };
+    assert_eq!(find(&document)["severity"], "note");
+    assert!(store.contains(&BlockId::content(&3999_u32.to_le_bytes())));
+    assert_eq!(find(&place.json(&["doctor"]).1)["severity"], "ok");
+}
+
+#[test]
 fn the_page_has_sizes_for_people() {
     let place = Place::new();
     let store = place.store("n1");
@@ -110,10 +184,16 @@ fn watching_gives_a_line_for_each_tick_with_rates_and_ends_at_ctrl_c() {
     let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
     assert_eq!(next()["arenas"][0]["rates"], Value::Null, "there was no tick before the first");
     put(&store, "block", &[1; 1 << 20]);
-    // The put falls between two ticks, whichever they are.
-    let rates: Vec<f64> =
-        (0..3).map(|_| next()["arenas"][0]["rates"]["put_bytes_per_s"].as_f64().unwrap()).collect();
-    assert!(rates.iter().any(|rate| *rate > 0.0), "{rates:?}");
+    drop(store.lease(&BlockId::named("block")).unwrap());
+    // They fall between two ticks, whichever those are.
+    let rates: Vec<Value> = (0..3).map(|_| next()["arenas"][0]["rates"].clone()).collect();
+    for pointer in
+        ["/put_bytes_per_s", "/stores/puts_per_s", "/stores/hits_per_s", "/stores/tiers/1/hits_per_s"]
+    {
+        let seen: Vec<f64> =
+            rates.iter().map(|rates| rates.pointer(pointer).unwrap().as_f64().unwrap()).collect();
+        assert!(seen.iter().any(|rate| *rate > 0.0), "{pointer}: {seen:?}");
+    }
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
     assert!(child.wait().unwrap().success());
 }

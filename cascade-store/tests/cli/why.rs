@@ -2,6 +2,7 @@
 
 use cascade_core::batch::Outcome;
 use cascade_core::id::BlockId;
+use cascade_core::keyspace::KeySpace;
 use cascade_core::tier::MissReason;
 use cascade_store::{Put, Store, StoreConfig};
 use serde_json::Value;
@@ -110,4 +111,70 @@ fn without_an_arena_it_says_so_and_a_wrong_id_is_named() {
         text(&output)
     );
     assert!(!place.dir().exists());
+}
+
+#[test]
+fn the_prefix_of_a_prompt_is_told_block_by_block_and_where_it_breaks() {
+    let place = Place::new();
+    let store = place.store("n1");
+    let tokens: Vec<u32> = (0..70).collect();
+    let space = KeySpace::builder("m").revision("r").dtype("bf16").layout("l").block_tokens(16);
+    let space = space.layers(2).kv_heads(1).tenant_secret([0xab; 16]).build().unwrap();
+    let ids = space.root().chain(&tokens);
+    for id in [&ids[0], &ids[1], &ids[3]] {
+        assert_eq!(store.put(id, &[1; 5000], Put::default()), Outcome::Stored);
+    }
+    let write = |name: &str, content: &str| {
+        let path = place.root().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let secret = "ab".repeat(16);
+    let toml = format!(
+        "model = 'm'\nrevision = 'r'\ndtype = 'bf16'\nlayout = 'l'\nblock_tokens = 16\nlayers = 2\nkv_heads = 1\ntenant_secret = '{secret}'"
+    );
+    let space = write("space.toml", &toml);
+    let list = write("tokens.json", &serde_json::to_string(&tokens).unwrap());
+    let (code, document) = place.json(&["why", "--space", &space, "--tokens", &list]);
+    assert_eq!((code, verdicts(&document)), (1, vec!["hit", "hit", "not_known", "hit"]));
+    let prefix = &document["prefix"];
+    let number = |name: &str| prefix[name].as_u64().unwrap();
+    let numbers =
+        ["blocks", "hit_blocks", "hit_tokens", "rest_tokens", "first_break", "stranded_blocks"].map(number);
+    assert_eq!(numbers, [4, 2, 32, 6, 2, 1]);
+    assert_eq!(document["ids"][2]["id"], Value::from(ids[2].to_hex()));
+    let words = tokens.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    let page = text(&place.run(&["why", "--space", &space, "--tokens", &write("tokens.txt", &words)]));
+    for part in [
+        "blocks 0 to 1  hit",
+        "2 of 4 blocks hit",
+        "breaks at block 2 (tokens 32 to 47)",
+        "1 hit behind the break",
+    ] {
+        assert!(page.contains(part), "{part:?} in {page}");
+    }
+    // With extras, each under its own.
+    let extra = serde_json::json!({ "tokens": tokens, "extra": ["00", "", "", ""] }).to_string();
+    let extra = place.json(&["why", "--space", &space, "--tokens", &write("extra.json", &extra)]).1;
+    assert_eq!(extra["prefix"]["hit_blocks"], 0);
+    let refused = |space: &str, tokens: &str, part: &str| {
+        let output = place.run(&["why", "--space", space, "--tokens", tokens]);
+        let said = text(&output);
+        assert!(
+            output.status.code() == Some(2) && said.contains(part) && !said.contains(&secret),
+            "{part:?} in {said}"
+        );
+    };
+    refused(&space, &write("few", "1 2 3"), "no whole block of 16");
+    refused(&space, &write("no", "1 x 3"), "\"x\"");
+    refused(
+        &space,
+        &write("extras", &serde_json::json!({ "tokens": tokens, "extra": ["00"] }).to_string()),
+        "1 extras",
+    );
+    refused(&write("both.toml", &format!("{toml}\nweights = 'w'")), &list, "exactly one of weights");
+    refused(&write("more.toml", &format!("{toml}\ncolour = 'w'")), &list, "colour");
+    refused(&write("odd.toml", &format!("{toml}0")), &list, "no key space");
+    refused(&write("secret.toml", &toml.replace(&secret, &format!("{secret}x"))), &list, "hexadecimal");
+    refused(place.root().join("none").to_str().unwrap(), &list, "none");
 }

@@ -26,10 +26,13 @@ const fn files(bug: &'static str, binary: &'static str, test: &'static str) -> C
     control(bug, "files", binary, test)
 }
 
+/// The simulation of the store.
+pub(super) const SIMULATION: &str = "sim::the_store_holds_under_every_seed";
+
 /// In the simulation of the store. It ends with the first seed that shows the bug; of the rarest every thousandth does, and which
 /// one changes with every order of calls.
 const fn simulated(bug: &'static str) -> Control {
-    let (binary, test) = (("store", "cascade_store"), "sim::the_store_holds_under_every_seed");
+    let (binary, test) = (("store", "cascade_store"), SIMULATION);
     Control { bug, binary, test, environment: &[("CASCADE_SIM_SEEDS", "10000")] }
 }
 

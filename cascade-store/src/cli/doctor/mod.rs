@@ -3,6 +3,7 @@
 mod cpu;
 mod directory;
 mod files;
+mod hits;
 mod limits;
 mod logind;
 mod machine;
@@ -137,6 +138,7 @@ pub(super) fn run(options: &Options, out: &mut Out) -> Done {
     let config = options.place.resolve()?;
     let machine = Machine::here(&config);
     let mut findings = examine(&machine);
+    findings.extend(hits::check(&config));
     if let Some((config, bounded)) = options.files()? {
         findings.extend(files::check(&machine, &config, bounded));
         findings.extend(writers::check(&config.dir));

@@ -12,6 +12,7 @@ use cascade_shm::remove::{Removal, is_in_use, remove};
 use cascade_shm::slot::State;
 
 use crate::cli::place;
+use crate::counters;
 
 /// Folders of `cascade-bench`, which carry the process id of their run.
 const SCRATCH: &str = "cascade-bench-";
@@ -157,7 +158,11 @@ impl Entry {
     pub(super) fn remove(&self) -> Result<Option<u64>> {
         if self.status != Status::Scratch {
             return Ok(match remove(&self.path)? {
-                Removal::Removed(bytes) => Some(bytes),
+                Removal::Removed(bytes) => {
+                    // Of no use without it; what cannot be removed is begun anew by the next store.
+                    let _ = std::fs::remove_file(counters::path_of(&self.path));
+                    Some(bytes)
+                }
                 Removal::InUse | Removal::Gone => None,
             });
         }

@@ -10,7 +10,9 @@ use cascade_shm::slot::State;
 use cascade_shm::{ArenaConfig, Huge, HugePages, remove};
 use serde::Serialize;
 
+use super::stores::{self, StoreRates, Stores};
 use crate::config::Recorded;
+use crate::counters::Totals;
 
 /// Times are seconds since 1970, sizes bytes.
 #[derive(Debug, Serialize)]
@@ -52,6 +54,11 @@ pub(super) struct Usable {
     pub(super) regions: Regions,
     pub(super) quarantine: Quarantine,
     pub(super) counters: Counters,
+    /// What the stores over it have counted; `null` where that cannot be said, and `stores_problem` says why.
+    pub(super) stores: Option<Stores>,
+    pub(super) stores_problem: Option<String>,
+    #[serde(skip)]
+    pub(super) totals: Option<Totals>,
     pub(super) owner_rows: u64,
     pub(super) owners: Vec<Owner>,
     pub(super) locks: Vec<Lock>,
@@ -174,6 +181,8 @@ pub(super) struct Rates {
     pub(super) put_bytes_per_s: f64,
     pub(super) evictions_per_s: f64,
     pub(super) ready_bytes_per_s: f64,
+    /// `null` where nobody counted at this tick or the one before.
+    pub(super) stores: Option<StoreRates>,
 }
 
 fn unix(time: SystemTime) -> Option<u64> {
@@ -196,7 +205,9 @@ impl Arena {
     /// What there is at `path`; `None` when it has gone.
     pub(super) fn look(path: &Path) -> Option<Self> {
         let seen = Inspection::open(path).and_then(|seen| match seen {
-            Some(seen) => seen.snapshot().map(|snapshot| Some(Usable::new(seen.superblock(), snapshot))),
+            Some(seen) => {
+                seen.snapshot().map(|snapshot| Some(Usable::new(path, seen.superblock(), snapshot)))
+            }
             None => Ok(None),
         });
         let in_use = remove::is_in_use(path).ok().flatten().unwrap_or(false);
@@ -250,8 +261,13 @@ fn features(bits: u64) -> Vec<String> {
 }
 
 impl Usable {
-    fn new(superblock: &Superblock, seen: Snapshot) -> Self {
+    fn new(path: &Path, superblock: &Superblock, seen: Snapshot) -> Self {
         let geometry = superblock.geometry;
+        let now = unix(SystemTime::now()).unwrap_or(0);
+        let (totals, stores_problem) = match stores::look(path, superblock.incarnation) {
+            Ok(totals) => (Some(totals), None),
+            Err(why) => (None, Some(why)),
+        };
         let class = |count: ClassCount| Class { blocks: count.blocks, payload_bytes: count.payload_bytes };
         let (ordinary, prefix) = (class(seen.slots.ordinary), class(seen.slots.prefix));
         let owners = seen.owners.into_iter().map(|owner| Owner {
@@ -315,6 +331,9 @@ impl Usable {
                 unclean_deaths: seen.unclean_deaths,
                 shortfalls: seen.shortfalls,
             },
+            stores: totals.as_ref().map(|totals| Stores::new(totals, seen.evictions, now)),
+            stores_problem,
+            totals,
             // The last row is for recovery only.
             owner_rows: geometry.owners - 1,
             owners: owners.collect(),

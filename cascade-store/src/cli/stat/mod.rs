@@ -2,6 +2,7 @@
 
 mod document;
 mod page;
+mod stores;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,7 +15,9 @@ use super::files::{self, Files};
 use super::interrupt::Interrupts;
 use super::out::{Done, Failure, Out};
 use super::place::{self, Place};
+use crate::counters::Totals;
 use document::{Arena, Document, Rates};
+pub(super) use stores::warning as fruitless;
 
 const HELP: &str = "\
 Examples:
@@ -25,8 +28,8 @@ Examples:
 
 It reads the arena's file and nothing else: no arena is made, grown or waited for, so it also
 answers when the processes of an arena hang. Counts are exact while nobody works, close to it
-otherwise. Counters are those that the arena itself keeps; hits and misses are each store's own
-(Store.stats()). JSON: docs/cli.md.";
+otherwise. Hits, misses and moves are those of all stores that had the arena open, living or not;
+Store.stats() has those of one. JSON: docs/cli.md.";
 
 /// Options of `cascade stat`.
 #[derive(Args, Debug)]
@@ -82,8 +85,11 @@ fn show(document: &Document, options: &Options, out: &mut Out) -> Result<(), Fai
 /// Counters of each arena at the last tick, for rates.
 #[derive(Default)]
 struct Ticks {
-    last: BTreeMap<(PathBuf, String), (Instant, [u64; 3])>,
+    last: BTreeMap<(PathBuf, String), Tick>,
 }
+
+/// When an arena was looked at, what it had counted, and what its stores had.
+type Tick = (Instant, [u64; 3], Option<Totals>);
 
 impl Ticks {
     /// Rates since the last look at this arena, if it is still the same one.
@@ -92,14 +98,16 @@ impl Ticks {
         let now = Instant::now();
         let numbers = [usable.counters.put_bytes, usable.counters.evictions, usable.ready_bytes];
         let key = (arena.path.clone(), usable.format.incarnation.clone());
-        let (then, before) = self.last.insert(key, (now, numbers))?;
+        let (then, before, totals) = self.last.insert(key, (now, numbers, usable.totals.clone()))?;
         let seconds = (now - then).as_secs_f64().max(1e-3);
         let rate = |place: usize| numbers[place].saturating_sub(before[place]) as f64 / seconds;
+        let stores = totals.as_ref().zip(usable.totals.as_ref());
         Some(Rates {
             seconds,
             put_bytes_per_s: rate(0),
             evictions_per_s: rate(1),
             ready_bytes_per_s: rate(2),
+            stores: stores.map(|(before, now)| stores::StoreRates::between(before, now, seconds)),
         })
     }
 }

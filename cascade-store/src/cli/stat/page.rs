@@ -5,6 +5,7 @@ use std::time::Duration;
 use cascade_core::units::format_size;
 
 use super::document::{Arena, Document, Rates, Usable};
+use super::stores::Stores;
 use crate::cli::text::{count, of, percent, span, table};
 
 /// The whole page.
@@ -55,10 +56,17 @@ fn page(arena: &Arena, now: u64) -> String {
     }
     if let Some(rates) = &usable.rates {
         lines.push(("rates", self::rates(rates)));
+        lines.extend(rates.stores.as_ref().map(|rates| ("", rates.text())));
+    }
+    match (&usable.stores, &usable.stores_problem) {
+        (Some(stores), _) => lines.extend(stores.lines()),
+        (None, Some(why)) => lines.push(("hits", format!("not known: {why}"))),
+        (None, None) => {}
     }
     for (name, value) in lines {
         text.push_str(&format!("  {name:10}  {value}\n"));
     }
+    text.push_str(&usable.stores.as_ref().map(Stores::table).unwrap_or_default());
     text.push_str(&owners(usable, now));
     text.push_str(&locks(usable));
     text
