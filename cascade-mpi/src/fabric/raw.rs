@@ -379,6 +379,23 @@ impl Mpi {
         (code == 0).then(|| Request { handle: unsafe { handle.assume_init() }, _bytes: Vec::new() })
     }
 
+    /// Reads out of a window of `from` and waits for the end, however long that takes: for measurements, of ranks that live.
+    pub(super) fn get_now(&self, from: u32, area: Area, offset: u64, into: &Destination) -> bool {
+        let Some(windows) = self.windows else { return false };
+        let window = windows[usize::from(area == Area::Arena)];
+        let (Ok(from), Ok(count)) = (c_int::try_from(from), c_int::try_from(into.len())) else {
+            return false;
+        };
+        let Ok(at) = ffi::MPI_Aint::try_from(offset) else { return false };
+        let byte = Self::byte();
+        // SAFETY: a destination is valid for writes, by nobody else, for as long as it lives: beyond the flush, which ends the get.
+        unsafe {
+            let start = into.piece.as_ptr().cast::<c_void>();
+            ffi::MPI_Get(start, count, byte, from, at, count, byte, window) == 0
+                && ffi::MPI_Win_flush(from, window) == 0
+        }
+    }
+
     /// Gets ready for an answer with `tag` from `from`. The caller keeps `into` until the request is done.
     pub(super) fn expect(&self, from: u32, tag: u32, into: &Destination) -> Option<Request> {
         let (from, tag) = (c_int::try_from(from).ok()?, c_int::try_from(tag).ok()?);

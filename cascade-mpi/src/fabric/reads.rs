@@ -66,6 +66,10 @@ impl Reads {
         }
     }
 
+    pub(super) fn path(&self) -> Path {
+        self.path
+    }
+
     pub(super) fn push(&mut self, reads: Vec<Read>) {
         self.waiting.extend(reads);
     }

@@ -128,6 +128,7 @@ impl Worker {
             counters: Counters::default(),
             began: Instant::now(),
             ended: AtomicBool::new(false),
+            is_awake: AtomicBool::new(false),
             table,
         });
         let route = Route::new(size, shared.table.buckets());
@@ -156,6 +157,7 @@ impl Worker {
                 match asked.try_recv() {
                     Ok(Ask::Read(reads)) => self.reads.push(reads),
                     Ok(Ask::Tell(rank, message)) => self.send(rank, &message),
+                    Ok(Ask::Raw(raw)) => raw.run(&self.mpi, self.reads.path()),
                     Ok(Ask::Stop(patience, tell)) => {
                         leaving = Some((Instant::now() + patience, tell));
                         (0..self.mpi.size).for_each(|rank| self.send(rank, &Message::Bye));
@@ -202,11 +204,18 @@ impl Worker {
 
     fn handle(&mut self, from: u32, message: Message) {
         match message {
-            Message::Ping(number) => {
+            Message::Ping(_) => {
                 self.awake_until = Instant::now() + AWAKE_FOR_READERS;
-                self.send(from, &Message::Pong(number));
+                let readers = {
+                    let (mut peers, now) = (self.shared.peers.lock(), self.shared.began.elapsed());
+                    peers.pinged(from, now);
+                    peers.readers_but(from, now)
+                };
+                self.send(from, &Message::Pong(readers));
             }
-            Message::Pong(_) => {}
+            Message::Pong(readers) => {
+                self.shared.peers.lock().is_busy(from, readers, self.shared.began.elapsed());
+            }
             Message::Read { tag, area, offset, len } => {
                 let window = if area == Area::Arena { &self.arena } else { &self.directory };
                 match self.mpi.send_part(from, tag, window, offset, len) {
@@ -284,7 +293,8 @@ impl Worker {
         if is_busy {
             self.awake_until = self.awake_until.max(now + AWAKE);
         }
-        if now < self.awake_until || !self.reads.is_idle() {
+        let is_awake = self.shared.is_awake.load(Ordering::Relaxed);
+        if is_awake || now < self.awake_until || !self.reads.is_idle() {
             self.rest = RESTS[0];
             std::thread::yield_now();
         } else {
