@@ -10,7 +10,9 @@ use cascade_bench::ranks;
 use cascade_bench::report::{Report, compare, table};
 use cascade_bench::run::{LAP_BYTES, Options, Pass, Results, run};
 use cascade_bench::tiers::{Scratch, Wanted};
-use cascade_bench::{contention, files, gpu, oversubscription, plot, shm, space, store, suite, trace};
+use cascade_bench::{
+    contention, files, gpu, oversubscription, plot, routing, shm, space, store, suite, trace,
+};
 use cascade_core::{Error, ErrorKind, Result};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -23,6 +25,8 @@ fn main() -> ExitCode {
     let wanted = suite::wanted(words.iter().map(AsRef::as_ref));
     let done = if is_of("mpi") || wanted.as_deref() == Some("scaling") {
         of_ranks()
+    } else if wanted.as_deref() == Some("routing") {
+        routing::run(&routing::Arguments::parse()).map(|()| ExitCode::SUCCESS)
     } else if wanted.as_deref() == Some("oversubscription") {
         oversubscription::run(&oversubscription::Arguments::parse()).map(|()| ExitCode::SUCCESS)
     } else if wanted.is_some() {

@@ -52,6 +52,27 @@ pub struct Ranked {
     pub core_share: Option<Spread>,
 }
 
+/// How evenly ranks are loaded, in a simulation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Routing {
+    /// Ids that were routed; of a replay, different blocks.
+    pub ids: u64,
+    /// Entries, of a replay lookups: of the rank with the most over the mean.
+    pub directory: f64,
+    /// What the first is expected to be by chance alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_chance: Option<f64>,
+    /// Blocks given to others: of the rank that gave the most over the mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owners: Option<f64>,
+    /// Blocks that were fetched from another rank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetched: Option<u64>,
+    /// Of them, those that the busiest rank gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most: Option<u64>,
+}
+
 /// How an arena used its data area while blocks came and went.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Space {

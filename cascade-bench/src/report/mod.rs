@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::stats::{Latency, Spread};
 
 pub use compare::compare;
-pub use extra::{Census, Phases, Ranked, Replay, Space, Throughput};
+pub use extra::{Census, Phases, Ranked, Replay, Routing, Space, Throughput};
 pub use files::{Calls, Files, Made, Opening, Origin};
 pub use host::{Host, available_memory_bytes, source_state};
 pub use table::table;
@@ -105,6 +105,9 @@ pub struct Row {
     /// What is said of other ranks' memory besides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<Ranked>,
+    /// How evenly ranks are loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing: Option<Routing>,
     /// Requests replayed.
     #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
     pub replay: Option<Replay>,
@@ -143,6 +146,7 @@ impl Row {
             files: None,
             opening: None,
             remote: None,
+            routing: None,
             replay: None,
             moved: None,
             pressure: None,
