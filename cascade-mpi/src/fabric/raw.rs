@@ -410,6 +410,28 @@ impl Mpi {
         (code == 0).then(|| Request { handle: unsafe { handle.assume_init() }, _bytes: Vec::new() })
     }
 
+    /// Begins to receive an answer with `tag` that nobody waits for any more, if it is there: until then its sender is not done with it.
+    pub(super) fn take_stray(&self, from: u32, tag: u32) -> Option<Request> {
+        let (rank, tag) = (c_int::try_from(from).ok()?, c_int::try_from(tag).ok()?);
+        let (mut flag, mut status, mut count) = (0, MaybeUninit::<ffi::MPI_Status>::uninit(), 0);
+        let mut handle = MaybeUninit::uninit();
+        // SAFETY: valid places; the status is read only where the call filled it; the request keeps the buffer, which is as long as the
+        // message that is there and does not move with it.
+        unsafe {
+            let world = ffi::RSMPI_COMM_WORLD;
+            if ffi::MPI_Iprobe(rank, tag, world, &mut flag, status.as_mut_ptr()) != 0 || flag == 0 {
+                return None;
+            }
+            if ffi::MPI_Get_count(status.as_ptr(), ffi::RSMPI_UINT8_T, &mut count) != 0 {
+                return None;
+            }
+            let mut bytes = vec![0_u8; usize::try_from(count).ok()?];
+            let start = bytes.as_mut_ptr().cast();
+            let code = ffi::MPI_Irecv(start, count, Self::byte(), rank, tag, world, handle.as_mut_ptr());
+            (code == 0).then(|| Request { handle: handle.assume_init(), _bytes: bytes })
+        }
+    }
+
     /// How far a request is. Not to be asked again once it is done or failed.
     pub(super) fn test(&self, request: &mut Request) -> Progress {
         let mut flag = 0;

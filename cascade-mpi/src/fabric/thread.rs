@@ -29,6 +29,8 @@ const PING_EVERY: Duration = Duration::from_millis(1);
 const RESTS: [Duration; 2] = [Duration::from_micros(50), Duration::from_millis(2)];
 /// Messages under way to all ranks together, beyond which new ones are not sent.
 const MOST_UNDER_WAY: usize = 16 * 1024;
+/// How long answers that nobody waits for are looked for at the end.
+const LAST_STRAYS: Duration = Duration::from_millis(500);
 /// Messages taken in one turn.
 const AT_A_TIME: usize = 64;
 
@@ -151,6 +153,7 @@ impl Worker {
     /// Until it is asked to stop and everybody has said goodbye.
     fn serve(&mut self, asked: &Receiver<Ask>) -> Stop {
         let mut leaving: Option<(Instant, Sender<bool>)> = None;
+        let mut alone_since = None;
         loop {
             let mut is_busy = false;
             loop {
@@ -173,13 +176,20 @@ impl Worker {
             self.sends.retain_mut(|request| self.mpi.test(request) == Progress::UnderWay);
             if let Some((until, _)) = &leaving {
                 let all_leave = self.shared.peers.lock().all_leave(self.mpi.rank);
-                let is_orderly = all_leave && self.reads.is_clear() && self.sends.is_empty();
+                let is_orderly = all_leave && self.is_drained(&mut alone_since) && self.sends.is_empty();
                 if is_orderly || Instant::now() >= *until {
                     return Stop { is_orderly, tell: leaving.map(|(_, tell)| tell) };
                 }
             }
             self.pace(is_busy);
         }
+    }
+
+    /// Whether nothing is under way to this rank, once all have said goodbye. Answers that were given up may come a moment later: who
+    /// sends them cannot leave before they are received.
+    fn is_drained(&mut self, alone_since: &mut Option<Instant>) -> bool {
+        let since = *alone_since.get_or_insert_with(Instant::now);
+        self.reads.is_clear() && (self.reads.is_at_rest() || since.elapsed() >= LAST_STRAYS)
     }
 
     /// Takes what has arrived. Asking is also what lets the library serve reads by others.
@@ -232,7 +242,7 @@ impl Worker {
     }
 
     fn look_at_reads(&mut self) -> bool {
-        if self.reads.is_clear() {
+        if self.reads.is_at_rest() {
             return false;
         }
         let Looked { moved, tell } = {
