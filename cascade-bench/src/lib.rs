@@ -9,6 +9,8 @@
 //! * [`mod@gpu`]: the memory of GPUs, with rows of its own;
 //! * [`mod@shm`]: the arena as that tier; [`cli`]: the command line;
 //! * [`mod@oversubscription`]: more blocks than the arena holds, and what stays of prefix blocks;
+//! * `ranks` (feature `mpi`): other ranks' memory, as a rank of a job;
+//! * [`routing`]: directory and owners over thousands of ranks, simulated;
 //! * [`trace`]: requests replayed against policies of eviction;
 //! * [`report`]: the JSON document, the table, the comparison with an older run;
 //! * [`mod@plot`]: SVG; [`units`], [`stats`]: sizes, rates, medians and percentiles.
@@ -19,7 +21,10 @@ pub mod files;
 pub mod gpu;
 pub mod oversubscription;
 pub mod plot;
+#[cfg(feature = "mpi")]
+pub mod ranks;
 pub mod report;
+pub mod routing;
 pub mod run;
 pub mod shm;
 pub mod space;

@@ -5,10 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use cascade_bench::cli::{Arguments, Part, RowKind, TierName};
+#[cfg(feature = "mpi")]
+use cascade_bench::ranks;
 use cascade_bench::report::{Report, compare, table};
 use cascade_bench::run::{LAP_BYTES, Options, Pass, Results, run};
 use cascade_bench::tiers::{Scratch, Wanted};
-use cascade_bench::{contention, files, gpu, oversubscription, plot, shm, space, store, suite, trace};
+use cascade_bench::{
+    contention, files, gpu, oversubscription, plot, routing, shm, space, store, suite, trace,
+};
 use cascade_core::{Error, ErrorKind, Result};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,7 +23,11 @@ const CONTENTION_MS: u64 = 500;
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().skip(1).collect();
     let wanted = suite::wanted(words.iter().map(AsRef::as_ref));
-    let done = if wanted.as_deref() == Some("oversubscription") {
+    let done = if is_of("mpi") || wanted.as_deref() == Some("scaling") {
+        of_ranks()
+    } else if wanted.as_deref() == Some("routing") {
+        routing::run(&routing::Arguments::parse()).map(|()| ExitCode::SUCCESS)
+    } else if wanted.as_deref() == Some("oversubscription") {
         oversubscription::run(&oversubscription::Arguments::parse()).map(|()| ExitCode::SUCCESS)
     } else if wanted.is_some() {
         trace::run(&trace::Arguments::parse()).map(|()| ExitCode::SUCCESS)
@@ -55,6 +63,32 @@ fn of_store(arguments: &store::cli::Arguments) -> Result<ExitCode> {
     (report.results, report.notes) = (results.rows, results.notes);
     let outputs = Outputs { json: arguments.json.as_deref(), plot: None, older, title: String::new() };
     tell(&report, &outputs, results.failures)
+}
+
+/// As one rank of a job: rank 0 tells what all found.
+#[cfg(feature = "mpi")]
+fn of_ranks() -> Result<ExitCode> {
+    let arguments = ranks::cli::Arguments::parse();
+    let older = arguments.against.as_deref().map(Report::load).transpose()?;
+    let bar = progress_bar();
+    let results = ranks::run(&arguments, &mut shown(&bar))?;
+    bar.finish_and_clear();
+    if !results.is_first {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut report = Report::here(results.rows, results.notes);
+    if let (Some(path), true) = (arguments.json.as_deref(), arguments.append) {
+        ranks::add_to(&mut report, path)?;
+    }
+    let outputs = Outputs { json: arguments.json.as_deref(), plot: None, older, title: String::new() };
+    tell(&report, &outputs, 0)
+}
+
+#[cfg(not(feature = "mpi"))]
+fn of_ranks() -> Result<ExitCode> {
+    let what =
+        "this benchmark was built without MPI: `cargo xtask bench` builds it with, and starts the ranks";
+    Err(Error::new(ErrorKind::Unsupported, what))
 }
 
 fn of_memory(arguments: &Arguments) -> Result<ExitCode> {

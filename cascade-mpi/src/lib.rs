@@ -12,11 +12,13 @@
 //! * [`route`]: which rank keeps what is known of a block;
 //! * [`directory`]: the buckets that it keeps;
 //! * [`message`]: what ranks tell each other;
-//! * [`peers`]: who answers, and who is left alone for how long.
+//! * [`peers`]: who answers, and who is left alone for how long;
+//! * [`choice`]: which owner of a block is asked first.
 //!
 //! With it: `Fabric`, the one thread that owns every call of MPI; `Home`, the seam to the tier whose memory a rank offers; and
 //! `MpiTier`, the tier.
 
+pub mod choice;
 pub mod directory;
 #[cfg(feature = "mpi")]
 mod fabric;

@@ -33,7 +33,7 @@ pub enum Area {
 pub enum Message {
     /// Are you there? Whoever gets it stays awake for a moment, because reads follow.
     Ping(u64),
-    /// Yes, with the number of the question.
+    /// Yes, and so many other ranks read from here now.
     Pong(u64),
     /// These owners have these blocks. Goes to the rank that keeps their entries.
     Publish(Vec<(BlockId, BlockMeta, Owner)>),

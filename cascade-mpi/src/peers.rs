@@ -52,7 +52,14 @@ struct Peer {
     /// MPI said that it is gone: it is never asked again.
     is_lost: bool,
     is_leaving: bool,
+    /// Others that read from it, and when it said so.
+    readers: Option<(u64, Duration)>,
+    /// When it last asked whether we are here, because it reads from us.
+    pinged_us: Option<Duration>,
 }
+
+/// What is known of readers is forgotten after so long: they come and go within milliseconds.
+const READERS_FRESH: Duration = Duration::from_millis(50);
 
 /// What is known of every rank. Times are those of one clock, from its start.
 #[derive(Debug)]
@@ -99,9 +106,44 @@ impl Peers {
                 heard: Some(now),
                 is_lost: peer.is_lost,
                 is_leaving: peer.is_leaving,
+                readers: peer.readers,
+                pinged_us: peer.pinged_us,
                 ..Peer::default()
             };
         }
+    }
+
+    /// `rank` is about to read from us, or does so: whoever reads pings.
+    pub fn pinged(&mut self, rank: u32, now: Duration) {
+        if let Some(peer) = self.all.get_mut(rank as usize) {
+            peer.pinged_us = Some(now);
+        }
+    }
+
+    /// How many ranks but `rank` read from us at `now`.
+    #[must_use]
+    pub fn readers_but(&self, rank: u32, now: Duration) -> u64 {
+        let is_reading =
+            |peer: &Peer| peer.pinged_us.is_some_and(|at| now.saturating_sub(at) < READERS_FRESH);
+        self.all
+            .iter()
+            .enumerate()
+            .filter(|(other, peer)| *other != rank as usize && is_reading(peer))
+            .count() as u64
+    }
+
+    /// `rank` says that so many others read from it.
+    pub fn is_busy(&mut self, rank: u32, readers: u64, now: Duration) {
+        if let Some(peer) = self.all.get_mut(rank as usize) {
+            peer.readers = Some((readers, now));
+        }
+    }
+
+    /// How many others are known to read from `rank` at `now`: 0 where nothing is known.
+    #[must_use]
+    pub fn readers(&self, rank: u32, now: Duration) -> u64 {
+        let said = self.all.get(rank as usize).and_then(|peer| peer.readers);
+        said.filter(|(_, at)| now.saturating_sub(*at) < READERS_FRESH).map_or(0, |(readers, _)| readers)
     }
 
     /// `rank` did not answer in time: it rests.
@@ -195,6 +237,19 @@ mod tests {
         peers.heard(1, ms(0));
         peers.silent(1, ms(10));
         assert_eq!(peers.verdict(1, ms(1010)), Verdict::Ask, "although it was heard a second ago");
+    }
+
+    #[test]
+    fn readers_are_counted_while_they_ping_and_what_others_say_of_theirs_is_soon_forgotten() {
+        let mut peers = Peers::new(4, Patience::default());
+        peers.pinged(1, ms(0));
+        peers.pinged(2, ms(10));
+        peers.heard(2, ms(10));
+        assert_eq!([peers.readers_but(1, ms(20)), peers.readers_but(3, ms(20))], [1, 2]);
+        assert_eq!(peers.readers_but(3, ms(55)), 1, "the first has gone");
+        peers.is_busy(3, 7, ms(20));
+        peers.heard(3, ms(21));
+        assert_eq!([peers.readers(3, ms(30)), peers.readers(3, ms(80)), peers.readers(9, ms(30))], [7, 0, 0]);
     }
 
     #[test]

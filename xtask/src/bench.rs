@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: builds the benchmark with optimisation and hands every option to it, `--help` too. For the tier of files it
-//! sets up what that is measured beside.
+//! sets up what that is measured beside; for other ranks' memory it sets up MPI and starts the ranks.
 
+mod ranks;
 mod rivals;
 
 use std::ffi::OsString;
@@ -21,12 +22,22 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn command(options: &Options) -> Result<()> {
+    if ranks::is_wanted(&options.arguments) {
+        return ranks::command(&options.arguments);
+    }
     let mut bench = cargo(&["run", "--release", "--package", "cascade-bench", "--bin", "cascade-bench"]);
     bench.arg("--manifest-path").arg(workspace::root().join("Cargo.toml")).arg("--").args(&options.arguments);
     bench.args(rivals::set_up(&options.arguments));
     // Files are named from where the command was typed.
     bench.current_dir(std::env::current_dir().context("no current folder")?);
     run(&mut bench)
+}
+
+/// What stands behind `name`, as the next word or after `=`.
+fn value(words: &[String], name: &str) -> Option<String> {
+    let follows = words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].clone());
+    let joined = words.iter().find_map(|word| Some(word.strip_prefix(name)?.strip_prefix('=')?.to_owned()));
+    follows.or(joined)
 }
 
 #[cfg(test)]
@@ -47,5 +58,13 @@ mod tests {
         let words: Vec<_> = typed.split(' ').collect();
         let probe = Probe::parse_from(std::iter::once("bench").chain(words.iter().copied()));
         assert_eq!(probe.options.arguments, words);
+    }
+
+    #[test]
+    fn options_are_read_in_both_spellings() {
+        let words = ["--tier", "pfs", "--rivals=fio,vllm"].map(str::to_owned);
+        assert_eq!(value(&words, "--tier").as_deref(), Some("pfs"));
+        assert_eq!(value(&words, "--rivals").as_deref(), Some("fio,vllm"));
+        assert_eq!(value(&words, "--python"), None);
     }
 }

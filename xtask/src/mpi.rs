@@ -205,6 +205,20 @@ impl Mpi {
         launch
     }
 
+    /// As [`Mpi::launch`]; ranks go on when one of them dies. `None` where this launcher ends the whole job then.
+    pub(crate) fn launch_that_survives(&self, ranks: u32, program: &Path) -> Option<Command> {
+        if self.kind != Kind::Openmpi {
+            return None;
+        }
+        let version = process::output(command(&self.launcher).arg("--version")).unwrap_or_default();
+        let survive: &[&str] =
+            if version.contains(") 4.") { &["--enable-recovery"] } else { &["--with-ft", "ulfm"] };
+        let words = self.words(ranks);
+        let mut launch = command(&words[0]);
+        launch.args(&words[1..]).args(survive).arg(program);
+        Some(launch)
+    }
+
     /// The words that start a program as so many ranks on this machine.
     pub(crate) fn words(&self, ranks: u32) -> Vec<OsString> {
         let mut words: Vec<OsString> = Vec::new();

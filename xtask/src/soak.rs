@@ -2,6 +2,7 @@
 
 mod child;
 mod lanes;
+mod ranks;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::stats::Spread;
+use crate::stats::{Latency, Spread};
 
 /// Operations by several processes or threads at once, counted in the same stretch of time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +32,45 @@ pub struct Phases {
     /// What is left of the whole.
     #[serde(default)]
     pub rest_us: f64,
+}
+
+/// What rows of other ranks' memory say besides.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ranked {
+    /// The MPI library.
+    pub library: String,
+    /// Rates of the ceiling in GB/s, all repetitions.
+    pub ceiling: Option<Spread>,
+    /// Times of single operations of the ceiling, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ceiling_us: Option<Latency>,
+    /// Gets out of windows for each operation, counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gets: Option<f64>,
+    /// Share of a core that the thread of MPI took while nobody asked; over the ranks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core_share: Option<Spread>,
+}
+
+/// How evenly ranks are loaded, in a simulation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Routing {
+    /// Ids that were routed; of a replay, different blocks.
+    pub ids: u64,
+    /// Entries, of a replay lookups: of the rank with the most over the mean.
+    pub directory: f64,
+    /// What the first is expected to be by chance alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_chance: Option<f64>,
+    /// Blocks given to others: of the rank that gave the most over the mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owners: Option<f64>,
+    /// Blocks that were fetched from another rank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetched: Option<u64>,
+    /// Of them, those that the busiest rank gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most: Option<u64>,
 }
 
 /// How an arena used its data area while blocks came and went.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::stats::{Latency, Spread};
 
 pub use compare::compare;
-pub use extra::{Census, Phases, Replay, Space, Throughput};
+pub use extra::{Census, Phases, Ranked, Replay, Routing, Space, Throughput};
 pub use files::{Calls, Files, Made, Opening, Origin};
 pub use host::{Host, available_memory_bytes, source_state};
 pub use table::table;
@@ -102,6 +102,12 @@ pub struct Row {
     /// How long opening takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opening: Option<Opening>,
+    /// What is said of other ranks' memory besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Ranked>,
+    /// How evenly ranks are loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing: Option<Routing>,
     /// Requests replayed.
     #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
     pub replay: Option<Replay>,
@@ -139,6 +145,8 @@ impl Row {
             phases: None,
             files: None,
             opening: None,
+            remote: None,
+            routing: None,
             replay: None,
             moved: None,
             pressure: None,

@@ -4,6 +4,7 @@
 //! that reads by others need. It never waits for one rank: everything under way is looked at in turns, with a deadline of its own.
 
 mod card;
+mod measure;
 mod raw;
 mod reads;
 mod thread;
@@ -18,6 +19,7 @@ use cascade_core::tier::MissReason;
 use cascade_core::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
 
+use crate::choice::Standing;
 use crate::directory::{Owner, Table};
 use crate::home::Home;
 use crate::message::{Area, Message};
@@ -25,6 +27,7 @@ use crate::peers::{Patience, Peers};
 use crate::route::Route;
 
 pub(crate) use card::Card;
+use measure::RawReads;
 pub use raw::Window;
 pub(crate) use raw::{Destination, Transfer, copy_out, digests, fill};
 
@@ -122,6 +125,7 @@ pub(crate) struct Read {
 enum Ask {
     Read(Vec<Read>),
     Tell(u32, Message),
+    Raw(RawReads),
     Stop(Duration, Sender<bool>),
 }
 
@@ -133,6 +137,8 @@ struct Shared {
     counters: Counters,
     began: Instant,
     ended: AtomicBool,
+    /// The thread looks without ever resting.
+    is_awake: AtomicBool,
 }
 
 /// What is known once every rank has started.
@@ -269,6 +275,13 @@ impl Fabric {
     /// Whether `rank` does not answer, or is not there.
     pub(crate) fn is_out(&self, rank: u32) -> bool {
         self.is_gone() || self.shared.peers.lock().is_out(rank, self.shared.began.elapsed())
+    }
+
+    /// What is known of `rank` as an owner of blocks.
+    pub(crate) fn standing(&self, rank: u32) -> Standing {
+        let (peers, now) = (self.shared.peers.lock(), self.shared.began.elapsed());
+        let is_out = peers.is_out(rank, now);
+        Standing { is_near: false, is_out, readers: peers.readers(rank, now) }
     }
 
     /// Begins reads. Each is told of once; one that cannot even be begun at once.

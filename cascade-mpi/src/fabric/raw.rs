@@ -379,6 +379,23 @@ impl Mpi {
         (code == 0).then(|| Request { handle: unsafe { handle.assume_init() }, _bytes: Vec::new() })
     }
 
+    /// Reads out of a window of `from` and waits for the end, however long that takes: for measurements, of ranks that live.
+    pub(super) fn get_now(&self, from: u32, area: Area, offset: u64, into: &Destination) -> bool {
+        let Some(windows) = self.windows else { return false };
+        let window = windows[usize::from(area == Area::Arena)];
+        let (Ok(from), Ok(count)) = (c_int::try_from(from), c_int::try_from(into.len())) else {
+            return false;
+        };
+        let Ok(at) = ffi::MPI_Aint::try_from(offset) else { return false };
+        let byte = Self::byte();
+        // SAFETY: a destination is valid for writes, by nobody else, for as long as it lives: beyond the flush, which ends the get.
+        unsafe {
+            let start = into.piece.as_ptr().cast::<c_void>();
+            ffi::MPI_Get(start, count, byte, from, at, count, byte, window) == 0
+                && ffi::MPI_Win_flush(from, window) == 0
+        }
+    }
+
     /// Gets ready for an answer with `tag` from `from`. The caller keeps `into` until the request is done.
     pub(super) fn expect(&self, from: u32, tag: u32, into: &Destination) -> Option<Request> {
         let (from, tag) = (c_int::try_from(from).ok()?, c_int::try_from(tag).ok()?);
@@ -391,6 +408,28 @@ impl Mpi {
         };
         // SAFETY: filled by a call that succeeded.
         (code == 0).then(|| Request { handle: unsafe { handle.assume_init() }, _bytes: Vec::new() })
+    }
+
+    /// Begins to receive an answer with `tag` that nobody waits for any more, if it is there: until then its sender is not done with it.
+    pub(super) fn take_stray(&self, from: u32, tag: u32) -> Option<Request> {
+        let (rank, tag) = (c_int::try_from(from).ok()?, c_int::try_from(tag).ok()?);
+        let (mut flag, mut status, mut count) = (0, MaybeUninit::<ffi::MPI_Status>::uninit(), 0);
+        let mut handle = MaybeUninit::uninit();
+        // SAFETY: valid places; the status is read only where the call filled it; the request keeps the buffer, which is as long as the
+        // message that is there and does not move with it.
+        unsafe {
+            let world = ffi::RSMPI_COMM_WORLD;
+            if ffi::MPI_Iprobe(rank, tag, world, &mut flag, status.as_mut_ptr()) != 0 || flag == 0 {
+                return None;
+            }
+            if ffi::MPI_Get_count(status.as_ptr(), ffi::RSMPI_UINT8_T, &mut count) != 0 {
+                return None;
+            }
+            let mut bytes = vec![0_u8; usize::try_from(count).ok()?];
+            let start = bytes.as_mut_ptr().cast();
+            let code = ffi::MPI_Irecv(start, count, Self::byte(), rank, tag, world, handle.as_mut_ptr());
+            (code == 0).then(|| Request { handle: handle.assume_init(), _bytes: bytes })
+        }
     }
 
     /// How far a request is. Not to be asked again once it is done or failed.

@@ -13,6 +13,9 @@ use crate::peers::{Peers, Verdict};
 /// Bytes that one rank is asked for at a time, and reads.
 const BYTES_UNDER_WAY: usize = 64 << 20;
 const READS_UNDER_WAY: usize = 64;
+/// Answers that may still come for nobody, at most; looked for in a turn.
+const MOST_STRAYS: usize = 1024;
+const STRAYS_AT_A_TIME: usize = 4;
 /// Tags of answers; the standard promises tags up to this.
 const TAGS: std::ops::Range<u32> = 16..32_000;
 
@@ -44,6 +47,10 @@ pub(super) struct Reads {
     waiting: VecDeque<Read>,
     active: Vec<Active>,
     abandoned: Vec<Abandoned>,
+    /// Answers that were given up and may still come, by rank and tag. Who sends one is done with it only when it is received.
+    strays: VecDeque<(u32, u32)>,
+    /// Strays that are being received.
+    drained: Vec<Request>,
     next_tag: u32,
 }
 
@@ -62,8 +69,14 @@ impl Reads {
             waiting: VecDeque::new(),
             active: Vec::new(),
             abandoned: Vec::new(),
+            strays: VecDeque::new(),
+            drained: Vec::new(),
             next_tag: TAGS.start,
         }
+    }
+
+    pub(super) fn path(&self) -> Path {
+        self.path
     }
 
     pub(super) fn push(&mut self, reads: Vec<Read>) {
@@ -84,7 +97,12 @@ impl Reads {
 
     /// Whether MPI may still write somewhere.
     pub(super) fn is_clear(&self) -> bool {
-        self.is_idle() && self.abandoned.is_empty()
+        self.is_idle() && self.abandoned.is_empty() && self.drained.is_empty()
+    }
+
+    /// Whether there is anything to look after.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.is_clear() && self.strays.is_empty()
     }
 
     /// Begins what can be begun and ends what has ended.
@@ -97,9 +115,26 @@ impl Reads {
             // MPI failed with it, and says nothing of it any more: its memory goes into quarantine, for as long as that keeps it.
             None => false,
         });
+        self.drain(around.mpi);
         let abandoned = self.abandoned.len() as u64;
         around.counters.abandoned.store(abandoned, std::sync::atomic::Ordering::Relaxed);
         looked
+    }
+
+    /// Receives what comes for nobody. A stray that never comes, because its rank is gone or never heard the question, costs a look now
+    /// and then until others take its place.
+    fn drain(&mut self, mpi: &Mpi) {
+        self.drained.retain_mut(|request| mpi.test(request) == Progress::UnderWay);
+        for _ in 0..self.strays.len().min(STRAYS_AT_A_TIME) {
+            let Some((rank, tag)) = self.strays.pop_front() else { return };
+            match mpi.take_stray(rank, tag) {
+                Some(request) => self.drained.push(request),
+                None => self.strays.push_back((rank, tag)),
+            }
+        }
+        while self.strays.len() > MOST_STRAYS {
+            self.strays.pop_front();
+        }
     }
 
     /// The other rank will not answer the read with this tag.
@@ -169,7 +204,8 @@ impl Reads {
             let tag = self.next_tag;
             self.next_tag = if tag + 1 < TAGS.end { tag + 1 } else { TAGS.start };
             let is_used = self.active.iter().any(|active| active.tag == tag && active.read.rank == rank)
-                || self.abandoned.iter().any(|given_up| given_up.tag == tag);
+                || self.abandoned.iter().any(|given_up| given_up.tag == tag)
+                || self.strays.contains(&(rank, tag));
             if !is_used {
                 return tag;
             }
@@ -210,6 +246,9 @@ impl Reads {
         let Active { read, mut request, tag } = active;
         if self.path == Path::Message {
             mpi.cancel(&mut request);
+            if why == MissReason::Deadline {
+                self.strays.push_back((read.rank, tag));
+            }
         }
         let into = failed_but(read, why, counters);
         self.abandoned.push(Abandoned { _into: into, request: Some(request), tag });

@@ -29,6 +29,8 @@ const PING_EVERY: Duration = Duration::from_millis(1);
 const RESTS: [Duration; 2] = [Duration::from_micros(50), Duration::from_millis(2)];
 /// Messages under way to all ranks together, beyond which new ones are not sent.
 const MOST_UNDER_WAY: usize = 16 * 1024;
+/// How long answers that nobody waits for are looked for at the end.
+const LAST_STRAYS: Duration = Duration::from_millis(500);
 /// Messages taken in one turn.
 const AT_A_TIME: usize = 64;
 
@@ -128,6 +130,7 @@ impl Worker {
             counters: Counters::default(),
             began: Instant::now(),
             ended: AtomicBool::new(false),
+            is_awake: AtomicBool::new(false),
             table,
         });
         let route = Route::new(size, shared.table.buckets());
@@ -150,12 +153,14 @@ impl Worker {
     /// Until it is asked to stop and everybody has said goodbye.
     fn serve(&mut self, asked: &Receiver<Ask>) -> Stop {
         let mut leaving: Option<(Instant, Sender<bool>)> = None;
+        let mut alone_since = None;
         loop {
             let mut is_busy = false;
             loop {
                 match asked.try_recv() {
                     Ok(Ask::Read(reads)) => self.reads.push(reads),
                     Ok(Ask::Tell(rank, message)) => self.send(rank, &message),
+                    Ok(Ask::Raw(raw)) => raw.run(&self.mpi, self.reads.path()),
                     Ok(Ask::Stop(patience, tell)) => {
                         leaving = Some((Instant::now() + patience, tell));
                         (0..self.mpi.size).for_each(|rank| self.send(rank, &Message::Bye));
@@ -171,13 +176,20 @@ impl Worker {
             self.sends.retain_mut(|request| self.mpi.test(request) == Progress::UnderWay);
             if let Some((until, _)) = &leaving {
                 let all_leave = self.shared.peers.lock().all_leave(self.mpi.rank);
-                let is_orderly = all_leave && self.reads.is_clear() && self.sends.is_empty();
+                let is_orderly = all_leave && self.is_drained(&mut alone_since) && self.sends.is_empty();
                 if is_orderly || Instant::now() >= *until {
                     return Stop { is_orderly, tell: leaving.map(|(_, tell)| tell) };
                 }
             }
             self.pace(is_busy);
         }
+    }
+
+    /// Whether nothing is under way to this rank, once all have said goodbye. Answers that were given up may come a moment later: who
+    /// sends them cannot leave before they are received.
+    fn is_drained(&mut self, alone_since: &mut Option<Instant>) -> bool {
+        let since = *alone_since.get_or_insert_with(Instant::now);
+        self.reads.is_clear() && (self.reads.is_at_rest() || since.elapsed() >= LAST_STRAYS)
     }
 
     /// Takes what has arrived. Asking is also what lets the library serve reads by others.
@@ -202,11 +214,18 @@ impl Worker {
 
     fn handle(&mut self, from: u32, message: Message) {
         match message {
-            Message::Ping(number) => {
+            Message::Ping(_) => {
                 self.awake_until = Instant::now() + AWAKE_FOR_READERS;
-                self.send(from, &Message::Pong(number));
+                let readers = {
+                    let (mut peers, now) = (self.shared.peers.lock(), self.shared.began.elapsed());
+                    peers.pinged(from, now);
+                    peers.readers_but(from, now)
+                };
+                self.send(from, &Message::Pong(readers));
             }
-            Message::Pong(_) => {}
+            Message::Pong(readers) => {
+                self.shared.peers.lock().is_busy(from, readers, self.shared.began.elapsed());
+            }
             Message::Read { tag, area, offset, len } => {
                 let window = if area == Area::Arena { &self.arena } else { &self.directory };
                 match self.mpi.send_part(from, tag, window, offset, len) {
@@ -223,7 +242,7 @@ impl Worker {
     }
 
     fn look_at_reads(&mut self) -> bool {
-        if self.reads.is_clear() {
+        if self.reads.is_at_rest() {
             return false;
         }
         let Looked { moved, tell } = {
@@ -284,7 +303,8 @@ impl Worker {
         if is_busy {
             self.awake_until = self.awake_until.max(now + AWAKE);
         }
-        if now < self.awake_until || !self.reads.is_idle() {
+        let is_awake = self.shared.is_awake.load(Ordering::Relaxed);
+        if is_awake || now < self.awake_until || !self.reads.is_idle() {
             self.rest = RESTS[0];
             std::thread::yield_now();
         } else {

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::stats::Counters;
 use super::{MpiConfig, local};
+use crate::choice::{Standing, in_order};
 use crate::directory::{BUCKET_BYTES, Bucket, Entry, Owner};
 use crate::fabric::{Destination, Fabric, Read, ReadEnd, Transfer, copy_out, digests, fill};
 use crate::home::{HEAD_BYTES, Home};
@@ -173,7 +174,7 @@ impl Remote {
     /// Brings a block here, from the first owner who has it.
     pub(super) fn bring(&self, entry: &Entry, deadline: Instant) -> Answer<Brought> {
         let mut why = MissReason::Absent;
-        for owner in self.in_order(entry) {
+        for owner in &self.in_order(entry) {
             if owner.rank == self.fabric.rank() {
                 // It was asked before, and does not have it: evicted.
                 self.is_stale(entry, owner);
@@ -212,13 +213,12 @@ impl Remote {
         Err(why)
     }
 
-    /// Neighbours first, then the others by turns that differ from rank to rank, so that not all ask the same one.
-    fn in_order<'a>(&self, entry: &'a Entry) -> Vec<&'a Owner> {
-        let mut owners: Vec<&Owner> = entry.owners.iter().collect();
-        let turn = self.fabric.rank() as usize % owners.len().max(1);
-        owners.rotate_left(turn);
-        owners.sort_by_key(|owner| (self.neighbour(owner.rank).is_none(), self.fabric.is_out(owner.rank)));
-        owners
+    /// As [`in_order`] says.
+    fn in_order(&self, entry: &Entry) -> Vec<Owner> {
+        in_order(self.fabric.rank(), &entry.owners, |rank| Standing {
+            is_near: self.neighbour(rank).is_some(),
+            ..self.fabric.standing(rank)
+        })
     }
 
     fn is_stale(&self, entry: &Entry, owner: &Owner) {

@@ -9,6 +9,7 @@
 )]
 
 mod content;
+mod faults;
 mod job;
 mod random;
 mod shared;
@@ -33,6 +34,10 @@ fn main() {
     if job::option("--scenario").is_some_and(|name| name == "stop") {
         stop::a_stopped_rank_makes_misses_and_nothing_else(&job);
         return job.end();
+    }
+    if job::option("--scenario").is_some_and(|name| ["faults", "kill"].contains(&name.as_str())) {
+        faults::one_rank_fails_while_all_are_at_work(&job);
+        return if faults::is_to_die() { job.leave() } else { job.end() };
     }
     everyone_finds_and_fetches_what_others_put(&job);
     what_was_deleted_is_found_nowhere(&job);

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 
 use anyhow::{Result, bail};
 
+use super::value;
 use crate::process::{command, run, succeeds};
 use crate::venv::{self, BENCH, Python};
 
@@ -43,13 +44,6 @@ fn or_say<T>(rival: &str, done: Result<T>) -> Option<T> {
     done.inspect_err(|error| eprintln!("{rival} cannot be set up: {error:#}")).ok()
 }
 
-/// What stands behind `name`, as the next word or after `=`.
-fn value(words: &[String], name: &str) -> Option<String> {
-    let follows = words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].clone());
-    let joined = words.iter().find_map(|word| Some(word.strip_prefix(name)?.strip_prefix('=')?.to_owned()));
-    follows.or(joined)
-}
-
 /// Installs fio where it is missing and root may.
 fn fio() -> Result<()> {
     if succeeds(command("fio").arg("--version")) {
@@ -79,13 +73,5 @@ mod tests {
             let words: Vec<OsString> = words.split(' ').map(OsString::from).collect();
             assert!(set_up(&words).is_empty(), "{words:?}");
         }
-    }
-
-    #[test]
-    fn options_are_read_in_both_spellings() {
-        let words = ["--tier", "pfs", "--rivals=fio,vllm"].map(str::to_owned);
-        assert_eq!(value(&words, "--tier").as_deref(), Some("pfs"));
-        assert_eq!(value(&words, "--rivals").as_deref(), Some("fio,vllm"));
-        assert_eq!(value(&words, "--python"), None);
     }
 }

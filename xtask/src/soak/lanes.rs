@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::child::{self, Said};
+use super::ranks;
 use crate::process::{self, cargo};
 use crate::workspace::Metadata;
 use crate::{fuzz, loom, negative};
@@ -48,6 +49,11 @@ pub(super) const LANES: &[Lane] = &[
         name: "sim",
         about: "the store in a simulation: faults, kills, all orders of events",
         run: simulated,
+    },
+    Lane {
+        name: "ranks",
+        about: "four ranks over MPI under eviction, one of them stopped again and again, then one killed",
+        run: ranks::run,
     },
     Lane { name: "fuzz", about: "every fuzz target; the time is shared among them", run: fuzz_all },
     Lane {

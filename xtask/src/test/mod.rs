@@ -3,7 +3,7 @@
 //! Which steps exist follows from the files that exist: a crate gets its standalone build by having
 //! `examples/standalone.rs`, its kill lane by `tests/kill*.rs`, its models by `tests/loom*.rs` and `tests/shuttle*.rs`.
 
-mod mpi;
+pub(crate) mod mpi;
 mod python;
 mod rust;
 mod standalone;

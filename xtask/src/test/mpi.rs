@@ -10,7 +10,7 @@ use crate::process::{command, output, run};
 use crate::steps::Steps;
 
 /// Ranks, and how they reach each other. `cargo xtask test` runs the first of them, with MPICH; the lane all, with each MPI.
-const JOBS: [(u32, &str); 9] = [
+const JOBS: [(u32, &str); 10] = [
     (2, "rma"),
     (4, "message"),
     (2, "stop"),
@@ -20,6 +20,7 @@ const JOBS: [(u32, &str); 9] = [
     (1, "rma"),
     (2, "message"),
     (2, "shm"),
+    (4, "faults"),
 ];
 const FEW: usize = 3;
 
@@ -60,6 +61,7 @@ fn test(mpi: &Mpi, jobs: &[(u32, &str)], seconds: &str) -> Result<String> {
         let mut launch = mpi.launch(*ranks, program("ranks")?);
         match *path {
             "stop" => launch.args(["--path", "message", "--scenario", "stop"]),
+            "faults" => launch.args(["--path", "message", "--scenario", "faults"]),
             path => launch.args(["--path", path]),
         };
         run(launch.args(["--seconds", seconds, "--folder"]).arg(folder.path()))?;
@@ -71,7 +73,7 @@ fn test(mpi: &Mpi, jobs: &[(u32, &str)], seconds: &str) -> Result<String> {
 }
 
 /// The test programs by name, from what cargo says of them.
-fn build(mpi: &Mpi, selection: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
+pub(crate) fn build(mpi: &Mpi, selection: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
     let tests = ["test", "--no-run", "--test", "ranks", "--test", "agents", "--message-format", "json"];
     let messages = output(mpi.cargo(&tests).args(selection))?;
     let parsed = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
