@@ -16,6 +16,7 @@ mod model;
 mod mpi;
 mod negative;
 mod process;
+mod slurm;
 mod soak;
 mod steps;
 mod test;
@@ -53,6 +54,8 @@ enum Command {
     Bench(bench::Options),
     /// Find or set up an MPI, and print what a shell must set to build with it.
     Mpi(mpi::Options),
+    /// Write a batch script for SLURM: a command on some nodes, and the agents beside it; and submit it.
+    Slurm(Box<slurm::Options>),
     /// Compile the GPU kernels to the PTX that the repository keeps; needs no GPU.
     Kernels(kernels::Options),
     /// Put the binaries that measure and test the GPU tier into a folder, for a machine with a GPU and no toolchain.
@@ -82,6 +85,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Demo) => demo::command(),
         Some(Command::Bench(options)) => bench::command(&options),
         Some(Command::Mpi(options)) => mpi::command_line(&options),
+        Some(Command::Slurm(options)) => slurm::command_line(&options),
         Some(Command::Kernels(options)) => kernels::command(&options),
         Some(Command::GpuKit(options)) => gpu_kit::command(&options),
         Some(Command::Doctor) => doctor::command_line(),

@@ -169,6 +169,12 @@ impl Mpi {
         all
     }
 
+    /// Where cargo puts programs that are built with it.
+    pub(crate) fn programs(&self) -> PathBuf {
+        let folder = self.environment().into_iter().find(|(name, _)| *name == "CARGO_TARGET_DIR");
+        folder.map_or_else(target, |(_, folder)| folder.into()).join("debug")
+    }
+
     /// Folders of its libraries that the system does not search anyway.
     fn library_folders(&self) -> Vec<String> {
         let shown = process::output(command(&self.compiler).arg("-show")).unwrap_or_default();

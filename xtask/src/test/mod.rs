@@ -6,6 +6,7 @@
 pub(crate) mod mpi;
 mod python;
 mod rust;
+mod slurm;
 mod standalone;
 mod vllm;
 
@@ -28,6 +29,9 @@ pub(crate) struct Options {
     /// Leave out the ranks over MPI, which installs MPICH once.
     #[arg(long)]
     skip_mpi: bool,
+    /// Leave out the jobs under a real SLURM, which installs Debian's once.
+    #[arg(long)]
+    skip_slurm: bool,
     /// Run this lane alone.
     #[arg(long, conflicts_with = "quick")]
     lane: Option<Lane>,
@@ -46,6 +50,8 @@ pub(crate) enum Lane {
     Vllm,
     /// Ranks of real MPI jobs.
     Mpi,
+    /// Batch jobs under a real SLURM.
+    Slurm,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -55,6 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         match lane {
             Lane::Vllm => python::add_vllm_alone(&mut steps),
             Lane::Mpi => mpi::add_lane(&mut steps),
+            Lane::Slurm => slurm::add_step(&mut steps, None),
             _ => rust::add_lane(&mut steps, &metadata, lane),
         }
         return steps.finish();
@@ -65,6 +72,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     rust::add_fuzz(&mut steps, options.quick);
     let without_mpi = options.quick.then_some("--quick").or(options.skip_mpi.then_some("--skip-mpi"));
     mpi::add_step(&mut steps, without_mpi);
+    let without_slurm = without_mpi.or(options.skip_slurm.then_some("--skip-slurm"));
+    slurm::add_step(&mut steps, without_slurm);
     standalone::add_steps(&mut steps, &metadata);
     python::add_steps(&mut steps, options.quick, options.skip_vllm);
     steps.finish()

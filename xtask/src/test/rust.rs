@@ -46,7 +46,7 @@ pub(super) fn add_lane(steps: &mut Steps, metadata: &Metadata, which: Lane) {
         Lane::Negative => lane(steps, false, "negative controls", negative::run),
         Lane::Miri => miri::add_step(steps),
         // These have steps of their own: one needs the wheel, the other an MPI.
-        Lane::Vllm | Lane::Mpi => {}
+        Lane::Vllm | Lane::Mpi | Lane::Slurm => {}
     }
 }
 
