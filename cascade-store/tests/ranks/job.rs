@@ -42,7 +42,10 @@ impl Job {
         let own = || tempfile::tempdir().unwrap().keep();
         let folder = option("--folder").map_or_else(own, PathBuf::from);
         let seconds = option("--seconds").and_then(|text| text.parse().ok()).unwrap_or(1);
-        let arena_dir = tempfile::Builder::new().prefix("cascade-ranks-").tempdir_in("/dev/shm").unwrap();
+        let arena_dir = tempfile::Builder::new()
+            .prefix("cascade-ranks-")
+            .tempdir_in(option("--arenas").as_deref().unwrap_or("/dev/shm"))
+            .unwrap();
         let process = std::process::id();
         let config = StoreConfig::builder().without_environment().shm_path(arena_dir.path().join("arena"));
         let config = config.set("node", format!("n{process}")).unwrap().set("shm_capacity", ARENA).unwrap();

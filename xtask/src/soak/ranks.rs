@@ -39,6 +39,10 @@ fn job(mpi: &Mpi, path: &str, scenario: &str, seconds: u64, found: &mut Found) -
     };
     launch.args(["--path", path, "--scenario", scenario, "--seconds", &seconds.to_string(), "--folder"]);
     launch.arg(folder.path());
+    // A killed rank leaves its arena.
+    let arenas = tempfile::Builder::new().prefix("cascade-soak-").tempdir_in(SHARED_MEMORY);
+    let arenas = arenas.context("no folder in shared memory")?;
+    launch.arg("--arenas").arg(arenas.path());
     let (segments, began) = (Segments::now(), SystemTime::now());
     let mut said = Said::default();
     let verdict = child::watch(&mut launch, &mut said);
