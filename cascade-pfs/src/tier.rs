@@ -19,7 +19,7 @@ use crate::config::{IoEngine, PfsConfig};
 use crate::core::{Core, is_forbidden};
 use crate::counters::PfsStats;
 use crate::engine::{self, Engine};
-use crate::follow::Follow;
+use crate::follow::{self, Follow};
 use crate::fs::{Fs, RealFs};
 use crate::layout::record_bytes;
 use crate::part::{Part, Pending};
@@ -146,11 +146,16 @@ fn failed(config: &PfsConfig, what: &str, error: std::io::Error) -> Error {
     Error::new(kind, format!("cannot {what} {}", config.dir.display())).with_source(error)
 }
 
+/// Whether there is anything to be read: who may not write to an empty directory has named the wrong one.
+fn holds_files(core: &Core) -> bool {
+    follow::listed(core).is_ok_and(|names| !names.is_empty())
+}
+
 /// Makes this process a writer, with its log; `None` where it may only read.
 fn begin(core: &Core) -> Result<Option<Log>> {
     match writer::begin(core) {
         Ok(log) => Ok(Some(log)),
-        Err(error) if is_forbidden(&error) && core.fs.list(&core.config.dir).is_ok() => {
+        Err(error) if is_forbidden(&error) && holds_files(core) => {
             core.read_only(&error);
             Ok(None)
         }
@@ -161,7 +166,7 @@ fn begin(core: &Core) -> Result<Option<Log>> {
 impl PfsTier {
     /// Opens the tier in a directory of this machine's file systems.
     ///
-    /// Where this process may read the directory and not write to it, the tier has no writer and adopts nothing: blocks are
+    /// Where this process may read files of others in the directory and not write to it, the tier has no writer and adopts nothing: blocks are
     /// fetched, puts, and deletions of what is there, are refused as [`Refusal::ReadOnly`] and counted. It says so once.
     ///
     /// # Errors

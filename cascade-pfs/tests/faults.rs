@@ -169,6 +169,79 @@ fn every_call_fails_in_every_way_and_no_byte_is_wrong() {
     assert!(runs > 500 && injected * 10 > runs * 9, "{injected} of {runs} runs met their fault");
 }
 
+/// As [`with_remains`], and whoever had adopted them has died too. What tells how long ago can be all there is: an identity is damaged.
+fn with_remains_of_a_claimant(config: &PfsConfig, damaged: bool) -> MemFs {
+    let fs = with_remains(config);
+    let claimant = open(&fs, config);
+    assert_eq!(put(&claimant, 6, 9, len(6)), Outcome::Stored);
+    let image = fs.image();
+    assert_eq!(names(&image, Path::new(DIR), ".claim").len(), 1);
+    let writers = names(&image, Path::new(DIR), ".writer");
+    assert_eq!(writers.len(), 2);
+    for name in writers.iter().filter(|_| damaged) {
+        image.damage(&Path::new(DIR).join(name), |file| file[100] ^= 1);
+    }
+    image
+}
+
+/// Nobody takes a claim for good whose claimant is dead, and no error on the way loses what either of the two had stored.
+#[test]
+fn a_dead_claimants_claim_is_taken_over_whatever_fails() {
+    let config = PfsConfig { adopt_after: Duration::ZERO, ..small(Durability::Block) };
+    for damaged in [false, true] {
+        let dry = FaultFs::new(Arc::new(with_remains_of_a_claimant(&config, damaged)));
+        let tier = PfsTier::open_on(config.clone(), Arc::new(dry.clone())).unwrap();
+        assert_eq!(tier.file_stats().adopted, 2, "the dead claimant, and whom it had claimed");
+        drop(tier);
+        let (mut runs, mut injected) = (0, 0);
+        for ((call, kind), times) in dry.counts() {
+            let is_of_it = matches!(call, Call::Open | Call::Read | Call::Lock | Call::Touch | Call::Create);
+            if !is_of_it || !["claim", "writer"].contains(&kind.as_str()) {
+                continue;
+            }
+            for rule in rules(call, &kind, times) {
+                let memory = with_remains_of_a_claimant(&config, damaged);
+                let fs = FaultFs::new(Arc::new(memory.clone()));
+                let _told = Told(rule);
+                fs.set(&[rule]);
+                if let Ok(tier) = PfsTier::open_on(config.clone(), Arc::new(fs.clone())) {
+                    (0..7).for_each(|key| judge(&tier, key));
+                }
+                runs += 1;
+                injected += u64::from(fs.injected() > 0);
+                let tier = open(&memory.image(), &config);
+                (0..7).filter(|key| *key != 5).for_each(|key| expect(&tier, key, 9, len(key)));
+                assert!(get(&tier, 5, ROOM).is_err(), "what was deleted came back");
+            }
+        }
+        println!("{runs} runs, {injected} with a fault");
+        assert!(runs > 100 && injected * 10 > runs * 8, "{injected} of {runs} runs met their fault");
+    }
+}
+
+/// The sign of life of a writer cannot be given: it is counted, and the writer goes on.
+#[test]
+fn a_writer_that_cannot_show_its_life_goes_on() {
+    let config = small(Durability::Block);
+    let fs = FaultFs::new(Arc::new(MemFs::new()));
+    let tier = PfsTier::open_on(config, Arc::new(fs.clone())).unwrap();
+    let rule = Rule {
+        call: Call::Touch,
+        suffix: ".writer",
+        first: 0,
+        times: u64::MAX,
+        fault: Fault::Errno(libc::ESTALE),
+    };
+    fs.set(&[rule]);
+    assert_eq!(put(&tier, 1, 1, 5000), Outcome::Stored);
+    eventually("the sign of life was tried", || fs.injected() > 0);
+    eventually("the error is counted", || tier.file_stats().io_errors > 0);
+    assert_eq!(put(&tier, 2, 1, 5000), Outcome::Stored);
+    (1..3).for_each(|key| expect(&tier, key, 1, 5000));
+    fs.set(&[]);
+    tier.flush(soon()).unwrap();
+}
+
 /// What a writer that died has left, in a folder of the file system.
 fn copy_of_remains(config: &PfsConfig) -> tempfile::TempDir {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();

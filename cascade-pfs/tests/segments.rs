@@ -313,3 +313,31 @@ fn a_fetch_of_a_block_that_is_being_written_waits_for_it() {
         }
     }
 }
+
+/// A put under way when its process was killed: the kernel has the write yet. Whoever looks first finds the block; or nobody ever does.
+#[test]
+fn a_late_write_of_a_killed_process_is_waited_for_before_anybody_says_that_there_is_no_such_block() {
+    let (fs, config) = (MemFs::new(), config(4 * MIB));
+    let tier = open(&fs, &config);
+    (0..2).for_each(|key| assert_eq!(put(&tier, key, 1, 20_000), Outcome::Stored));
+    let image = fs.image();
+    let path = |suffix| Path::new(DIR).join(&names(&image, Path::new(DIR), suffix)[0]);
+    let (segment, log) = (path(".seg"), path(".log"));
+    let whole = image.contents(&segment).unwrap();
+    let (record, second) = (4096 + 20_480, 4096 + 4096 + 20_480);
+    assert_eq!(whole.len(), second + record);
+    // Its acknowledgement was not logged, and its bytes are not there yet.
+    image.damage(&log, |file| file.truncate(file.len() - 128));
+    image.damage(&segment, |file| file.truncate(second));
+    image.leave_late(&segment, second as u64, &whole[second..]);
+    assert_eq!(image.contents(&segment).unwrap().len(), second);
+    let found = |fs: &MemFs| {
+        let tier = open(fs, &config);
+        expect(&tier, 0, 1, 20_000);
+        get(&tier, 1, 20_000).is_ok_and(|bytes| *bytes == *content(1, 1, 20_000))
+    };
+    let first = found(&image);
+    image.land();
+    assert_eq!(found(&image), first, "a block came to light after an answer that it is not there");
+    assert!(first, "a write that was waited for is there");
+}

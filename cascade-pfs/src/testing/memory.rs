@@ -58,6 +58,8 @@ struct Disk {
     striped: BTreeMap<PathBuf, Stripes>,
     /// Whether stripes are refused.
     refuses_stripes: bool,
+    /// Writes of killed processes that the kernel has yet.
+    late: Vec<(PathBuf, Change)>,
 }
 
 /// A file system in memory. Clones are the same file system.
@@ -127,6 +129,20 @@ impl Disk {
         self.next += 1;
         self.next
     }
+
+    /// Late writes to such files come to their end.
+    fn land(&mut self, is_of: impl Fn(&Path) -> bool) {
+        let (landed, late) = std::mem::take(&mut self.late).into_iter().partition(|(path, _)| is_of(path));
+        self.late = late;
+        let landed: Vec<(PathBuf, Change)> = landed;
+        for (path, change) in landed {
+            let inode = self.names.get(&path).and_then(|number| self.inodes.get_mut(number));
+            if let Some(inode) = inode {
+                apply(&mut inode.now, &change);
+                inode.unsynced.push(change);
+            }
+        }
+    }
 }
 
 impl MemFs {
@@ -187,6 +203,19 @@ impl MemFs {
             change(&mut inode.now);
             change_durable(inode);
         }
+    }
+
+    /// A write that outlives its killed process: its bytes are not there until somebody waits for them ([`Fs::settle`]), or until
+    /// [`MemFs::land`].
+    pub fn leave_late(&self, path: &Path, offset: u64, bytes: &[u8]) {
+        let Ok(offset) = usize::try_from(offset) else { return };
+        let change = Change::Write { offset, bytes: bytes.to_vec() };
+        self.disk.lock().late.push((path.to_owned(), change));
+    }
+
+    /// Late writes come to their end by themselves.
+    pub fn land(&self) {
+        self.disk.lock().land(|_| true);
     }
 
     /// A copy as it is after every process has ended: all that was written is there, and nobody holds a lock.
@@ -336,6 +365,11 @@ impl Fs for MemFs {
             inode.unsynced.push(Change::Truncate(len));
         }
         Ok(is_hole)
+    }
+
+    fn settle(&self, path: &Path) -> Result<()> {
+        self.disk.lock().land(|late| late == path);
+        Ok(())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {

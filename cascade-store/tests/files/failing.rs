@@ -7,7 +7,7 @@ use cascade_core::ErrorKind;
 use cascade_core::batch::{Outcome, Refusal};
 use cascade_core::id::BlockId;
 use cascade_core::reservation::Reserve;
-use cascade_core::tier::{Lookup, Tier};
+use cascade_core::tier::{Lookup, MissReason, Tier};
 use cascade_pfs::testing::{Call, Fault, FaultFs, MemFs, Rule};
 use cascade_store::{Level, Put, Reach, Store};
 
@@ -154,4 +154,42 @@ fn files_that_are_slow_pin_a_small_part_of_a_small_arena() {
         // What was evicted for them is gone before it could be copied.
         assert!(putting.join().unwrap().contains(&Outcome::Stored));
     });
+}
+
+/// A prefix cache that others filled, on a mount that is read-only here.
+#[test]
+fn files_that_can_only_be_read_are_read() {
+    let (rig, fs) = (Rig::new(), MemFs::new());
+    let store = open(&rig, &fs, &[]);
+    (0..5).for_each(|number| assert_eq!(put(&store, number, LEN), Outcome::Stored));
+    store.flush(soon()).unwrap();
+    drop(store);
+    rig.lose_the_arena();
+    let faults = FaultFs::new(Arc::new(fs.clone()));
+    let rule = |call| Rule { call, suffix: "", first: 0, times: u64::MAX, fault: Fault::Errno(libc::EROFS) };
+    faults.set(&[Call::Create, Call::Remove, Call::Write, Call::SetAside].map(rule));
+    let config = rig.settings("32MiB", &[]).pfs_path("/tier").resolve().unwrap();
+    let store = Store::open_on(&config, Arc::new(faults.clone())).unwrap();
+    (0..5).for_each(|number| expect(&store, number, LEN));
+    assert_eq!(store.stats().hits(Level::Files), 5);
+    // What is new stays in the arena, and nobody tries to copy it down.
+    (5..20).for_each(|number| assert_eq!(put(&store, number, LEN), Outcome::Stored));
+    store.flush(soon()).unwrap();
+    let (id, bytes) = block(30, LEN);
+    let refused = Outcome::Refused(Refusal::ReadOnly);
+    assert_eq!(store.put(&id, &bytes, Put::default().until(Reach::Files)), refused);
+    // What cannot be deleted in files is not to be seen here any more.
+    let _ = store.delete(&block(0, LEN).0);
+    assert_eq!(store.lookup(&[block(0, LEN).0]), [Lookup::Miss(MissReason::Absent)]);
+    (1..20).for_each(|number| expect(&store, number, LEN));
+    let stats = store.stats();
+    assert_eq!((stats.moves.demoted, stats.files.unwrap().read_only), (0, true), "{stats:?}");
+    // The reads go on: a breaker that took refusals for failures would have opened.
+    (0..200).for_each(|_| assert_eq!(store.put(&id, &bytes, Put::default().until(Reach::Files)), refused));
+    assert_eq!(put(&store, 40, LEN), Outcome::Stored);
+    expect(&store, 4, LEN);
+    drop(store);
+    rig.lose_the_arena();
+    let store = Store::open_on(&config, Arc::new(faults)).unwrap();
+    (1..5).for_each(|number| expect(&store, number, LEN));
 }
