@@ -5,6 +5,7 @@
 
 mod borders;
 mod failing;
+mod killed;
 mod moving;
 mod naming;
 mod opening;
