@@ -173,6 +173,21 @@ def start(jobs: list[dict], disk: Path, name: str, more: dict[str, str] | None =
         return subprocess.Popen(words, env=environment() | (more or {}), stdout=log, stderr=log), result
 
 
+def run_chains(chains: list[dict[str, dict]], disk: Path, name: str, seconds: float, **more: str) -> dict[str, dict]:
+    """Results by the names of the jobs. The jobs of a chain run one after the other, in the process of the chain; chains run side by side,
+    and share no arena. `more` of their environment."""
+    started = [start(list(chain.values()), disk, f"{name}-{at}", more) for at, chain in enumerate(chains) if chain]
+    found = {}
+    try:
+        for chain, (process, result) in zip(filter(None, chains), started, strict=True):
+            found |= zip(chain, finish(process, result, seconds), strict=True)
+    finally:
+        for process, _ in started:
+            process.kill()
+            process.wait()
+    return found
+
+
 def finish(process: subprocess.Popen, result: Path, seconds: float = 900) -> list[dict]:
     """Its results, when it has ended well."""
     try:

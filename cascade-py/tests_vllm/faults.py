@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import os
+import shutil
 from typing import Any
 
 
@@ -102,6 +104,20 @@ def damaged(fault: Fault) -> None:
             self._store.get(ids[1], block)
             with open(self._store.path, "r+b") as file, mmap.mmap(file.fileno(), 0) as arena:
                 arena[arena.find(block[:512]) + 100] ^= 1
+        return real(self, ids, rows)
+
+    fault.patch(worker.WorkerSide, "_copy_in", copy_in)
+
+
+def removed(fault: Fault) -> None:
+    """The arena's folder is removed under the engine, as a load begins."""
+    from cascade_kv.vllm import worker
+
+    real = worker.WorkerSide._copy_in
+
+    def copy_in(self, ids, rows):
+        if fault.active:
+            shutil.rmtree(os.path.dirname(self._store.path), ignore_errors=True)
         return real(self, ids, rows)
 
     fault.patch(worker.WorkerSide, "_copy_in", copy_in)

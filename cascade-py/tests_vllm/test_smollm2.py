@@ -4,7 +4,7 @@ import os
 
 import pytest
 import tokenizers
-from conftest import counted, finish, moved, note, reusable, same, same_as_cached, start, tier
+from conftest import counted, moved, note, reusable, run_chains, same, same_as_cached, tier
 from prompts import prompts
 
 # Prompts, unless they are counted; fewer than of the small model, whose steps take a tenth of the time.
@@ -20,30 +20,37 @@ def asked(smollm2):
 
 @pytest.fixture(scope="session")
 def runs(smollm2, place, disk, asked):
-    """Every engine, one after the other in one process."""
+    """Every engine, one after the other in two processes."""
     folder = place / "smollm2"
     folder.mkdir()
     settings = {"shm_path": str(folder / "arena"), "shm_capacity_bytes": (512 + 4 * COUNT) << 20}
     # A block is 6 MiB here.
     offloaded = tier(cpu_bytes=256 << 20, **settings | {"shm_path": str(folder / "tier")})
-    base = {"model": smollm2, "options": {"max_model_len": 2048, "max_num_batched_tokens": 2048}, "rest": 1.0}
+    # As many as fit into two gigabytes, for many prompts.
+    options = {
+        "max_model_len": 2048,
+        "max_num_batched_tokens": 2048,
+        "num_gpu_blocks_override": min(341, 40 + 5 * COUNT),
+    }
+    base = {"model": smollm2, "options": options, "rest": 1.0}
     alone = base | {"alone": True}
     few = asked[:4]
-    # Of their own, so that what is loaded between steps was saved beside them too.
-    aside = settings | {"weights_fingerprint": "aside", "load_async": True, "save_async": True}
-    jobs = {
+    # An arena of their own, so that what is loaded between steps was saved beside them too.
+    aside = settings | {"shm_path": str(folder / "aside"), "load_async": True, "save_async": True}
+    main = {
         "without": base | {"passes": [asked, asked], "keep": True},
         "cold": base | {"passes": [asked], "connector": settings | {"save_async": False}},
         "warm": alone | {"passes": [asked], "connector": settings | {"save_async": False}},
-        "async cold": base | {"passes": [asked], "connector": aside},
-        "async": alone | {"passes": [asked], "connector": aside},
         "zeroed": base | {"passes": [few], "connector": settings, "fault": "zeroed"},
         "claimed": base | {"passes": [few], "connector": settings, "fault": "claimed"},
+    }
+    others = {
+        "async cold": base | {"passes": [asked], "connector": aside},
+        "async": alone | {"passes": [asked], "connector": aside},
         "tier cold": base | {"passes": [asked], "transfer": offloaded},
         "tier warm": alone | {"passes": [asked], "transfer": offloaded},
     }
-    process, result = start(list(jobs.values()), disk, "smollm2", {"VLLM_CPU_KVCACHE_SPACE": "2"})
-    found = dict(zip(jobs, finish(process, result, seconds=3600), strict=True))
+    found = run_chains([main, others], disk, "smollm2", seconds=3600, VLLM_CPU_KVCACHE_SPACE="2")
     assert not [run["refused"] for run in found.values() if "refused" in run]
     return found
 
