@@ -65,7 +65,9 @@ fn many_clients_ask_at_once() {
             scope.spawn(move || {
                 for number in (0..32).map(|number| (number + of * 5) % 32) {
                     let mut out = vec![0; bytes(number).len()];
-                    assert!(store.get(&id(number), &mut out).is_ok() && out == bytes(number));
+                    let got = store.get(&id(number), &mut out).map(|meta| meta.len);
+                    assert_eq!(got, Ok(out.len() as u64), "block {number}");
+                    assert!(out == bytes(number), "block {number} has other bytes");
                 }
             });
         }
