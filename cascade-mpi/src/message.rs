@@ -54,6 +54,13 @@ pub enum Message {
     Refused(u32),
     /// This rank is about to leave: it asks for nothing any more, and serves until all have said so.
     Bye,
+    /// This rank has come so far to a meeting of all.
+    Met {
+        /// Which one, counted from the start of the job.
+        meeting: u32,
+        /// Its round.
+        round: u32,
+    },
 }
 
 impl Message {
@@ -68,6 +75,7 @@ impl Message {
             Self::Read { tag, area, .. } => (5, u64::from(*tag) | u64::from(*area == Area::Arena) << 32, 1),
             Self::Refused(tag) => (6, u64::from(*tag), 0),
             Self::Bye => (7, 0, 0),
+            Self::Met { meeting, round } => (8, u64::from(*meeting) << 32 | u64::from(*round), 0),
         };
         let mut bytes = Vec::with_capacity(64);
         bytes.extend_from_slice(&MAGIC.to_le_bytes());
@@ -92,7 +100,7 @@ impl Message {
                 bytes.extend_from_slice(&offset.to_le_bytes());
                 bytes.extend_from_slice(&u64::from(*len).to_le_bytes());
             }
-            Self::Ping(_) | Self::Pong(_) | Self::Refused(_) | Self::Bye => {}
+            Self::Ping(_) | Self::Pong(_) | Self::Refused(_) | Self::Bye | Self::Met { .. } => {}
         }
         let sum = crc64(&bytes);
         bytes.extend_from_slice(&sum.to_le_bytes());
@@ -132,6 +140,7 @@ impl Message {
             }
             6 if has(0) && argument >> 32 == 0 => Some(Self::Refused(tag)),
             7 if has(0) => Some(Self::Bye),
+            8 if has(0) => Some(Self::Met { meeting: (argument >> 32) as u32, round: tag }),
             _ => None,
         }
     }
@@ -192,6 +201,7 @@ mod tests {
             ),
             any::<u32>().prop_map(Message::Refused),
             Just(Message::Bye),
+            (any::<u32>(), any::<u32>()).prop_map(|(meeting, round)| Message::Met { meeting, round }),
         ]
     }
 
@@ -214,7 +224,7 @@ mod tests {
         }
 
         #[test]
-        fn signed_nonsense_is_no_message_or_one_that_can_be_sent_again(mut bytes in vec(any::<u8>(), 16..100), kind in 0..9_u8) {
+        fn signed_nonsense_is_no_message_or_one_that_can_be_sent_again(mut bytes in vec(any::<u8>(), 16..100), kind in 0..10_u8) {
             bytes[..6].copy_from_slice(&[b'C', b'M', b'S', b'G', VERSION, kind]);
             let sum = crc64(&bytes);
             bytes.extend_from_slice(&sum.to_le_bytes());

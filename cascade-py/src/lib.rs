@@ -7,6 +7,7 @@ mod ids;
 mod kept;
 mod lease;
 mod pages;
+mod rank;
 mod raw;
 mod store;
 mod submit;
@@ -44,10 +45,12 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<lease::Lease>()?;
     module.add_class::<pages::Fill>()?;
     module.add_class::<pages::Pages>()?;
+    module.add_class::<rank::Rank>()?;
     module.add_class::<store::Store>()?;
     module.add_class::<ticket::Ticket>()?;
     module.add_class::<ticket::CompletionQueue>()?;
     module.add_function(wrap_pyfunction!(ids::parse_size, module)?)?;
+    module.add_function(wrap_pyfunction!(rank::launched, module)?)?;
     module.add_function(wrap_pyfunction!(command::run_command, module)?)?;
     Ok(())
 }

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use cascade_core::batch::Outcome;
 use cascade_core::id;
 use cascade_core::metrics::Distribution;
-use cascade_core::tier::{BlockMeta, Lookup, MissReason};
+use cascade_core::tier::{BlockMeta, Class, Lookup, MissReason};
 use cascade_core::{Error, ErrorKind};
 use cascade_store::remote::Client;
-use cascade_store::{Level, Located, Pin, Pinned, Put, Reach, Recompute, StoreConfig, outcome_name};
+use cascade_store::{
+    Level, Located, Pin, Pinned, Put, Reach, Recompute, StoreConfig, StoreConfigBuilder, outcome_name,
+};
 use parking_lot::RwLock;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -58,7 +60,32 @@ fn flush_failed() -> Error {
     Error::new(ErrorKind::Deadline, "flush: the deadline passed")
 }
 
+/// The name of a tier, the length of a block, whether it is of a prefix, and where it is in the arena.
+type Place = (&'static str, u64, bool, Option<u64>);
+
+/// Settings of a store, by name.
+pub(crate) fn settings(
+    config_file: Option<std::path::PathBuf>,
+    settings: Option<&Bound<'_, PyDict>>,
+) -> PyResult<StoreConfigBuilder> {
+    let mut builder = StoreConfig::builder();
+    if let Some(path) = config_file {
+        builder = builder.file(path);
+    }
+    for (name, value) in settings.into_iter().flatten() {
+        if !value.is_none() {
+            let value = value.str()?;
+            builder = builder.set(&name.str()?.to_string_lossy(), value.to_string_lossy()).map_err(raise)?;
+        }
+    }
+    Ok(builder)
+}
+
 impl Store {
+    pub(crate) fn of(store: cascade_store::Store) -> Self {
+        Self { inner: RwLock::new(Some(store)) }
+    }
+
     pub(crate) fn open(&self) -> PyResult<cascade_store::Store> {
         self.inner.read().clone().ok_or_else(|| PyValueError::new_err("the store is closed"))
     }
@@ -85,19 +112,9 @@ impl Store {
         config_file: Option<std::path::PathBuf>,
         settings: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let mut builder = StoreConfig::builder();
-        if let Some(path) = config_file {
-            builder = builder.file(path);
-        }
-        for (name, value) in settings.into_iter().flatten() {
-            if !value.is_none() {
-                builder = builder
-                    .set(&name.str()?.to_string_lossy(), value.str()?.to_string_lossy())
-                    .map_err(raise)?;
-            }
-        }
+        let builder = self::settings(config_file, settings)?;
         let opened = py.detach(|| builder.resolve().and_then(|config| cascade_store::Store::open(&config)));
-        Ok(Self { inner: RwLock::new(Some(opened.map_err(raise)?)) })
+        Ok(Self::of(opened.map_err(raise)?))
     }
 
     /// Every setting in force, with its origin, as TOML.
@@ -323,6 +340,17 @@ impl Store {
         Ok(found.into_iter().map(place).collect())
     }
 
+    /// Of a block: the tier that has it, its length, whether it is of a prefix, and where it is in the arena.
+    fn place(&self, id: &Bound<'_, PyAny>) -> PyResult<Option<Place>> {
+        let (store, id) = (self.open()?, to_id(id)?);
+        let found = store.locate(std::slice::from_ref(&id)).pop();
+        let Some(Located { level: Some(level), answer: Lookup::Hit(meta), .. }) = found else {
+            return Ok(None);
+        };
+        let offset = store.arena().exposed(&id).map(|exposed| exposed.offset);
+        Ok(Some((level.name(), meta.len, meta.class == Class::Prefix, offset)))
+    }
+
     /// Brings blocks up into the arena; waits for that only as long as `timeout_s` says.
     #[pyo3(signature = (ids, timeout_s=0.0))]
     fn prefetch(
@@ -488,7 +516,7 @@ impl Store {
     }
 }
 
-fn duration(seconds: f64) -> PyResult<Duration> {
+pub(crate) fn duration(seconds: f64) -> PyResult<Duration> {
     let wrong = |_| PyValueError::new_err(format!("a duration is a number of seconds, not {seconds}"));
     Duration::try_from_secs_f64(seconds).map_err(wrong)
 }

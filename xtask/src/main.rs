@@ -47,9 +47,9 @@ enum Command {
     /// Run every fuzz target for some time.
     Fuzz(fuzz::Options),
     /// Build the Python wheel into target/wheels.
-    Wheel,
+    Wheel(wheel::Options),
     /// The main job on real input: a model's KV survives the death of its process.
-    Demo,
+    Demo(demo::Options),
     /// Measure a tier against the ceilings of this machine.
     Bench(bench::Options),
     /// Find or set up an MPI, and print what a shell must set to build with it.
@@ -81,8 +81,8 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Test(options)) => test::run(&options),
         Some(Command::Soak(options)) => soak::command(&options),
         Some(Command::Fuzz(options)) => fuzz::command(&options),
-        Some(Command::Wheel) => wheel::command(),
-        Some(Command::Demo) => demo::command(),
+        Some(Command::Wheel(options)) => wheel::command(&options),
+        Some(Command::Demo(options)) => demo::command(&options),
         Some(Command::Bench(options)) => bench::command(&options),
         Some(Command::Mpi(options)) => mpi::command_line(&options),
         Some(Command::Slurm(options)) => slurm::command_line(&options),

@@ -199,8 +199,13 @@ impl Mpi {
     /// Cargo, building with this MPI.
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut cargo = process::cargo(arguments);
-        cargo.envs(self.environment());
+        self.prepare(&mut cargo);
         cargo
+    }
+
+    /// Lets a command that builds do it with this MPI.
+    pub(crate) fn prepare(&self, command: &mut Command) {
+        command.envs(self.environment());
     }
 
     /// Starts `program` as so many ranks on this machine.

@@ -5,12 +5,47 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::mpi::{Kind, Mpi};
 use crate::process::run;
 use crate::venv::{Python, WHEEL};
 use crate::workspace::target;
 
-pub(crate) fn command() -> Result<()> {
-    build(&Python::with(&[&WHEEL])?).map(|_| ())
+/// Options of `cargo xtask wheel`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// For this machine and its MPICH alone: programs that `srun` or `mpirun` starts are ranks themselves. Goes to target/wheels-mpi.
+    #[arg(long)]
+    mpi: bool,
+}
+
+pub(crate) fn command(options: &Options) -> Result<()> {
+    let python = Python::with(&[&WHEEL])?;
+    if options.mpi { with_mpi(&python, &Mpi::get(Kind::Mpich)?) } else { build(&python) }.map(|_| ())
+}
+
+/// Builds the wheel that has MPI in it, and says where it is. It is not for other machines: what it is linked with is this one's.
+pub(crate) fn with_mpi(python: &Python, mpi: &Mpi) -> Result<PathBuf> {
+    let folder = target().join("wheels-mpi");
+    clear(&folder)?;
+    mpi.forget_others()?;
+    let mut maturin = python.command([
+        "-m",
+        "maturin",
+        "build",
+        "--release",
+        "--features",
+        "mpi",
+        "--compatibility",
+        "linux",
+        "--manifest-path",
+        "cascade-py/Cargo.toml",
+    ]);
+    // The MPI of the machine is used as it is: nothing of it is put into the wheel.
+    mpi.prepare(maturin.args(["--auditwheel", "skip", "--out"]).arg(&folder));
+    run(&mut maturin)?;
+    let wheel = find(&folder)?;
+    println!("wheel with MPI: {}", wheel.display());
+    Ok(wheel)
 }
 
 /// Builds the wheel and says where it is.

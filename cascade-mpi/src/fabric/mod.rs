@@ -3,6 +3,7 @@
 //! It reads out of windows of other ranks, delivers messages, serves its own rank's part of the directory, and makes the progress
 //! that reads by others need. It never waits for one rank: everything under way is looked at in turns, with a deadline of its own.
 
+mod barrier;
 mod card;
 mod measure;
 mod raw;
@@ -139,6 +140,7 @@ struct Shared {
     ended: AtomicBool,
     /// The thread looks without ever resting.
     is_awake: AtomicBool,
+    meetings: barrier::Meetings,
 }
 
 /// What is known once every rank has started.

@@ -131,6 +131,7 @@ impl Worker {
             began: Instant::now(),
             ended: AtomicBool::new(false),
             is_awake: AtomicBool::new(false),
+            meetings: super::barrier::Meetings::default(),
             table,
         });
         let route = Route::new(size, shared.table.buckets());
@@ -235,6 +236,7 @@ impl Worker {
             }
             Message::Refused(tag) => self.reads.refuse(from, tag, &self.mpi, &self.shared.counters),
             Message::Bye => self.shared.peers.lock().leaves(from),
+            Message::Met { meeting, round } => self.shared.meetings.heard(meeting, round),
             message @ (Message::Publish(_) | Message::Retract(_)) => {
                 note(&self.shared.table, self.route, self.mpi.rank, message);
             }
@@ -280,7 +282,8 @@ impl Worker {
         }
         // What a rank that does not answer was not told costs misses, and is said again with the next round.
         let is_out = {
-            let is_asked = matches!(message, Message::Ping(_) | Message::Pong(_) | Message::Bye);
+            let is_asked =
+                matches!(message, Message::Ping(_) | Message::Pong(_) | Message::Bye | Message::Met { .. });
             !is_asked && self.shared.peers.lock().is_out(rank, self.shared.began.elapsed())
         };
         let sent = if is_out || self.sends.len() >= MOST_UNDER_WAY {

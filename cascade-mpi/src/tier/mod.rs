@@ -118,6 +118,13 @@ impl MpiTier {
         self.remote.entries(ids, deadline).into_iter().map(answer).collect()
     }
 
+    /// The rank that has a block, and where in its window: the first owner that the directory names; a hint.
+    #[must_use]
+    pub fn owner_until(&self, id: &BlockId, deadline: Instant) -> Option<(u32, u64)> {
+        let entry = self.remote.entry(id, deadline.min(Instant::now() + self.remote.config.lookup)).ok()?;
+        entry.owners.first().map(|owner| (owner.rank, owner.offset))
+    }
+
     /// Brings a block of another rank into this home, and leases it. Where there is no room for it, that is `Throttled`.
     ///
     /// # Errors

@@ -7,24 +7,30 @@ after ``import cascade_kv as cascade_cpp``.
 """
 
 from ._connect import connect
+from ._distributed import BlockLocation, DistributedConfig, DistributedStore
 from ._native import BlockId, CompletionQueue, KeySpace, Store, __version__, parse_size
 from ._native import DeviceLease as DeviceLease
 from ._native import Fill as Fill
 from ._native import Lease as Lease
 from ._native import Pages as Pages
+from ._native import Rank as Rank
 from ._native import Ticket as Ticket
 from ._prototype import CascadeConfig, CascadeStore, compute_block_id
 
 __all__ = [
     "BlockId",
+    "BlockLocation",
     "CascadeConfig",
     "CascadeStore",
     "DeviceLease",
+    "DistributedConfig",
+    "DistributedStore",
     "CompletionQueue",
     "Fill",
     "KeySpace",
     "Lease",
     "Pages",
+    "Rank",
     "Store",
     "Ticket",
     "__version__",

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, final
+from typing import Any, ClassVar, Literal, Protocol, Self, final
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -19,8 +19,10 @@ __all__ = [
     "KeySpace",
     "Lease",
     "Pages",
+    "Rank",
     "Store",
     "Ticket",
+    "launched",
     "parse_size",
     "run_command",
 ]
@@ -249,6 +251,40 @@ class CompletionQueue:
     def __enter__(self) -> Self: ...
     def __exit__(self, *_exception: type[BaseException] | BaseException | TracebackType | None) -> None: ...
 
+def launched() -> tuple[int, int, str]:
+    """Number of this process, processes in all, and who started it, as the environment says. ValueError where it
+    contradicts itself."""
+
+@final
+class Rank:
+    """This process as a rank of an MPI job (`srun`, `mpirun`), with a store that asks the other ranks for what it lacks.
+
+    Every rank makes one, once, with an arena of its own node; settings are those of :class:`Store`. OSError in a build
+    without MPI, with what to do."""
+
+    IS_BUILT: ClassVar[bool]
+
+    def __new__(cls, *, config_file: str | os.PathLike[str] | None = None, **settings: str | int | None) -> Self: ...
+    @property
+    def rank(self) -> int:
+        """Number of this rank."""
+    @property
+    def world_size(self) -> int:
+        """Ranks of the job."""
+    @property
+    def path(self) -> str:
+        """How bytes come from other ranks, really: ``"rma"``, ``"message"``, or ``"alone"``."""
+    def store(self) -> Store:
+        """The store of this rank."""
+    def owner(self, id: BlockId | str, timeout_s: float) -> tuple[int, int] | None:
+        """The rank that the directory names first for a block, and where in its arena, in bytes."""
+    def barrier(self, timeout_s: float) -> None:
+        """Returns once every rank has called it as often. TimeoutError, with a rank that was not heard of."""
+    def publish(self, timeout_s: float) -> None:
+        """Returns when what was put is told to the ranks that keep its entries. TimeoutError if that takes longer."""
+    def leave(self, timeout_s: float) -> bool:
+        """Leaves the job, once every rank does or the time is over: whether MPI was ended in good order."""
+
 @final
 class Store:
     """A store embedded in this process, over the node's arena, and files below it. Ids are :class:`BlockId`, or names.
@@ -348,6 +384,8 @@ class Store:
         """The length in bytes of each block that is stored, else None."""
     def locate(self, ids: Iterable[BlockId | str]) -> list[tuple[str, int] | None]:
         """The highest tier (``"hbm"``, ``"arena"``, ``"files"``) that has each block, and its length in bytes, else None."""
+    def place(self, id: BlockId | str) -> tuple[str, int, bool, int | None] | None:
+        """Of a block: the highest tier that has it, its bytes, whether it is of a prefix, and where it is in this arena."""
     def prefetch(self, ids: Iterable[BlockId | str], timeout_s: float = 0.0) -> list[str] | None:
         """Brings blocks that only the files have up into the arena, in the background.
 

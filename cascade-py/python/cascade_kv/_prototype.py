@@ -70,7 +70,37 @@ _REPLACED: dict[str, tuple[Any, str]] = {
 }
 
 
-class CascadeConfig:
+class Settings:
+    """Settings of the prototype by their names, with its defaults; which were set is remembered."""
+
+    _defaults: dict[str, Any] = {}
+    _replaced: dict[str, tuple[Any, str]] = {}
+
+    def __init__(self, **settings: Any) -> None:
+        object.__setattr__(self, "_set", {})
+        for name, value in settings.items():
+            setattr(self, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        kind = type(self).__name__
+        if name not in self._defaults:
+            raise AttributeError(f"{kind} has no setting {name!r}; it has {', '.join(self._defaults)}")
+        if name in self._replaced:
+            holds, instead = self._replaced[name]
+            if value != holds:
+                warnings.warn(f"{kind}.{name} = {value!r} has no effect: {instead}", UserWarning, stacklevel=2)
+        self._set[name] = value
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._defaults:
+            raise AttributeError(name)
+        return self._set.get(name, self._defaults[name])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._set.items())})"
+
+
+class CascadeConfig(Settings):
     """The prototype's settings, with its defaults.
 
     `shm_path` and `shm_capacity_bytes` are used as they are set; a capacity that is not set is min(64 GiB, half of what
@@ -79,27 +109,8 @@ class CascadeConfig:
     where it is set is the size of a file. The others warn when they are set to what does not hold here.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        object.__setattr__(self, "_set", {})
-        for name, value in settings.items():
-            setattr(self, name, value)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in _DEFAULTS:
-            raise AttributeError(f"CascadeConfig has no setting {name!r}; it has {', '.join(_DEFAULTS)}")
-        if name in _REPLACED:
-            holds, instead = _REPLACED[name]
-            if value != holds:
-                warnings.warn(f"CascadeConfig.{name} = {value!r} has no effect: {instead}", UserWarning, stacklevel=2)
-        self._set[name] = value
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in _DEFAULTS:
-            raise AttributeError(name)
-        return self._set.get(name, _DEFAULTS[name])
-
-    def __repr__(self) -> str:
-        return f"CascadeConfig({', '.join(f'{name}={value!r}' for name, value in self._set.items())})"
+    _defaults = _DEFAULTS
+    _replaced = _REPLACED
 
 
 class CascadeStore:

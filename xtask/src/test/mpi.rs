@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 use crate::mpi::{Kind, Mpi};
 use crate::process::{command, output, run};
 use crate::steps::Steps;
+use crate::venv::Python;
+use crate::workspace;
 
 /// Ranks, and how they reach each other. `cargo xtask test` runs the first of them, with MPICH; the lane all, with each MPI.
 const JOBS: [(u32, &str); 10] = [
@@ -66,10 +68,31 @@ fn test(mpi: &Mpi, jobs: &[(u32, &str)], seconds: &str) -> Result<String> {
         };
         run(launch.args(["--seconds", seconds, "--folder"]).arg(folder.path()))?;
     }
+    let python = python(mpi)?;
     let mut agents = command(program("agents")?);
     run(agents.arg("--launch").args(mpi.words(2)))?;
     let jobs: Vec<String> = jobs.iter().map(|(ranks, path)| format!("{ranks} {path}")).collect();
-    Ok(format!("agents and engines; {} ranks: {}", mpi.kind().name(), jobs.join(", ")))
+    Ok(format!("agents and engines; {python}; {} ranks: {}", mpi.kind().name(), jobs.join(", ")))
+}
+
+/// Python programs that are ranks themselves, with an extension that has MPI in it.
+fn python(mpi: &Mpi) -> Result<String> {
+    run(&mut mpi.cargo(&["build", "-p", "cascade-py", "--features", "mpi"]))?;
+    let packages = tempfile::tempdir().context("no temporary folder")?;
+    let package = packages.path().join("cascade_kv");
+    let sources = workspace::root().join("cascade-py/python/cascade_kv");
+    run(command("cp").arg("-r").arg(&sources).arg(&package))?;
+    let built = mpi.programs().join("lib_native.so");
+    std::fs::copy(&built, package.join("_native.abi3.so")).context("cargo built no extension")?;
+    let interpreter = Python::with(&[])?;
+    for ranks in [2, 4] {
+        let arenas = tempfile::Builder::new().prefix("cascade-python-").tempdir_in("/dev/shm");
+        let arenas = arenas.context("no folder in memory")?;
+        let mut launch = mpi.launch(ranks, interpreter.program());
+        launch.env("PYTHONPATH", packages.path()).arg("cascade-py/tests_mpi/ranks.py");
+        run(launch.arg(arenas.path()).arg(ranks.to_string()))?;
+    }
+    Ok("DistributedStore of 2 and 4 ranks".into())
 }
 
 /// The test programs by name, from what cargo says of them.

@@ -11,25 +11,33 @@ Group: TypeAlias = tuple[str, str, dict[str, dict[str, Any]]]
 _LEFT, _BAR_SPACE, _RIGHT = 330, 480, 130
 _TOP, _BAR, _GROUP = 74, 18, 76
 _COLOURS = {"recomputed": "#9aa5b1", "from the arena": "#1f77b4", "from both": "#2f9e6e", "from files": "#e08a1e"}
+_COLOURS |= {"from the other node": "#8e5bb5", "from the own arena": "#1f77b4"}
 
 
 def ttft_svg(result: dict[str, Any]) -> str:
     """Horizontal bars for each question, and for prompts beyond the arena: recomputed, and by the tier that served; lines from
     the least to the most time."""
     groups = [_question(question) for question in result["questions"]] + [_beyond(result["overflow"])]
+    host = result["host"]
+    note = f"{host['model']} on {host['device']}, {host['threads']} threads; median, line: min to max"
+    return bars_svg("Time to first token: recomputed against restored from shared memory and from files", note, groups)
+
+
+def bars_svg(title: str, note: str, groups: list[Group]) -> str:
+    """Horizontal bars of each group under a title, with the kinds that occur explained above them."""
     width, height = _LEFT + _BAR_SPACE + _RIGHT, _TOP + _GROUP * len(groups) + 50
     longest = max(times["max"] for _, _, bars in groups for times in bars.values())
-    host = result["host"]
+    kinds = [kind for kind in _COLOURS if any(kind in bars for _, _, bars in groups)]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
-        _text(16, 26, "Time to first token: recomputed against restored from shared memory and from files", size=16),
-        _text(16, 46, f"{host['model']} on {host['device']}, {host['threads']} threads; median, line: min to max"),
+        _text(16, 26, title, size=16),
+        _text(16, 46, note),
     ]
-    for index, (kind, colour) in enumerate(_COLOURS.items()):
+    for index, kind in enumerate(kinds):
         x = _LEFT + index * 130
-        parts += [f'<rect x="{x}" y="56" width="12" height="12" fill="{colour}"/>', _text(x + 18, 67, kind)]
+        parts += [f'<rect x="{x}" y="56" width="12" height="12" fill="{_COLOURS[kind]}"/>', _text(x + 18, 67, kind)]
     for index, group in enumerate(groups):
         parts += _draw(group, _TOP + 12 + index * _GROUP, _BAR_SPACE / longest)
     return "\n".join([*parts, "</svg>"]) + "\n"
