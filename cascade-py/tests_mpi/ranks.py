@@ -8,7 +8,7 @@ import warnings
 folder = sys.argv[1]
 number = int(os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "0")))
 # Each rank is a node of its own.
-os.environ |= {"CASCADE_NODE": f"node-{number}", "CASCADE_SHM_PATH": folder}
+os.environ |= {"CASCADE_NODE": f"node-{number}", "CASCADE_SHM_PATH": os.path.join(folder, "arenas")}
 
 import cascade_kv as ck  # noqa: E402
 
