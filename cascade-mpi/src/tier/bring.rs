@@ -21,8 +21,10 @@ use crate::fabric::{Destination, Fabric, Read, ReadEnd, Transfer, copy_out, dige
 use crate::home::{HEAD_BYTES, Home};
 use crate::message::Area;
 
-/// Bytes of one read: digests of one part are computed while the next is under way.
-const PART_BYTES: usize = 4 << 20;
+/// Bytes of one read, at most and at least: digests of one part are computed while the next is under way, so a block is read in
+/// eight, and only the last eighth's are computed when all has come.
+const PART_BYTES: std::ops::RangeInclusive<usize> = 256 << 10..=4 << 20;
+const PARTS: usize = 8;
 /// How often a bucket is read that is being written.
 const BUCKET_ATTEMPTS: usize = 8;
 /// How long a waiting thread looks before it sleeps: an answer of the same machine is often there by then.
@@ -320,13 +322,14 @@ impl Remote {
     ) -> Answer<Vec<u64>> {
         let len = entry.meta.len as usize;
         let (ends, mut head) = (Ends::new(), HostBuffer::zeroed(HEAD_BYTES));
-        let mut reads = Vec::with_capacity(len / PART_BYTES + 2);
+        let step = part_bytes(len);
+        let mut reads = Vec::with_capacity(len / step + 2);
         let read = |offset, into, number| {
             let (rank, area, done) = (owner.rank, Area::Arena, ends.tell.clone());
             Read { rank, area, offset, into, deadline, done, number }
         };
-        for at in (0..len).step_by(PART_BYTES) {
-            let into = part(at, PART_BYTES.min(len - at)).ok_or(MissReason::Unavailable)?;
+        for at in (0..len).step_by(step) {
+            let into = part(at, step.min(len - at)).ok_or(MissReason::Unavailable)?;
             reads.push(read(owner.offset + at as u64, into, reads.len()));
         }
         let count = reads.len();
@@ -346,8 +349,8 @@ impl Remote {
             if number == count || failed.is_some() {
                 continue;
             }
-            let at = number * PART_BYTES;
-            let landed = digests_of(at, PART_BYTES.min(len - at));
+            let at = number * step;
+            let landed = digests_of(at, step.min(len - at));
             let first = at / CHUNK_BYTES;
             digests[first..first + landed.len()].copy_from_slice(&landed);
         }
@@ -361,5 +364,24 @@ impl Remote {
         let is_whole =
             root(entry.id.as_bytes(), entry.meta.len, digests.iter().copied()) == entry.meta.digest;
         is_whole.then_some(digests).ok_or(MissReason::Corrupt)
+    }
+}
+
+/// Bytes of one read of a block, whole chunks.
+fn part_bytes(len: usize) -> usize {
+    (len / PARTS).clamp(*PART_BYTES.start(), *PART_BYTES.end()).next_multiple_of(CHUNK_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_read_in_whole_chunks_and_few_parts() {
+        for len in [0, 1, 4096, 64 << 10, 300_000, 1 << 20, 5_000_001, 80 << 20, 3 << 30] {
+            let step = part_bytes(len);
+            assert!(step.is_multiple_of(CHUNK_BYTES) && PART_BYTES.contains(&step), "{len}: {step}");
+            assert!(len.div_ceil(step) <= PARTS || step == *PART_BYTES.end(), "{len}: {step}");
+        }
     }
 }

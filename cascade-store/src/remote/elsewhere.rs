@@ -22,6 +22,9 @@ const LOOKUP: Duration = Duration::from_millis(200);
 const BRING: Duration = Duration::from_secs(5);
 /// Prefetches that wait, at most.
 const WAITING: usize = 1 << 14;
+/// How long a block that somebody else is bringing or writing is waited for, and how long until it is looked at again.
+const SETTLE: Duration = Duration::from_millis(200);
+const SETTLE_NAP: Duration = Duration::from_micros(100);
 
 /// The other nodes, and what the store keeps about them. Blocks whose bytes are fixed by their ids are shared; a name may mean other
 /// bytes on each node, and is not asked for.
@@ -82,15 +85,34 @@ impl Tiers {
     /// Brings from other nodes what the arena lacks of `ids`, into it.
     pub(crate) fn bring(&self, ids: &[BlockId], deadline: Option<Instant>) -> Came {
         let Some(elsewhere) = self.elsewhere() else { return Came::default() };
-        let mut here = vec![Lookup::Pending; ids.len()];
-        self.arena.lookup(ids, &mut here);
+        let here = self.settled(ids, deadline);
         let is_lacking =
             |(id, here): (&BlockId, &Lookup)| *here == Lookup::Miss(MissReason::Absent) && is_shared(id);
         let lacking: Vec<bool> = ids.iter().zip(&here).map(is_lacking).collect();
         let came = elsewhere.bring(ids, &lacking, deadline);
         let count = (0..ids.len()).filter(|at| came.has(*at)).count();
         add(&self.count.remote_brought, count as u64);
+        // Another may have begun to bring one of them between the look and the question; then it is the other's that is waited for.
+        let failed = |at: &usize| lacking[*at] && !came.has(*at);
+        let failed: Vec<BlockId> = (0..ids.len()).filter(failed).map(|at| ids[at]).collect();
+        self.settled(&failed, deadline);
         came
+    }
+
+    /// What the arena has of `ids`, once nobody brings or writes a shared one of them any more, or after a moment: two that want a
+    /// block at once fetch it once, and both get it.
+    fn settled(&self, ids: &[BlockId], deadline: Option<Instant>) -> Vec<Lookup> {
+        let mut here = vec![Lookup::Pending; ids.len()];
+        let own = Instant::now() + SETTLE;
+        let until = deadline.map_or(own, |deadline| deadline.min(own));
+        loop {
+            self.arena.lookup(ids, &mut here);
+            let is_pending = |(id, here): (&BlockId, &Lookup)| *here == Lookup::Pending && is_shared(id);
+            if !ids.iter().zip(&here).any(is_pending) || Instant::now() >= until {
+                return here;
+            }
+            std::thread::sleep(SETTLE_NAP);
+        }
     }
 }
 
